@@ -1,0 +1,3 @@
+"""A benchmark of error propagation (exposure bias) in diffusion models."""
+
+__version__ = "0.1.0"

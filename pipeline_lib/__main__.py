@@ -1,0 +1,149 @@
+"""`python -m pipeline_lib <stage> ...`: every rule of the workflow is one of these commands.
+
+Exit codes (sysexits.h): 0 done, 75 try again (work is saved), 65 bad data, 78 bad configuration, 70 bug.
+"""
+
+import argparse
+import importlib
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.exits import PERMANENT, BadConfig, Bug, PipelineError, TryAgain
+from pipeline_lib.records.files import digest, write_json
+from pipeline_lib.records.store import Manifest
+
+log = logging.getLogger("pipeline_lib")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage command: its module has `run(config, runtime, output, **manifests, **paths)`."""
+
+    module: str
+    help: str
+    manifests: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    options: dict[str, Callable[[str], Any]] = field(default_factory=dict)
+
+
+STAGES = {
+    "data": Stage("data.prepare", "prepare a dataset"),
+    "classifier": Stage("scores.classifier", "train the feature extractor of a dataset", ("data",)),
+    "reference": Stage("scores.reference", "feature statistics of the training images", ("data", "classifier")),
+    "controls": Stage("scores.controls", "score floor and ceiling", ("data", "classifier", "reference")),
+    "bandwidths": Stage("errors.bandwidths", "freeze the kernels of a dataset", ("data",)),
+    "train": Stage("training.train", "train one run, or go on with it", ("data",), (), {"max_minutes": float}),
+    "sample": Stage("samplers._stage", "draw samples from a trained run", ("train",)),
+    "errors": Stage("errors.cumulative", "measure the cumulative error", ("train", "data", "bandwidths"), ("trends",)),
+    "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference")),
+}
+
+EXPERIMENT_STAGES = {
+    "tables": ("reporting.tables", "collect all records of an experiment into its tables"),
+    "figures": ("reporting.figures", "draw the figures from the tables"),
+    "report": ("reporting.report", "build the offline HTML report"),
+    "track": ("tracking.push", "push an experiment to MLflow"),
+    "check": ("reporting.check", "verify what the experiment claims; exits 1 where it does not hold"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m pipeline_lib", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, stage in STAGES.items():
+        sub = commands.add_parser(name, help=stage.help)
+        sub.add_argument("--config", type=Path, required=True, help="resolved stage configuration (config.json)")
+        for manifest in stage.manifests:
+            sub.add_argument(f"--{manifest}", type=Path, required=True, help=f"manifest of the {manifest} stage")
+        for path in ("output", *stage.paths):
+            sub.add_argument(f"--{path}", type=Path, required=True, help="file to write")
+        for option, kind in stage.options.items():
+            sub.add_argument(f"--{option.replace('_', '-')}", type=kind, default=None)
+        sub.add_argument("--attempt", type=int, default=1, help="number of this attempt; later ones heed a failure marker")
+    for name, (_, text) in EXPERIMENT_STAGES.items():
+        sub = commands.add_parser(name, help=text)
+        sub.add_argument("experiment", help="name of the experiment, or its folder in results/")
+    sub = commands.add_parser("prune", help="list stored results that no manifest names")
+    sub.add_argument("--delete", action="store_true", help="remove them")
+    return top
+
+
+def run_stage(name: str, args: argparse.Namespace) -> None:
+    """Run one stage; a permanent failure leaves a marker, and a later attempt at the same thing ends at once."""
+    stage = STAGES[name]
+    config = json.loads(args.config.read_text())
+    marker = args.output.parent / "failed.json"
+    inputs = {m: getattr(args, m) for m in stage.manifests}
+    key = digest({"config": config["config"], "inputs": {k: p.read_text() for k, p in inputs.items()}})
+    _heed(marker, key, args.attempt)
+    try:
+        module = importlib.import_module(f"pipeline_lib.{stage.module}")
+        manifests = {k: Manifest.load(p) for k, p in inputs.items()}
+        extra = {k: getattr(args, k) for k in (*stage.paths, *stage.options)}
+        module.run(config=config["config"], runtime=config["runtime"], output=args.output, **manifests, **extra)
+    except PipelineError as error:
+        _mark(marker, key, error)
+        raise
+    except MemoryError:
+        raise TryAgain("the job ran out of memory; give it more with runtime.memory_mb.") from None
+    except Exception as error:
+        traceback.print_exc()
+        bug = Bug(f"{type(error).__name__} in the {name} stage: {error}; this is a bug, the lines above say where.")
+        _mark(marker, key, bug)
+        raise bug from error
+
+
+def run_experiment_stage(name: str, experiment: str) -> int:
+    """Run a stage that reads a whole experiment."""
+    folder = Path(experiment) if Path(experiment).is_dir() else Path("results") / experiment
+    path = folder / "config" / "experiment.json"
+    if not path.is_file():
+        known = sorted(p.parent.parent.name for p in Path("results").glob("*/config/experiment.json"))
+        raise BadConfig(f"there is no experiment in {folder}; there are: {', '.join(known) or 'none yet'}.")
+    module = importlib.import_module(f"pipeline_lib.{EXPERIMENT_STAGES[name][0]}")
+    return module.run(folder, json.loads(path.read_text())) or 0
+
+
+def _heed(marker: Path, key: str, attempt: int) -> None:
+    if not marker.is_file():
+        return
+    failure = json.loads(marker.read_text())
+    if attempt > 1 and failure["key"] == key:
+        error = PipelineError(failure["sentence"])
+        error.exit_code = failure["code"]
+        raise error
+    marker.unlink()
+
+
+def _mark(marker: Path, key: str, error: PipelineError) -> None:
+    if error.exit_code in PERMANENT:
+        write_json(marker, {"key": key, "code": error.exit_code, "sentence": str(error)})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
+    args = parser().parse_args(arguments)
+    try:
+        if args.command in STAGES:
+            run_stage(args.command, args)
+            return 0
+        if args.command == "prune":
+            from pipeline_lib.records.prune import run
+
+            return run(delete=args.delete)
+        return run_experiment_stage(args.command, args.experiment)
+    except PipelineError as error:
+        log.error("%s", error)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Configuration: YAML files -> validated models -> the resolved configuration of each instance and stage."""

@@ -1,0 +1,69 @@
+"""The base of all configuration models, and the plain sentences that their errors become."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline_lib import registry
+from pipeline_lib.exits import BadConfig
+
+
+class Model(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+M = TypeVar("M", bound=Model)
+
+
+def parse(model: type[M], values: Mapping[str, Any], where: str = "") -> M:
+    """Validate `values`; the first error becomes one BadConfig sentence that names the key and the nearest valid one."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise BadConfig(_sentence(error, model, where)) from None
+
+
+def part(kind: str, values: Mapping[str, Any] | str, where: str) -> dict[str, Any]:
+    """Validate `{name: ..., **options}` against the `Options` of that part; returns it with all defaults filled in."""
+    values = {"name": values} if isinstance(values, str) else dict(values)
+    name = values.pop("name", None)
+    if not isinstance(name, str):
+        raise BadConfig(f"{where}: 'name' is missing; {registry.nearest('', registry.names(kind))}")
+    options = parse(registry.find(kind, name).Options, values, where)
+    return {"name": name, **options.model_dump(mode="json")}
+
+
+def _sentence(error: ValidationError, model: type[Model], where: str) -> str:
+    first = error.errors()[0]
+    path = [str(p) for p in first["loc"]]
+    key = ".".join([where, *path] if where else path)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; {registry.nearest(path[-1], _fields(model, path[:-1]))}"
+    if first["type"] == "missing":
+        return f"the key '{key}' is missing."
+    message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+    message = message[:1].lower() + message[1:]
+    if not key:
+        return f"{message.rstrip('.')}."
+    return f"{key}: {message.rstrip('.')} (it is {first['input']!r})."
+
+
+def _fields(model: type[Model], path: list[str]) -> list[str]:
+    """Valid keys of the model at `path` below `model`; mapping keys are passed over."""
+    for step in path:
+        field = model.model_fields.get(step)
+        nested = _nested(field.annotation) if field else None
+        model = nested or model
+    return list(model.model_fields)
+
+
+def _nested(annotation: Any) -> type[Model] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if found := _nested(argument):
+            return found
+    return None

@@ -1,0 +1,234 @@
+"""Models of the configuration. Every field has a description: they are the reference of all keys.
+
+A *run* (one training) is described by four sections: diffusion, network, objective, training. An *experiment* crosses
+datasets, methods with their variants, and seeds, and says how each trained run is sampled, measured and scored.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from pipeline_lib.config.base import Model, parse, part
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9.-]*$"
+Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+Partial = dict[str, Any]
+
+
+def _power_of_halving(value: list[int]) -> list[int]:
+    if any(m < 1 for m in value):
+        raise ValueError("every channel multiplier must be at least 1")
+    return value
+
+
+class Diffusion(Model):
+    """The Gaussian path x_t = a_t x_0 + s_t eps and what the network predicts on it."""
+
+    path: Literal["vp"] = Field("vp", description="family of the path: vp (a_t^2 + s_t^2 = 1)")
+    schedule: Literal["linear", "cosine", "sigmoid"] = Field("linear", description="beta schedule of a vp path")
+    timesteps: int = Field(1000, ge=2, le=100_000, description="T, the number of steps of the trained path")
+    prediction: Literal["eps", "x0", "v"] = Field("eps", description="what the network predicts")
+
+
+class Network(Model):
+    """The U-Net of Ho et al. (2020)."""
+
+    name: Literal["unet"] = Field("unet", description="network architecture")
+    channels: int = Field(128, ge=8, description="channels at full resolution")
+    channel_mult: Annotated[list[int], AfterValidator(_power_of_halving)] = Field(
+        [1, 2, 2, 2], min_length=1, description="channel multiplier at each resolution, each half of the one before"
+    )
+    res_blocks: int = Field(2, ge=1, description="residual blocks at each resolution")
+    attention_resolutions: list[int] = Field([16], description="side lengths in pixels at which self-attention is used")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate inside residual blocks")
+    conditional: bool = Field(False, description="whether the network is given the class label")
+
+
+class Training(Model):
+    """Optimisation of one run."""
+
+    steps: int = Field(800_000, ge=1, description="optimiser steps")
+    batch_size: int = Field(128, ge=1, description="images per optimiser step, over all devices")
+    mmd_group: int | None = Field(
+        None, ge=2, description="images that share one t where an objective compares groups; it divides batch_size"
+    )
+    lr: float = Field(2e-4, gt=0, description="learning rate of Adam")
+    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="betas of Adam")
+    warmup_steps: int = Field(5000, ge=0, description="steps of linear learning-rate warm-up")
+    grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null switches clipping off")
+    ema_decay: float = Field(0.9999, ge=0, lt=1, description="decay of the weight average, per update")
+    ema_every: int = Field(1, ge=1, description="steps between two updates of the weight average")
+    ema_warmup: bool = Field(
+        True, description="cap the decay at (1 + n) / (10 + n) after n updates, so that early weights are forgotten"
+    )
+    flip: bool = Field(False, description="random horizontal flips")
+    threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity, since sums depend on it")
+
+    @model_validator(mode="after")
+    def _groups_stay_whole(self) -> "Training":
+        group = self.mmd_group
+        if group and (group > self.batch_size or self.batch_size % group):
+            raise ValueError(f"training.batch_size {self.batch_size} is not a multiple of mmd_group {group}")
+        return self
+
+
+class Run(Model):
+    """Everything that decides the weights of one training, but for data and seed."""
+
+    diffusion: Diffusion = Field(Diffusion(), description="path and prediction")
+    network: Network = Field(Network(), description="architecture")
+    objective: dict[str, Any] = Field(description="name of the objective and its options")
+    training: Training = Field(Training(), description="optimisation")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_objective(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {**values, "objective": part("objectives", values.get("objective", {}), "objective")}
+
+
+class Runtime(Model):
+    """How a job is run. None of it changes results, so none of it is part of any identity."""
+
+    checkpoint_minutes: float = Field(10, gt=0, description="wall time between two checkpoints")
+    log_every: int = Field(100, ge=1, description="steps between two lines of the training history")
+    grid_every: int = Field(0, ge=0, description="steps between two sample grids while training; 0: only at the end")
+    sample_batch: int = Field(500, ge=1, description="images per network call when sampling")
+    train_minutes: int = Field(1440, ge=1, description="wall-clock limit of a training job, in minutes")
+    job_minutes: int = Field(240, ge=1, description="wall-clock limit of every other job, in minutes")
+    memory_mb: int = Field(4000, ge=500, description="memory of a job in MB; doubled and so on at each new attempt")
+
+
+class Dataset(Model):
+    """A dataset: the recipe that prepares it and what every run on it has in common."""
+
+    recipe: dict[str, Any] = Field(description="name of the recipe and its options")
+    holdout: int = Field(0, ge=0, description="images held out of training, for the floor of the scores")
+    run: Partial = Field({}, description="overrides of run sections for every run on this dataset")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_recipe(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {**values, "recipe": part("data/recipes", values.get("recipe", {}), "recipe")}
+
+
+class Variant(Model):
+    """One named setting of a method."""
+
+    preset: str | None = Field(None, description="preset of the objective to start from, such as paper or released")
+    control: str | None = Field(None, description="'method/variant' that differs in the method alone")
+    datasets: list[Name] | None = Field(None, description="the datasets it is trained on; null: all")
+    seeds: list[int] | None = Field(None, description="training seeds; null: those of the experiment")
+    run: Partial = Field({}, description="overrides of run sections")
+
+
+class Method(Model):
+    """A training method: an objective and its variants."""
+
+    objective: Name | str = Field(description="name of the objective, or a path to a user's own .py file")
+    label: str | None = Field(None, description="name in tables and figures; null: the key itself")
+    run: Partial = Field({}, description="overrides of run sections for all variants")
+    variants: dict[Name, Variant] = Field(min_length=1, description="named settings")
+
+
+class Sampling(Model):
+    """One way of drawing samples from every trained run; each number of network calls is a cell of it."""
+
+    sampler: dict[str, Any] = Field(description="name of the sampler and its options")
+    spacing: Literal["uniform", "leading", "trailing"] = Field("uniform", description="which t a shorter chain visits")
+    nfe: list[int] = Field(min_length=1, description="network calls per image, one cell each; T visits every step")
+    images: int = Field(50_000, ge=2, description="images drawn in each cell")
+    clip_x0: bool = Field(True, description="clip predicted x_0 to [-1, 1] at every step")
+    seed: int = Field(0, ge=0, description="seed of the sampling noise, shared by all methods")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_sampler(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {**values, "sampler": part("samplers", values.get("sampler", {}), "sampler")}
+
+    @model_validator(mode="after")
+    def _nfe_positive(self) -> "Sampling":
+        if any(n < 1 for n in self.nfe) or len(set(self.nfe)) < len(self.nfe):
+            raise ValueError("nfe must be a list of different positive numbers")
+        return self
+
+
+class Errors(Model):
+    """The cumulative error: MMD^2 between sampled and forward x_t (Li and van der Schaar, 2024, Eq. 12, 13)."""
+
+    chains: int = Field(1000, ge=8, description="N, sampled chains that are measured")
+    forward: int | None = Field(None, ge=8, description="M, forward samples; null: as many as chains")
+    times: int | Literal["every"] = Field(20, description="how many t of the grid are measured, or 'every'")
+    statistic: Literal["u", "v"] = Field("u", description="unbiased U-statistic or V-statistic (with diagonals)")
+    kernels: list[Literal["laplace", "gaussian", "rational-quadratic"]] = Field(
+        ["laplace", "gaussian", "rational-quadratic"], min_length=1, description="kernels, all computed in one pass"
+    )
+    bandwidths: list[Literal["shared", "per-t"]] = Field(
+        ["shared", "per-t"], min_length=1, description="one kernel for all t (the paper's single RKHS), or one per t"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="level of intervals and of the null's quantile")
+    permutations: int = Field(200, ge=0, description="label permutations for the null; 0 switches it off")
+    null_times: int = Field(20, ge=0, description="at most so many t get the permutation null")
+    seed: int = Field(0, ge=0, description="seed of forward samples, permutations and resampling")
+
+
+class Classifier(Model):
+    """The small classifier whose features serve where Inception means nothing."""
+
+    features: int = Field(64, ge=2, description="dimension of the feature vector")
+    channels: int = Field(32, ge=4, description="channels of the first convolution")
+    steps: int = Field(600, ge=1, description="optimiser steps")
+    batch_size: int = Field(128, ge=1, description="images per step")
+    lr: float = Field(2e-3, gt=0, description="learning rate")
+    seed: int = Field(0, ge=0, description="seed of weights and batches")
+
+
+class Scores(Model):
+    """Scores of sample sets against the training images."""
+
+    classifier: Classifier = Field(Classifier(), description="the extractor 'classifier-<dataset>'")
+    samples: int | None = Field(None, ge=2, description="samples scored, equal for floor, ceiling and runs; null: all held out")
+    inception_weights: str | None = Field(None, description="path of torch-fidelity's Inception weights; null: its cache")
+
+
+class Check(Model):
+    """A statement about an experiment's tables that `python -m pipeline_lib check` verifies."""
+
+    metric: Literal["fd", "mmd"] = Field(description="fd: ratio to the floor; mmd: share of steps above the null")
+    nfe: int = Field(description="the cell that is checked")
+    at_most: float | None = Field(None, description="largest accepted value")
+    at_least: float | None = Field(None, description="smallest accepted value")
+
+
+class Tracking(Model):
+    """Where the results are pushed as MLflow runs."""
+
+    enabled: bool = Field(True, description="whether `make run` pushes to MLflow")
+    uri: str = Field("sqlite:///results/mlflow.db", description="a sqlite file of one machine, or an http(s) server")
+
+
+class Experiment(Model):
+    """A configuration file."""
+
+    experiment: Name = Field(description="name of the experiment and of its folder in results/")
+    title: str = Field("", description="headline of the report")
+    seeds: list[int] = Field([0], min_length=1, description="training seeds")
+    base: Partial = Field({}, description="run sections (diffusion, network, training) that every run starts from")
+    datasets: dict[Name, Dataset] = Field(min_length=1, description="datasets by name")
+    methods: dict[Name, Method] = Field(min_length=1, description="training methods by name")
+    sampling: dict[Name, Sampling] = Field(min_length=1, description="samplings by name")
+    errors: Errors = Field(Errors(), description="cumulative error")
+    scores: Scores = Field(Scores(), description="scores")
+    checks: list[Check] = Field([], description="what `check` verifies")
+    tracking: Tracking = Field(Tracking(), description="MLflow")
+    runtime: Runtime = Field(Runtime(), description="how jobs are run")
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> "Experiment":
+        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError("seeds must be different numbers from 0 on")
+        return self
+
+
+def parse_experiment(values: dict[str, Any]) -> Experiment:
+    """Validate the merged content of a configuration file; raises BadConfig with one sentence."""
+    return parse(Experiment, values)

@@ -1,0 +1,234 @@
+"""From an experiment to its instances, their resolved stage configurations, and the files that the workflow wants.
+
+This module runs whenever the Snakefile is parsed, so it imports neither torch nor pandas and writes a file only where
+its content differs: the files are inputs of rules, and a rewritten one would rerun everything below it.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib import registry
+from pipeline_lib.config.base import parse
+from pipeline_lib.config.load import merge, read
+from pipeline_lib.config.models import Experiment, Method, Run, Variant, parse_experiment
+from pipeline_lib.exits import BadConfig
+from pipeline_lib.records.files import write_if_changed
+
+RESERVED = {
+    "experiment": {"store", "reference", "data"},
+    "dataset": {"tables", "figures", "config", "tracking"},
+    "method": {"data", "classifier", "reference", "bandwidths", "controls"},
+    "sampling": {"train"},
+}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One training: where it stands in the experiment and its resolved configuration."""
+
+    dataset: str
+    method: str
+    variant: str
+    seed: int
+    run: Run
+
+    @property
+    def path(self) -> str:
+        """Folder below results/<experiment>."""
+        return f"{self.dataset}/{self.method}/{self.variant}/s{self.seed}"
+
+
+class Plan:
+    """An experiment resolved: instances, stage configurations, targets."""
+
+    def __init__(self, experiment: Experiment, source: str = "") -> None:
+        self.experiment = experiment
+        self.source = source
+        self.root = Path("results") / experiment.experiment
+        _refuse_reserved(experiment)
+        self.instances = list(_instances(experiment))
+        _check_nfe(self)
+
+    @property
+    def name(self) -> str:
+        return self.experiment.experiment
+
+    def stage_configs(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(folder below the experiment, resolved configuration) of every instance and stage."""
+        exp, runtime = self.experiment, self.experiment.runtime
+        for name, dataset in exp.datasets.items():
+            data = {"recipe": dataset.recipe, "holdout": dataset.holdout}
+            yield f"{name}/data", stage("data", data)
+            yield f"{name}/classifier", stage("classifier", exp.scores.classifier.model_dump(mode="json"))
+            yield f"{name}/bandwidths", stage("bandwidths", {"seed": exp.errors.seed})
+            yield f"{name}/reference", stage("reference", {"inception_weights": exp.scores.inception_weights})
+            yield f"{name}/controls", stage("controls", {"samples": exp.scores.samples})
+        for one in self.instances:
+            train = {**one.run.model_dump(mode="json"), "seed": one.seed}
+            operation = {k: getattr(runtime, k) for k in ("checkpoint_minutes", "log_every", "grid_every")}
+            yield f"{one.path}/train", stage("train", train, operation)
+            for name, sampling in exp.sampling.items():
+                batch = {"batch": runtime.sample_batch}
+                drawn = sampling.model_dump(mode="json")
+                measured = {k: v for k, v in drawn.items() if k != "images"}
+                errors = exp.errors.model_dump(mode="json")
+                yield f"{one.path}/{name}/sample", stage("sample", drawn, batch)
+                yield f"{one.path}/{name}/errors", stage("errors", {"sampling": measured, **errors}, batch)
+                yield f"{one.path}/{name}/scores", stage("scores", {"samples": exp.scores.samples})
+
+    def summary(self) -> dict[str, Any]:
+        """What tables, figures and the report need to know: labels, cells to expect, checks."""
+        exp = self.experiment
+        return {
+            "experiment": self.name,
+            "title": exp.title or self.name,
+            "source": self.source,
+            "datasets": list(exp.datasets),
+            "methods": {
+                name: {
+                    "label": method.label or name,
+                    "variants": {v: {"preset": x.preset, "control": x.control} for v, x in method.variants.items()},
+                }
+                for name, method in exp.methods.items()
+            },
+            "samplings": {name: s.model_dump(mode="json") for name, s in exp.sampling.items()},
+            "instances": [
+                {"dataset": i.dataset, "method": i.method, "variant": i.variant, "seed": i.seed, "path": i.path}
+                for i in self.instances
+            ],
+            "checks": [c.model_dump(mode="json") for c in exp.checks],
+            "errors": exp.errors.model_dump(mode="json"),
+            "tracking": exp.tracking.model_dump(mode="json"),
+        }
+
+    def write(self) -> None:
+        """Write all stage configurations, each only if it differs.
+
+        Raises BadConfig where another configuration file owns the experiment of this name.
+        """
+        owner = self.root / "config" / "source.json"
+        if self.source and owner.is_file():
+            other = json.loads(owner.read_text())["source"]
+            if other != self.source and Path(other).is_file():
+                raise BadConfig(
+                    f"experiment '{self.name}' belongs to {other}; give {self.source} another name under 'experiment', "
+                    f"or remove {owner} to hand it over."
+                )
+        write_if_changed(owner, _json({"source": self.source}))
+        write_if_changed(self.root / "config" / "experiment.json", _json(self.summary()))
+        for folder, config in self.stage_configs():
+            write_if_changed(self.root / folder / "config.json", _json(config))
+
+    def records(self, name: str) -> list[str]:
+        """Paths of the records `<name>.parquet` (errors, trends, scores) of all sampled runs."""
+        return [
+            f"{self.root}/{one.path}/{sampling}/{'errors' if name == 'trends' else name}/{name}.parquet"
+            for one in self.instances
+            for sampling in self.experiment.sampling
+        ]
+
+    def manifests(self, stage_name: str) -> list[str]:
+        """Paths of the manifests of a stage over all instances (train) or sampled runs (sample)."""
+        if stage_name == "train":
+            return [f"{self.root}/{one.path}/train/manifest.json" for one in self.instances]
+        samplings = self.experiment.sampling
+        return [f"{self.root}/{one.path}/{s}/{stage_name}/manifest.json" for one in self.instances for s in samplings]
+
+    def controls(self) -> list[str]:
+        """Paths of the floor and ceiling records of every dataset."""
+        return [f"{self.root}/{name}/controls/scores.parquet" for name in self.experiment.datasets]
+
+    def pattern(self, wildcard: str) -> str:
+        """A regular expression of the known values of a wildcard, so that a misspelt target ends at once."""
+        values = {
+            "experiment": [self.name],
+            "dataset": list(self.experiment.datasets),
+            "method": list(self.experiment.methods),
+            "variant": [i.variant for i in self.instances],
+            "seed": [str(i.seed) for i in self.instances],
+            "sampling": list(self.experiment.sampling),
+        }[wildcard]
+        return "|".join(v.replace(".", r"\.") for v in dict.fromkeys(values))
+
+    def threads(self, wildcards: Any) -> int:
+        """Threads of one training job."""
+        one = f"{wildcards.dataset}/{wildcards.method}/{wildcards.variant}/s{wildcards.seed}"
+        return next(i.run.training.threads for i in self.instances if i.path == one)
+
+    def memory_mb(self, wildcards: Any, attempt: int) -> int:
+        """Memory of a job, growing with each attempt."""
+        return self.experiment.runtime.memory_mb * attempt
+
+
+def load(path: Path | str) -> Plan:
+    """The plan of a configuration file; raises BadConfig."""
+    path = Path(path)
+    source = path.resolve()
+    shown = source.relative_to(Path.cwd()) if source.is_relative_to(Path.cwd()) else source
+    return Plan(parse_experiment(read(path)), str(shown))
+
+
+def stage(name: str, config: dict[str, Any], runtime: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A stage configuration: `config` decides the result and is its identity, `runtime` only says how to get there."""
+    return {"stage": name, "config": config, "runtime": runtime or {}}
+
+
+def resolve(experiment: Experiment, dataset: str, method: Method, variant: Variant, where: str) -> Run:
+    """One run: defaults, then preset, base, dataset, method, variant, each over the one before."""
+    module = registry.find("objectives", method.objective)
+    presets = getattr(module, "PRESETS", {})
+    if variant.preset is not None and variant.preset not in presets:
+        raise BadConfig(f"{where}: no preset '{variant.preset}'; {registry.nearest(variant.preset, presets)}")
+    values: dict[str, Any] = {"objective": {"name": method.objective}}
+    layers = [experiment.base, experiment.datasets[dataset].run, method.run, variant.run]
+    for layer in [presets.get(variant.preset, {}), *layers]:
+        values = merge(values, layer)
+    return parse(Run, values, where)
+
+
+def _instances(exp: Experiment) -> Iterator[Instance]:
+    known = {f"{m}/{v}" for m, method in exp.methods.items() for v in method.variants}
+    for dataset in exp.datasets:
+        for method_name, method in exp.methods.items():
+            for variant_name, variant in method.variants.items():
+                where = f"methods.{method_name}.variants.{variant_name}"
+                if variant.control is not None and variant.control not in known:
+                    raise BadConfig(f"{where}: no control '{variant.control}'; {registry.nearest(variant.control, known)}")
+                for name in variant.datasets or []:
+                    if name not in exp.datasets:
+                        raise BadConfig(f"{where}: no dataset '{name}'; {registry.nearest(name, exp.datasets)}")
+                if variant.datasets is not None and dataset not in variant.datasets:
+                    continue
+                run = resolve(exp, dataset, method, variant, where)
+                for seed in exp.seeds if variant.seeds is None else variant.seeds:
+                    yield Instance(dataset, method_name, variant_name, seed, run)
+
+
+def _refuse_reserved(exp: Experiment) -> None:
+    used = {
+        "experiment": [exp.experiment],
+        "dataset": list(exp.datasets),
+        "method": list(exp.methods),
+        "sampling": list(exp.sampling),
+    }
+    for kind, given in used.items():
+        for name in set(given) & RESERVED[kind]:
+            raise BadConfig(f"'{name}' cannot be the name of a {kind}: the results keep a folder of that name.")
+
+
+def _check_nfe(plan: Plan) -> None:
+    steps = {i.run.diffusion.timesteps: i for i in plan.instances}
+    for name, sampling in plan.experiment.sampling.items():
+        for timesteps, one in steps.items():
+            if max(sampling.nfe) > timesteps:
+                raise BadConfig(
+                    f"sampling.{name}: nfe {max(sampling.nfe)} is more than the {timesteps} steps of "
+                    f"{one.method}/{one.variant}."
+                )
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"

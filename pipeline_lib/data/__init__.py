@@ -1,0 +1,1 @@
+"""Named recipes -> one uint8 array, labels and a manifest."""

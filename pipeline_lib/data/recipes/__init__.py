@@ -1,0 +1,27 @@
+"""Recipes, one file each, found by looking.
+
+A file defines `Options` (a pydantic model) and `prepare(options, folder) -> Source`. It is imported when the Snakefile
+is parsed: import heavy libraries inside functions. A recipe only reads and converts; the stage splits and records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a recipe made in its folder: images.npy, uint8 (N,C,H,W); labels (N,) int64 or None; names of classes.
+
+    `notes` go into the manifest: source, licence note, what was done to the pixels, what was skipped.
+    """
+
+    images: Path
+    labels: np.ndarray | None
+    classes: list[str]
+    notes: dict[str, Any] = field(default_factory=dict)

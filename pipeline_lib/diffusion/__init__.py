@@ -1,0 +1,1 @@
+"""Gaussian paths, sampling grids, the denoiser interface, counter-based noise, kernels and MMD."""

@@ -1,0 +1,124 @@
+"""Gaussian paths x_t = a_t x_0 + s_t eps: they own the training draws and the sampling grid."""
+
+from collections.abc import Callable
+from math import cos, exp, log, pi
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline_lib.config.models import Diffusion
+from pipeline_lib.diffusion.grid import Grid
+from pipeline_lib.exits import BadConfig
+
+LARGEST_END = 1e-4  # alpha_bar_T above this leaves data in x_T, and error curves would show that instead
+
+
+class GaussianPath(Protocol):
+    """What objectives, samplers and measurements know of a path. t is in the path's own units, 0 is clean data."""
+
+    prior_std: float
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """a_t and s_t, float32, of the shape of t."""
+
+    def condition(self, t: Tensor) -> Tensor:
+        """What the network is given for t."""
+
+    def draw_times(self, u: Tensor) -> Tensor:
+        """Training times from uniform numbers in (0, 1), of the same shape."""
+
+    def grid(self, nfe: int, spacing: str = "uniform") -> Grid:
+        """The sampling grid of `nfe` network calls; raises BadConfig where the path has none."""
+
+
+class VPPath:
+    """The variance-preserving path of DDPM: t in {1..T}, a_t^2 = alpha_bar_t, s_t^2 = 1 - alpha_bar_t."""
+
+    prior_std = 1.0
+
+    def __init__(self, alpha_bar: Tensor) -> None:
+        """`alpha_bar` (T + 1,) float64, with alpha_bar[0] = 1."""
+        self.alpha_bar = alpha_bar
+        self.timesteps = len(alpha_bar) - 1
+        self._table = torch.stack((alpha_bar.sqrt(), (1 - alpha_bar).sqrt())).to(torch.float32)
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """a_t and s_t, float32, of the shape of t."""
+        if self._table.device != t.device:
+            self._table = self._table.to(t.device)
+        a, s = self._table[:, t.long()]
+        return a, s
+
+    def condition(self, t: Tensor) -> Tensor:
+        """0-based t on the scale of the published 1000 steps, so that the embedding sees the same range at any T."""
+        return (t - 1) * (1000 / self.timesteps)
+
+    def draw_times(self, u: Tensor) -> Tensor:
+        """t uniform in {1..T}."""
+        return (u * self.timesteps).ceil().clamp(1, self.timesteps)
+
+    def grid(self, nfe: int, spacing: str = "uniform") -> Grid:
+        """`uniform` visits T and 1 and even steps between; `leading` and `trailing` are diffusers' conventions."""
+        total = self.timesteps
+        if not 1 <= nfe <= total:
+            raise BadConfig(f"nfe is {nfe}, but the path has {total} steps.")
+        if spacing == "leading":
+            times = [1 + i * (total // nfe) for i in reversed(range(nfe))]
+        elif spacing == "trailing":
+            times = [round(total - i * total / nfe) for i in range(nfe)]
+        else:
+            times = [total] if nfe == 1 else [round(total - i * (total - 1) / (nfe - 1)) for i in range(nfe)]
+        alpha_bar = [float(self.alpha_bar[t]) for t in [*times, 0]]
+        return Grid(
+            tuple(float(t) for t in [*times, 0]),
+            tuple(x**0.5 for x in alpha_bar),
+            tuple((1 - x) ** 0.5 for x in alpha_bar),
+        )
+
+
+def _linear(timesteps: int) -> Tensor:
+    """Ho et al. (2020): beta from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T elsewhere."""
+    scale = 1000 / timesteps
+    return torch.linspace(1e-4 * scale, 0.02 * scale, timesteps, dtype=torch.float64)
+
+
+def _from_alpha_bar(function: Callable[[float], float], timesteps: int) -> Tensor:
+    """beta_t = 1 - f(t / T) / f((t - 1) / T)."""
+    values = torch.tensor([function(i / timesteps) for i in range(timesteps + 1)], dtype=torch.float64)
+    return 1 - values[1:] / values[:-1]
+
+
+def _cosine(timesteps: int) -> Tensor:
+    """Nichol and Dhariwal (2021), Eq. 17, with their offset 0.008."""
+    return _from_alpha_bar(lambda u: cos((u + 0.008) / 1.008 * pi / 2) ** 2, timesteps)
+
+
+def _sigmoid(timesteps: int) -> Tensor:
+    """Jabri et al. (2022), with start -3, end 3, temperature 1."""
+
+    def logistic(u: float) -> float:
+        return 1 / (1 + exp(-(6 * u - 3)))
+
+    first, last = logistic(0), logistic(1)
+    return _from_alpha_bar(lambda u: (last - logistic(u)) / (last - first), timesteps)
+
+
+SCHEDULES = {"linear": _linear, "cosine": _cosine, "sigmoid": _sigmoid}
+
+
+def build(config: Diffusion) -> VPPath:
+    """The path of a configuration; raises BadConfig where x_T would still hold data."""
+    betas = SCHEDULES[config.schedule](config.timesteps).clamp(max=0.999)
+    alpha_bar = torch.cat((torch.ones(1, dtype=torch.float64), torch.cumprod(1 - betas, 0)))
+    if (end := float(alpha_bar[-1])) > LARGEST_END:
+        raise BadConfig(
+            f"alpha_bar_T is {end:.2g} with schedule {config.schedule} and T = {config.timesteps}: x_T would still hold "
+            f"data (largest accepted: {LARGEST_END:.0e})."
+        )
+    return VPPath(alpha_bar)
+
+
+def log_snr(a: float, s: float) -> float:
+    """ln(a^2 / s^2): the schedule-free clock on which kernels and curves of different paths compare."""
+    return 2 * log(a / s)

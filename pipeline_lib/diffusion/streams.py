@@ -1,0 +1,20 @@
+"""Names of the random streams. A stream has one purpose, so two draws never share a counter."""
+
+from enum import IntEnum
+
+
+class Stream(IntEnum):
+    """Purpose of a draw; part of the Philox counter. Numbers are for ever: a new purpose gets a new one."""
+
+    ORDER = 0  # order of training images in an epoch
+    TIME = 1  # training times
+    NOISE = 2  # forward noise of training
+    FLIP = 3  # horizontal flips
+    PRIOR = 4  # x_T of a sampled chain
+    REVERSE = 5  # noise of reverse steps
+    FORWARD = 6  # forward samples that errors are measured against
+    LABEL = 7  # labels of conditional samples
+    WEIGHTS = 8  # initial weights
+    DROPOUT = 9  # dropout masks
+    ROLLOUT = 10  # starting time and length of rollouts inside objectives
+    CONTROL = 11  # noise images that serve as ceiling

@@ -1,0 +1,1 @@
+"""Networks: image, condition of t and labels in, one image-shaped output out."""

@@ -1,0 +1,53 @@
+"""Trained weights as a self-describing safetensors file, and back to a denoiser."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline_lib.config.models import Run
+from pipeline_lib.diffusion import paths
+from pipeline_lib.diffusion.denoiser import Denoiser
+from pipeline_lib.exits import BadData
+from pipeline_lib.networks import unet
+from pipeline_lib.records.files import atomic
+
+
+def build(run: Run, shape: tuple[int, int, int], classes: int, seed: int = 0) -> Denoiser:
+    """The denoiser of a run for images (C,H,W), with fresh weights drawn from `seed`."""
+    channels, height, width = shape
+    if height != width:
+        raise BadData(f"images are {height}x{width}; the network takes square ones.")
+    network = unet.build(run.network, height, channels, classes, seed)
+    return Denoiser(network, paths.build(run.diffusion), run.diffusion.prediction)
+
+
+def save(path: Path, weights: Mapping[str, Tensor], run: Run, shape: tuple[int, int, int], classes: int) -> None:
+    """Write weights with all that is needed to use them."""
+    about = {"run": run.model_dump(mode="json"), "shape": list(shape), "classes": classes}
+    with atomic(path) as temporary:
+        tensors = {k: v.detach().to("cpu").contiguous() for k, v in weights.items()}
+        save_file(tensors, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+
+
+def about(path: Path) -> dict[str, Any]:
+    """run, shape and classes of a weights file; raises BadData where it cannot be read."""
+    try:
+        with safe_open(path, "pt") as stream:
+            return json.loads(stream.metadata()["about"])
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise BadData(f"the weights {path} cannot be read ({error}).") from None
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> tuple[Denoiser, dict[str, Any]]:
+    """The denoiser of a weights file, in evaluation mode without gradients, and what the file says about itself."""
+    facts = about(path)
+    denoiser = build(Run.model_validate(facts["run"]), tuple(facts["shape"]), facts["classes"])
+    with safe_open(path, "pt") as stream:
+        denoiser.network.load_state_dict({k: stream.get_tensor(k) for k in stream.keys()})  # noqa: SIM118
+    return denoiser.to(device).eval().requires_grad_(False), facts

@@ -1,0 +1,56 @@
+"""Training objectives, one file each, found by looking.
+
+A file defines `Options` (a pydantic model), optionally `PRESETS` (name -> partial run configuration) and
+`build(options) -> Objective`. It is imported when the Snakefile is parsed: import torch inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline_lib.diffusion.denoiser import Denoising
+    from pipeline_lib.diffusion.noise import Noise
+    from pipeline_lib.diffusion.streams import Stream
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The images of one optimiser step (or this device's part of them) and their random numbers.
+
+    x0 (B,C,H,W) in [-1, 1]; labels (B,) or None; index (B,): place in the global batch, which keys all draws;
+    group: images that share one t, contiguous and never split over devices or micro-batches, or None.
+    """
+
+    x0: Tensor
+    labels: Tensor | None
+    index: Tensor
+    step: int
+    group: int | None
+    noise: Noise
+
+    def normal(self, stream: Stream, sub: int = 0) -> Tensor:
+        """Standard normal numbers of the shape of x0."""
+        return self.noise.normal(stream, self.index, self.step, self.x0.shape[1:], sub)
+
+    def uniform(self, stream: Stream, sub: int = 0) -> Tensor:
+        """(B,) numbers in (0, 1)."""
+        return self.noise.uniform(stream, self.index, self.step, sub=sub)
+
+    def group_uniform(self, stream: Stream, sub: int = 0) -> Tensor:
+        """(G,) numbers in (0, 1), one for each group of images."""
+        assert self.group, "this objective needs training.mmd_group"
+        return self.noise.uniform(stream, self.index[:: self.group] // self.group, self.step, sub=sub)
+
+
+class Objective(Protocol):
+    """Named terms of a loss. The loop averages each over its samples or groups, weights, sums and differentiates."""
+
+    weights: Mapping[str, float]
+
+    def terms(self, denoiser: Denoising, batch: Batch) -> dict[str, Tensor]:
+        """Each term per sample (B,) or per group (G,), not averaged: time sampling by loss needs it so."""

@@ -1,0 +1,55 @@
+"""DDPM: the simple loss of Ho et al. (2020), Eq. 14, in the parametrisation that the network predicts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from pipeline_lib.config.base import Model
+from pipeline_lib.diffusion.streams import Stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline_lib.diffusion.denoiser import Denoising
+    from pipeline_lib.objectives import Batch
+
+
+class Options(Model):
+    """Options of the simple loss."""
+
+    norm: Literal["mean", "sum"] = Field("mean", description="squared norm averaged over pixels, or summed (Eq. 14)")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Ho et al. (2020), Sec. 4 and App. B; CIFAR-10. Flips are on there.
+    "paper": {
+        "diffusion": {"schedule": "linear", "prediction": "eps"},
+        "training": {"lr": 2e-4, "adam_betas": [0.9, 0.999], "warmup_steps": 5000, "grad_clip": 1.0, "ema_decay": 0.9999},
+    },
+}
+
+
+class DDPM:
+    """L_simple at a uniform t for every image."""
+
+    weights = {"simple": 1.0}
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def terms(self, denoiser: Denoising, batch: Batch) -> dict[str, Tensor]:
+        """{simple: (B,)}."""
+        from pipeline_lib.diffusion.denoiser import perturb
+
+        t = denoiser.path.draw_times(batch.uniform(Stream.TIME))
+        eps = batch.normal(Stream.NOISE)
+        predicted = denoiser(perturb(denoiser.path, batch.x0, t, eps), t, batch.labels)
+        error = (predicted.output - predicted.target(batch.x0, eps)).square().flatten(1)
+        return {"simple": error.mean(1) if self.options.norm == "mean" else error.sum(1)}
+
+
+def build(options: Options) -> DDPM:
+    """The objective."""
+    return DDPM(options)

@@ -1,0 +1,56 @@
+"""Finds the parts that are one file each (recipes, objectives, samplers, ...) by looking into their folder.
+
+A part is a module with a pydantic class `Options` and an entry point that its folder's `__init__` describes. Parts
+are imported when the Snakefile is parsed, to validate their options, so they import torch inside functions only.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from pipeline_lib.exits import BadConfig
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The tail of an error message: the closest valid name, or all of them where none is close."""
+    valid = sorted(valid)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else f"valid names: {', '.join(valid)}."
+
+
+def names(kind: str) -> list[str]:
+    """Names of all parts in the folder `pipeline_lib/<kind>`, hyphenated, without importing them."""
+    folder = Path(__file__).parent / kind
+    found = [m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")]
+    return sorted(n.replace("_", "-") for n in found)
+
+
+def find(kind: str, name: str) -> ModuleType:
+    """The module of the part `name` of `kind`; a name that ends in .py is a user's own file.
+
+    Raises BadConfig for an unknown name or a missing file.
+    """
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    if name not in names(kind):
+        raise BadConfig(f"there is no '{name}' in {kind}; {nearest(name, names(kind))}")
+    return importlib.import_module(f"pipeline_lib.{kind.replace('/', '.')}.{name.replace('-', '_')}")
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise BadConfig(f"the file {path} named in the configuration does not exist.")
+    module_name = f"pipeline_user_{path.stem}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,61 @@
+"""Samplers, one file each, found by looking, and the corrections that compose with them.
+
+A file defines `Options` (a pydantic model) and a function `sample` with the signature of `Sampler`. It is imported
+when the Snakefile is parsed: import torch inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline_lib.diffusion.denoiser import Denoising, Prediction
+    from pipeline_lib.diffusion.grid import Grid, Step
+    from pipeline_lib.diffusion.noise import Noise
+
+    Correction = Callable[[Prediction, Step], Prediction]
+    Observer = Callable[[Step, Tensor, Prediction], None]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of a set of chains: index (B,) numbers them, whatever batch they are in."""
+
+    noise: Noise
+    index: Tensor
+
+    def normal(self, stream: Any, step: int, shape: Sequence[int]) -> Tensor:
+        """(B, *shape) standard normal numbers of this step."""
+        return self.noise.normal(stream, self.index, step, shape)
+
+
+class Sampler(Protocol):
+    """From x_T (B,C,H,W) to x_0. `corrections` change each prediction in turn; `observe` sees every step."""
+
+    def __call__(
+        self,
+        denoiser: Denoising,
+        grid: Grid,
+        x: Tensor,
+        draw: Draw,
+        options: Any,
+        labels: Tensor | None = None,
+        corrections: Sequence[Correction] = (),
+        observe: Observer | None = None,
+    ) -> Tensor: ...
+
+
+def corrected(prediction: Prediction, step: Step, corrections: Sequence[Correction]) -> Prediction:
+    """The prediction after all corrections, in their order."""
+    for correct in corrections:
+        prediction = correct(prediction, step)
+    return prediction
+
+
+def clip_x0(prediction: Prediction, step: Step) -> Prediction:
+    """A correction: x_0 clipped to the range of images."""
+    return prediction.with_x0(prediction.x0.clamp(-1, 1))
