@@ -66,7 +66,9 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(f"--{path}", type=Path, required=True, help="file to write")
         for option, kind in stage.options.items():
             sub.add_argument(f"--{option.replace('_', '-')}", type=kind, default=None)
-        sub.add_argument("--attempt", type=int, default=1, help="number of this attempt; later ones heed a failure marker")
+        sub.add_argument(
+            "--attempt", type=int, default=1, help="number of this attempt; later ones heed a failure marker"
+        )
     for name, (_, text) in EXPERIMENT_STAGES.items():
         sub = commands.add_parser(name, help=text)
         sub.add_argument("experiment", help="name of the experiment, or its folder in results/")

@@ -19,7 +19,7 @@ M = TypeVar("M", bound=Model)
 
 
 def parse(model: type[M], values: Mapping[str, Any], where: str = "") -> M:
-    """Validate `values`; the first error becomes one BadConfig sentence that names the key and the nearest valid one."""
+    """Validate `values`; the first error becomes one BadConfig sentence with the key and the nearest valid one."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

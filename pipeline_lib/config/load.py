@@ -1,5 +1,6 @@
 """Reading configuration files: YAML without duplicate keys, `extends`, deep merging."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise BadConfig(f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}: '{key}' stands twice.")
+                raise BadConfig(
+                    f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}: '{key}' stands twice."
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -25,7 +28,7 @@ class _Loader(yaml.SafeLoader):
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 for _first in "-+0123456789.":
     _Loader.yaml_implicit_resolvers.setdefault(_first, []).insert(
-        0, ("tag:yaml.org,2002:float", __import__("re").compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"))
+        0, ("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"))
     )
 
 
@@ -55,7 +58,7 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         raise BadConfig(f"the configuration file {path} does not exist.")
     try:
         with path.open() as stream:
-            content = yaml.load(stream, _Loader)  # noqa: S506 - a SafeLoader
+            content = yaml.load(stream, _Loader)
     except yaml.YAMLError as error:
         raise BadConfig(f"{path.name} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):

@@ -186,8 +186,12 @@ class Scores(Model):
     """Scores of sample sets against the training images."""
 
     classifier: Classifier = Field(Classifier(), description="the extractor 'classifier-<dataset>'")
-    samples: int | None = Field(None, ge=2, description="samples scored, equal for floor, ceiling and runs; null: all held out")
-    inception_weights: str | None = Field(None, description="path of torch-fidelity's Inception weights; null: its cache")
+    samples: int | None = Field(
+        None, ge=2, description="samples scored, equal for floor, ceiling and runs; null: all held out"
+    )
+    inception_weights: str | None = Field(
+        None, description="path of torch-fidelity's Inception weights; null: its cache"
+    )
 
 
 class Check(Model):

@@ -162,6 +162,18 @@ class Plan:
         """Memory of a job, growing with each attempt."""
         return self.experiment.runtime.memory_mb * attempt
 
+    def attempt(self, wildcards: Any, attempt: int) -> int:
+        """The number of this attempt: a later one heeds the marker of a permanent failure."""
+        return attempt
+
+    @property
+    def train_minutes(self) -> int:
+        return self.experiment.runtime.train_minutes
+
+    @property
+    def job_minutes(self) -> int:
+        return self.experiment.runtime.job_minutes
+
 
 def load(path: Path | str) -> Plan:
     """The plan of a configuration file; raises BadConfig."""
@@ -196,7 +208,9 @@ def _instances(exp: Experiment) -> Iterator[Instance]:
             for variant_name, variant in method.variants.items():
                 where = f"methods.{method_name}.variants.{variant_name}"
                 if variant.control is not None and variant.control not in known:
-                    raise BadConfig(f"{where}: no control '{variant.control}'; {registry.nearest(variant.control, known)}")
+                    raise BadConfig(
+                        f"{where}: no control '{variant.control}'; {registry.nearest(variant.control, known)}"
+                    )
                 for name in variant.datasets or []:
                     if name not in exp.datasets:
                         raise BadConfig(f"{where}: no dataset '{name}'; {registry.nearest(name, exp.datasets)}")

@@ -113,8 +113,8 @@ def build(config: Diffusion) -> VPPath:
     alpha_bar = torch.cat((torch.ones(1, dtype=torch.float64), torch.cumprod(1 - betas, 0)))
     if (end := float(alpha_bar[-1])) > LARGEST_END:
         raise BadConfig(
-            f"alpha_bar_T is {end:.2g} with schedule {config.schedule} and T = {config.timesteps}: x_T would still hold "
-            f"data (largest accepted: {LARGEST_END:.0e})."
+            f"alpha_bar_T is {end:.2g} with schedule {config.schedule} and T = {config.timesteps}: x_T would still "
+            f"hold data (largest accepted: {LARGEST_END:.0e})."
         )
     return VPPath(alpha_bar)
 

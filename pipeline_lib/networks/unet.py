@@ -93,7 +93,7 @@ class UNet(nn.Module):
         super().__init__()
         _check(config, resolution, classes)
         base, embedding = config.channels, 4 * config.channels
-        self.base = base
+        self.base, self.classes = base, classes
         self.time = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.label = nn.Embedding(classes, embedding) if config.conditional else None
         self.first = nn.Conv2d(image_channels, base, 3, padding=1)
@@ -144,8 +144,8 @@ def _check(config: Network, resolution: int, classes: int) -> None:
     halvings = len(config.channel_mult) - 1
     if resolution % 2**halvings:
         raise BadConfig(
-            f"the network halves the image {halvings} times, which a resolution of {resolution} does not allow: shorten "
-            f"network.channel_mult, or resize the data to a multiple of {2**halvings}."
+            f"the network halves the image {halvings} times, which a resolution of {resolution} does not allow: "
+            f"shorten network.channel_mult, or resize the data to a multiple of {2**halvings}."
         )
     sides = [resolution >> i for i in range(halvings + 1)]
     if config.attention_resolutions and not set(sides) & set(config.attention_resolutions):

@@ -26,7 +26,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Ho et al. (2020), Sec. 4 and App. B; CIFAR-10. Flips are on there.
     "paper": {
         "diffusion": {"schedule": "linear", "prediction": "eps"},
-        "training": {"lr": 2e-4, "adam_betas": [0.9, 0.999], "warmup_steps": 5000, "grad_clip": 1.0, "ema_decay": 0.9999},
+        "training": {
+            "lr": 2e-4,
+            "adam_betas": [0.9, 0.999],
+            "warmup_steps": 5000,
+            "grad_clip": 1.0,
+            "ema_decay": 0.9999,
+        },
     },
 }
 
@@ -34,10 +40,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 class DDPM:
     """L_simple at a uniform t for every image."""
 
-    weights = {"simple": 1.0}
-
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.weights = {"simple": 1.0}
 
     def terms(self, denoiser: Denoising, batch: Batch) -> dict[str, Tensor]:
         """{simple: (B,)}."""

@@ -54,7 +54,9 @@ ERRORS = [
     Column("se", "float64", "", "jackknife standard error"),
     Column("low", "float64", "", "lower end of the confidence interval"),
     Column("high", "float64", "", "upper end of the confidence interval"),
-    Column("null_quantile", "float64", "", "quantile of the permutation null at the confidence level; empty: not drawn"),
+    Column(
+        "null_quantile", "float64", "", "quantile of the permutation null at the confidence level; empty: not drawn"
+    ),
     Column("p_value", "float64", "", "share of permutations at least as large; empty: not drawn"),
     Column("n", "int64", "images", "sampled chains"),
     Column("m", "int64", "images", "forward samples"),
@@ -74,6 +76,7 @@ TRENDS = [
 
 SCORES = [
     *CELL,
+    Column("control", "string", "", "floor (held-out real images), ceiling (uniform noise), or empty: samples of a run"),
     Column("metric", "string", "", "FID, or FD (<extractor>)"),
     Column("value", "float64", "", "the score; empty where it is pending"),
     Column("status", "string", "", "done, or pending with the reason in note"),

@@ -23,7 +23,8 @@ class Options(Model):
     """Options of the ancestral sampler."""
 
     variance: Literal["fixed-small", "fixed-large"] = Field(
-        "fixed-large", description="reverse variance: that of q(x_{t-1} | x_t, x_0), or that of q(x_t | x_{t-1}) (beta_t)"
+        "fixed-large",
+        description="reverse variance: that of q(x_{t-1} | x_t, x_0), or that of q(x_t | x_{t-1}) (beta_t)",
     )
 
 

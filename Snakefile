@@ -1,0 +1,41 @@
+# Error propagation in diffusion models: data -> train -> sample -> errors, scores -> tables, figures, report, MLflow.
+# One experiment a configuration file: snakemake [--configfile configs/NAME.yaml]; default: config.yaml.
+# Each rule is one command `python -m pipeline_lib STAGE`, its configuration the config.json beside its output.
+from snakemake.utils import min_version
+
+from pipeline_lib.workflow import open_plan
+
+min_version("9.27")
+plan = open_plan(workflow)
+
+EXPERIMENT = str(plan.root)
+RUN = "results/{experiment}/{dataset}/{method}/{variant}/s{seed}"
+CELLS = RUN + "/{sampling}"
+STAGE = "python -m pipeline_lib"
+RETRY = "--attempt {resources.attempt}"
+
+
+wildcard_constraints:
+    experiment=plan.pattern("experiment"),
+    dataset=plan.pattern("dataset"),
+    method=plan.pattern("method"),
+    variant=plan.pattern("variant"),
+    seed=plan.pattern("seed"),
+    sampling=plan.pattern("sampling"),
+
+
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/measure.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{EXPERIMENT}/report.html",
+        f"{EXPERIMENT}/tracking/mlflow.json" if plan.experiment.tracking.enabled else [],
+
+
+onerror:
+    shell(f"{STAGE} tables {plan.name} && {STAGE} figures {plan.name} && {STAGE} report {plan.name}")

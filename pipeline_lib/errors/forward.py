@@ -1,0 +1,42 @@
+"""Forward samples x_t = a x_0 + s eps that sampled chains are measured against."""
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from pipeline_lib.data.prepared import Prepared
+from pipeline_lib.diffusion.noise import Noise
+from pipeline_lib.diffusion.streams import Stream
+from pipeline_lib.exits import BadConfig
+
+MEASURED, BANDWIDTHS = 0, 1  # the two sets that are drawn from one dataset and seed; part of the random counter
+
+
+class ForwardSamples:
+    """M training images, drawn without replacement, each with one eps that it keeps at every t.
+
+    So curves are smooth in t, and all methods are measured against the same samples. Raises BadConfig where the
+    dataset has fewer than `count` images.
+    """
+
+    def __init__(self, data: Prepared, count: int, seed: int, purpose: int, device: torch.device | str = "cpu") -> None:
+        if count > len(data):
+            raise BadConfig(
+                f"{count} forward samples are asked for (errors.forward, or errors.chains where that is null), but the "
+                f"dataset has {len(data)} training images; ask for at most so many."
+            )
+        chosen = Noise(seed).permutation(Stream.FORWARD, len(data), purpose)[:count].numpy()
+        self.x0 = data.floats(chosen, device)
+        index = torch.arange(count, device=self.x0.device)
+        noise = Noise(seed, self.x0.device)
+        self.eps = noise.normal(Stream.FORWARD, index, purpose, data.shape, sub=1)  # sub 0 drew the permutation
+
+    def at(self, a: float, s: float) -> Tensor:
+        """x_t (M,C,H,W), float32."""
+        return a * self.x0 + s * self.eps
+
+
+def normalise(x: Tensor, a: float, s: float, sigma_data2: float) -> Tensor:
+    """x_t (B,C,H,W) -> (B,d), divided by its root mean square, so that one kernel suits every t and path."""
+    return x.flatten(1) / sqrt(a**2 * sigma_data2 + s**2)

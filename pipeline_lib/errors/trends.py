@@ -1,0 +1,89 @@
+"""Does the error grow along the chain? Statistics of an error curve, with intervals that know its points correlate.
+
+Curves run in sampling order: step 0 is x_T, the last is x_0.
+
+growth-ratio      mean of the last quarter of the curve over the mean of the first. Not defined, and so empty, where the
+                  first quarter is not above 0 (an unbiased estimate of no error is as often below).
+rank-correlation  Spearman's, of MMD^2 with the step: 1 where the error only grows as sampling proceeds.
+exponential-rate  slope of ln MMD^2 over step / (number of steps), by least squares on the positive values; empty where
+                  fewer than three are positive. e^rate is the growth over the whole chain.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from pipeline_lib.errors.uncertainty import Estimate
+
+DRAWS = 500
+
+
+def growth_ratio(curves: np.ndarray, progress: np.ndarray) -> np.ndarray:
+    """(..., times) -> (...)."""
+    quarter = max(1, curves.shape[-1] // 4)
+    first, last = curves[..., :quarter].mean(-1), curves[..., -quarter:].mean(-1)
+    return np.divide(last, first, out=np.full_like(first, np.nan), where=first > 0)
+
+
+def rank_correlation(curves: np.ndarray, progress: np.ndarray) -> np.ndarray:
+    """(..., times) -> (...)."""
+    ranks, steps = rankdata(curves, axis=-1), rankdata(progress)
+    ranks, steps = ranks - ranks.mean(-1, keepdims=True), steps - steps.mean()
+    spread = np.sqrt((ranks**2).sum(-1) * (steps**2).sum())
+    return np.divide((ranks * steps).sum(-1), spread, out=np.full_like(spread, np.nan), where=spread > 0)
+
+
+def exponential_rate(curves: np.ndarray, progress: np.ndarray) -> np.ndarray:
+    """(..., times) -> (...)."""
+    positive = curves > 0
+    logs = np.log(np.where(positive, curves, 1.0))
+    counted = positive.sum(-1)
+    centre = (positive * progress).sum(-1) / np.maximum(counted, 1)
+    offsets = positive * (progress - centre[..., None])
+    spread = (offsets**2).sum(-1)
+    return np.divide((offsets * logs).sum(-1), spread, out=np.full_like(spread, np.nan), where=counted >= 3)
+
+
+TRENDS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "growth-ratio": growth_ratio,
+    "rank-correlation": rank_correlation,
+    "exponential-rate": exponential_rate,
+}
+
+
+def rows(curve: Sequence[Estimate], steps: Sequence[int], confidence: float, seed: int) -> list[dict[str, Any]]:
+    """Value and percentile interval of every trend of one curve; `steps` are the places of its points in the grid."""
+    values = np.array([point.value for point in curve])
+    draws = bootstrap(curve, seed)
+    progress = np.array(steps) / max(steps)
+    found = []
+    for name, statistic in TRENDS.items():
+        value = float(statistic(values, progress))
+        low, high = interval(statistic(draws, progress), confidence) if np.isfinite(value) else (np.nan, np.nan)
+        found.append({"trend": name, "value": value, "low": low, "high": high, "confidence": confidence})
+    return found
+
+
+def bootstrap(curve: Sequence[Estimate], seed: int, draws: int = DRAWS) -> np.ndarray:
+    """(draws, times): curves redrawn by Gaussian multipliers on the jackknife influences.
+
+    A chain, and a forward sample, has one multiplier at all t, since it is the same one at all t: so the draws have
+    the covariance over t that the estimates have.
+    """
+    rng = np.random.default_rng(seed)
+    redrawn = np.tile([point.value for point in curve], (draws, 1))
+    for side in ("chains", "forward"):
+        influence = np.stack([getattr(point, side) for point in curve], 1)
+        n = len(influence)
+        redrawn += rng.standard_normal((draws, n)) @ influence / np.sqrt(n * (n - 1))
+    return redrawn
+
+
+def interval(draws: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Percentiles; an undefined draw of a ratio (nothing above 0 to divide by) counts as infinitely large."""
+    tail = (1 - confidence) / 2
+    ordered = np.sort(np.where(np.isnan(draws), np.inf, draws))
+    last = len(ordered) - 1
+    return float(ordered[int(np.floor(tail * last))]), float(ordered[int(np.ceil((1 - tail) * last))])

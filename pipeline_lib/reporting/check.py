@@ -1,0 +1,126 @@
+"""Verifies what an experiment says of itself (`checks` in its configuration) against its records."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline_lib.reporting.collect import collect
+from pipeline_lib.reporting.summaries import control_value, done_scores, error_summary, main_bandwidth
+
+MEANINGS = {
+    "fd": "Fréchet distance over that of real images",
+    "mmd": "share of steps above the null (median over kernels)",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One check on one trained method: its value (NaN without data), its bound in words, and whether it holds."""
+
+    metric: str
+    where: str
+    value: float
+    bound: str
+    passed: bool
+    note: str = ""
+
+    def __str__(self) -> str:
+        value = self.note or f"{self.value:.4g}"
+        return f"{'pass' if self.passed else 'FAIL'}  {self.where}: {self.metric} {value} ({self.bound})"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A method that a check is about, with the seeds that it must have been trained with."""
+
+    dataset: str
+    method: str
+    variant: str
+    sampler: str
+    seeds: tuple[int, ...]
+
+    def rows(self, table: pd.DataFrame, nfe: int) -> pd.DataFrame:
+        """Its rows of a table in one cell."""
+        mask = table["nfe"].eq(nfe)
+        for key in ("dataset", "method", "variant", "sampler"):
+            mask &= table[key].eq(getattr(self, key))
+        return table[mask]
+
+
+def run(folder: Path, experiment: dict[str, Any]) -> int:
+    """Print one line a check; 1 if any does not hold or has no data, else 0."""
+    found = verdicts(collect(folder, experiment), experiment)
+    for verdict in found:
+        print(verdict)
+    if not found:
+        print("this experiment has no checks")
+    return int(not all(v.passed for v in found))
+
+
+def verdicts(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) -> list[Verdict]:
+    """All checks on all methods that they cover. A seed without data fails its check: survivors alone prove nothing."""
+    measures = {"fd": _floor_ratios, "mmd": _shares_above}
+    found = []
+    for check in experiment["checks"]:
+        subjects = list(_subjects(experiment, check["nfe"]))
+        if not subjects:
+            found.append(_judge(check, "no sampling has this cell", MEANINGS[check["metric"]], {}, ()))
+        for subject in subjects:
+            where = f"{subject.dataset} {subject.method}/{subject.variant} {subject.sampler}"
+            for name, values in measures[check["metric"]](tables, experiment, subject, check["nfe"]).items():
+                found.append(_judge(check, where, name, values, subject.seeds))
+    return found
+
+
+def _subjects(experiment: Mapping[str, Any], nfe: int) -> Iterator[Subject]:
+    seeds: dict[tuple[str, str, str], list[int]] = {}
+    for one in experiment["instances"]:
+        seeds.setdefault((one["dataset"], one["method"], one["variant"]), []).append(one["seed"])
+    for who, trained in seeds.items():
+        for sampler, sampling in experiment["samplings"].items():
+            if nfe in sampling["nfe"]:
+                yield Subject(*who, sampler, tuple(trained))
+
+
+def _floor_ratios(
+    tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any], subject: Subject, nfe: int
+) -> dict[str, dict[int, float]]:
+    """By metric and seed: the Fréchet distance over the floor's, on every extractor but Inception."""
+    rows = subject.rows(done_scores(tables["scores"]), nfe)
+    rows = rows[rows["metric"].str.startswith("FD (")]
+    if rows.empty:
+        return {MEANINGS["fd"]: {}}
+    return {
+        f"{metric} over the floor's": (
+            group.groupby("seed")["value"].mean()
+            / control_value(tables["scores"], subject.dataset, str(metric), "floor")
+        ).to_dict()
+        for metric, group in rows.groupby("metric")
+    }
+
+
+def _shares_above(
+    tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any], subject: Subject, nfe: int
+) -> dict[str, dict[int, float]]:
+    """By seed: share of steps above the null's quantile, the median over kernels, so that no single one decides."""
+    errors = tables["cumulative_error"]
+    curves = error_summary(subject.rows(errors[errors["bandwidth"] == main_bandwidth(experiment)], nfe))
+    return {MEANINGS["mmd"]: curves.groupby("seed")["share"].median().to_dict()}
+
+
+def _judge(
+    check: Mapping[str, Any], where: str, name: str, values: Mapping[int, float], seeds: tuple[int, ...]
+) -> Verdict:
+    low, high = check["at_least"], check["at_most"]
+    bound = " and ".join(f"{k} {v:g}" for k, v in (("at least", low), ("at most", high)) if v is not None)
+    where = f"{where} nfe {check['nfe']}"
+    lost = [seed for seed in seeds if pd.isna(values.get(seed))]
+    if lost or not values:
+        note = f"no data for seed {', '.join(map(str, lost))}" if lost else "no data"
+        return Verdict(name, where, float("nan"), bound, False, note)
+    value = sum(values[s] for s in seeds) / len(seeds)
+    passed = (low is None or value >= low) and (high is None or value <= high)
+    return Verdict(name, where, value, bound, passed)

@@ -1,0 +1,198 @@
+"""Finds what an experiment has, what failed and what is still to come, and reads its records into tidy frames.
+
+Tables, figures, report and check all start here, from the records themselves, so none is older than the results.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline_lib.exits import PipelineError
+from pipeline_lib.records.store import Manifest
+from pipeline_lib.records.tables import COSTS, ERRORS, IDENTITY, SCORES, TRENDS, Column, frame, read
+
+TABLES = {
+    "scores": [*IDENTITY, *SCORES],
+    "cumulative_error": [*IDENTITY, *ERRORS],
+    "trends": [*IDENTITY, *TRENDS],
+    "costs": [*IDENTITY, *COSTS],
+}
+CONTROLS = {"floor": "real", "ceiling": "noise"}
+DATASET_STAGES = ("data", "classifier", "reference", "bandwidths", "controls")
+SAMPLING_STAGES = ("sample", "errors", "scores")
+RECORDS = {"errors": "errors.parquet", "scores": "scores.parquet", "controls": "scores.parquet"}
+DTYPES = {"string": "string", "int64": "Int64", "float64": "float64"}
+
+Identity = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a stage instance is: status done, pending or failed, a sentence, and its log ('' if there is none).
+
+    `place` and `log` are relative to the experiment's folder.
+    """
+
+    status: str
+    place: str
+    sentence: str = ""
+    log: str = ""
+
+    @property
+    def note(self) -> str:
+        """The sentence with the log's path, for a table cell."""
+        return f"{self.sentence} (log: {self.log})" if self.log else self.sentence
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage instance of an experiment: who it belongs to, its folder, and the folders that it reads from."""
+
+    stage: str
+    identity: Identity
+    place: str
+    inputs: tuple[str, ...] = ()
+
+
+def jobs(experiment: Mapping[str, Any]) -> Iterator[Job]:
+    """Every stage instance that the experiment expects, in the order of its plan."""
+    for dataset in experiment["datasets"]:
+        base = tuple(f"{dataset}/{s}" for s in ("data", "classifier", "reference"))
+        inputs = {"classifier": base[:1], "reference": base[:2], "bandwidths": base[:1], "controls": base}
+        for stage in DATASET_STAGES:
+            yield Job(stage, {"dataset": dataset}, f"{dataset}/{stage}", inputs.get(stage, ()))
+    for one in experiment["instances"]:
+        yield from _run_jobs(experiment, one)
+
+
+def _run_jobs(experiment: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator[Job]:
+    dataset, path = one["dataset"], one["path"]
+    data, classifier, reference, bandwidths = (f"{dataset}/{s}" for s in DATASET_STAGES[:4])
+    identity = {
+        **{k: one[k] for k in ("dataset", "method", "variant", "seed")},
+        "preset": experiment["methods"][one["method"]]["variants"][one["variant"]]["preset"] or "none",
+    }
+    train = f"{path}/train"
+    yield Job("train", identity, train, (data,))
+    for sampler in experiment["samplings"]:
+        sample = f"{path}/{sampler}/sample"
+        inputs = {
+            "sample": (data, train),
+            "errors": (data, bandwidths, train),
+            "scores": (data, classifier, reference, train, sample),
+        }
+        for stage in SAMPLING_STAGES:
+            yield Job(stage, {**identity, "sampler": sampler}, f"{path}/{sampler}/{stage}", inputs[stage])
+
+
+def state(folder: Path, job: Job) -> State:
+    """State of a job: failed where it or one of its inputs failed, done only where all of them are done.
+
+    So a record of an earlier configuration does not count while the training that it comes from is made anew.
+    """
+    states = [_own_state(folder, place) for place in (*job.inputs, job.place)]
+    for status in ("failed", "pending"):
+        for found in states:
+            if found.status == status:
+                return found
+    return states[-1]
+
+
+def _own_state(folder: Path, place: str) -> State:
+    here = folder / place
+    log = f"{place}/log.txt" if (here / "log.txt").is_file() else ""
+    if (here / "failed.json").is_file():
+        return State("failed", place, json.loads((here / "failed.json").read_text())["sentence"], log)
+    if (here / RECORDS.get(here.name, "manifest.json")).is_file():
+        return State("done", place, "", log)
+    return State("pending", place, "started, not finished" if log else "not run yet", log)
+
+
+def manifest(folder: Path, place: str) -> Manifest | None:
+    """The manifest in a stage folder, or None where there is none that can be read."""
+    try:
+        return Manifest.load(folder / place / "manifest.json")
+    except PipelineError:
+        return None
+
+
+def collect(folder: Path, experiment: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """All records below `folder` (results/<experiment>) as the frames of `TABLES`; what is missing never stops it.
+
+    Rows stand in the order of the plan. `scores` has at least one row for every expected cell, and floor and ceiling
+    as methods 'real' and 'noise'.
+    """
+    pieces: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    for job in jobs(experiment):
+        now = state(folder, job)
+        if job.stage == "controls":
+            pieces["scores"].append(_controls(folder, job, now))
+        elif job.stage == "scores":
+            pieces["scores"].append(_scores(folder, job, now, experiment["samplings"][job.identity["sampler"]]["nfe"]))
+        elif job.stage == "errors" and now.status == "done":
+            pieces["cumulative_error"].append(_record(folder, job, "errors.parquet", "cumulative_error"))
+            pieces["trends"].append(_record(folder, job, "trends.parquet", "trends"))
+        pieces["costs"].append(_costs(folder, job))
+    return {name: _concat(found, TABLES[name]) for name, found in pieces.items()}
+
+
+def typed(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
+    """A frame of the declared columns whose whole numbers stay whole where some are missing."""
+    return frame(rows, columns).astype({c.name: DTYPES[c.type] for c in columns})
+
+
+def _concat(pieces: list[pd.DataFrame], columns: Sequence[Column]) -> pd.DataFrame:
+    filled = [p for p in pieces if len(p)]
+    return pd.concat(filled, ignore_index=True) if filled else typed([], columns)
+
+
+def _record(folder: Path, job: Job, name: str, table: str) -> pd.DataFrame:
+    """A record with the identity of its job; empty where it cannot be read (the scores say so in a row)."""
+    try:
+        rows = read(folder / job.place / name)
+    except PipelineError:
+        return typed([], TABLES[table])
+    known = {c.name for c in TABLES[table]}
+    return typed(rows[[c for c in rows.columns if c in known]].assign(**job.identity), TABLES[table])
+
+
+def _scores(folder: Path, job: Job, now: State, expected: Sequence[int]) -> pd.DataFrame:
+    if now.status != "done":
+        return _without_score(job, now, expected)
+    rows = _record(folder, job, "scores.parquet", "scores")
+    lost = [n for n in expected if n not in set(rows["nfe"])]
+    if not lost:
+        return rows
+    missing = State("pending", job.place, "the record has no such cell; run the workflow again", now.log)
+    return _concat([rows, _without_score(job, missing, lost)], TABLES["scores"])
+
+
+def _without_score(job: Job, now: State, expected: Sequence[int]) -> pd.DataFrame:
+    rows = [{**job.identity, "nfe": n, "status": now.status, "note": now.note} for n in expected]
+    return typed(rows, TABLES["scores"])
+
+
+def _controls(folder: Path, job: Job, now: State) -> pd.DataFrame:
+    rows = _record(folder, job, "scores.parquet", "scores") if now.status == "done" else typed([], TABLES["scores"])
+    if len(rows):
+        return rows.assign(method=rows["control"].map(CONTROLS).astype("string"))
+    sentence = State("pending", job.place, "the record cannot be read; delete it and run again", now.log)
+    note = now if now.status != "done" else sentence
+    missing = [
+        {**job.identity, "method": method, "control": control, "status": note.status, "note": note.note}
+        for control, method in CONTROLS.items()
+    ]
+    return typed(missing, TABLES["scores"])
+
+
+def _costs(folder: Path, job: Job) -> pd.DataFrame:
+    path = folder / job.place / "costs.json"
+    if not path.is_file():
+        return typed([], TABLES["costs"])
+    known = {c.name for c in COSTS}
+    values = {k: v for k, v in json.loads(path.read_text()).items() if k in known}
+    return typed([{"stage": job.stage, **values, **job.identity}], TABLES["costs"])

@@ -1,0 +1,203 @@
+"""The figures stage: cumulative error along the chain (Li and van der Schaar, 2024, Fig. 2) and training curves."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline_lib.exits import PipelineError
+from pipeline_lib.records.files import atomic
+from pipeline_lib.records.tables import read
+from pipeline_lib.reporting.collect import collect, manifest
+from pipeline_lib.reporting.summaries import cells, label, main_bandwidth, number
+
+# Okabe and Ito (2008): told apart by colour-blind readers; a second round of methods repeats it with other dashes
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", (0, (5, 1.5)), (0, (3, 1.2, 1, 1.2)), (0, (1, 1)))
+GREY = "#6b6b6b"
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.titlesize": 8.5,
+    "axes.formatter.limits": (-2, 4),
+    "axes.formatter.use_mathtext": True,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.3,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pipeline_lib",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure of the cumulative error: a cell and a reading of the bandwidth, and the name of its files."""
+
+    name: str
+    sampler: str
+    nfe: int
+    bandwidth: str
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return f"{self.sampler}, {self.nfe} network calls, bandwidth {self.bandwidth}"
+
+
+def drawings(experiment: Mapping[str, Any]) -> list[Drawing]:
+    """fig2 is the main cell at the main bandwidth; the others carry theirs in their names."""
+    main = main_bandwidth(experiment)
+    readings = sorted(experiment["errors"]["bandwidths"], key=lambda b: b != main)
+    found = [Drawing(f"fig2-{s}-nfe{n}-{b}", s, n, b) for b in readings for s, n in cells(experiment)]
+    return [Drawing("fig2", found[0].sampler, found[0].nfe, main), *found[1:]]
+
+
+def run(folder: Path, experiment: dict[str, Any]) -> None:
+    """Write `figures/{fig2,training}.{svg,png}` below `folder`, and a fig2-* for every other cell that has data."""
+    errors = collect(folder, experiment)["cumulative_error"]
+    with mpl.rc_context(STYLE):
+        for drawing in drawings(experiment):
+            rows = _rows(errors, drawing)
+            if len(rows) or drawing.name == "fig2":
+                _save(cumulative_error(rows, experiment, drawing), folder / "figures" / drawing.name)
+        _save(training(dict(histories(folder, experiment)), experiment), folder / "figures" / "training")
+
+
+def _rows(errors: pd.DataFrame, drawing: Drawing) -> pd.DataFrame:
+    mask = errors["sampler"].eq(drawing.sampler) & errors["nfe"].eq(drawing.nfe)
+    return errors[mask & errors["bandwidth"].eq(drawing.bandwidth)]
+
+
+def cumulative_error(rows: pd.DataFrame, experiment: Mapping[str, Any], drawing: Drawing) -> Figure:
+    """A panel per dataset and kernel, a curve per method and variant; sampling runs from left to right."""
+    if rows.empty:
+        return _empty("MMD² along the sampling chain")
+    datasets = [d for d in experiment["datasets"] if d in set(rows["dataset"])]
+    kernels = [k for k in experiment["errors"]["kernels"] if k in set(rows["kernel"])]
+    size = (max(3.4, 2.35 * len(kernels)), 1.95 * len(datasets) + 1.0)
+    figure, axes = plt.subplots(
+        len(datasets), len(kernels), figsize=size, squeeze=False, sharex=True, layout="constrained"
+    )
+    for i, dataset in enumerate(datasets):
+        for j, kernel in enumerate(kernels):
+            panel = rows[rows["dataset"].eq(dataset) & rows["kernel"].eq(kernel)]
+            _panel(axes[i, j], panel, experiment, f"{dataset} · {kernel}")
+        axes[i, 0].set_ylabel("MMD²")
+    figure.supxlabel("t / T   (sampling runs left to right, from noise to images)", fontsize=8)
+    _legend(figure, axes.flat)
+    return figure
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, experiment: Mapping[str, Any], title: str) -> None:
+    for (method, variant), curve in rows.groupby(["method", "variant"], sort=False):
+        _curve(axes, curve, label(experiment, method, variant), *style(experiment, method, variant))
+    null = _at_steps(rows[rows["null_quantile"].notna()]).agg(x=("x", "mean"), y=("null_quantile", "median"))
+    if len(null):
+        level = f"null, {100 * rows['confidence'].iloc[0]:g} % quantile"
+        axes.plot(null["x"], null["y"], ls=":", lw=1, color=GREY, label=level, zorder=1)
+        axes.fill_between(null["x"], 0, null["y"], color="#d9d9d9", lw=0, zorder=0)
+    axes.set_xlim(1.02, -0.02)
+    axes.set_title(title, loc="left", pad=14)
+    detectable = f"smallest detectable: {number(null['y'].median())}" if len(null) else "null not drawn"
+    axes.text(0, 1.03, detectable, transform=axes.transAxes, fontsize=6.5, color=GREY, va="bottom")
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, name: str, colour: str, dash: Any) -> None:
+    """Mean over seeds, with its standard deviation; the confidence interval where there is one seed."""
+    points = _at_steps(rows).agg(
+        x=("x", "mean"), y=("mmd2", "mean"), sd=("mmd2", "std"), low=("low", "mean"), high=("high", "mean")
+    )
+    several = rows["seed"].nunique() > 1
+    low = points["y"] - points["sd"] if several else points["low"]
+    high = points["y"] + points["sd"] if several else points["high"]
+    axes.plot(points["x"], points["y"], color=colour, ls=dash, label=name, zorder=3)
+    axes.fill_between(points["x"], low, high, color=colour, alpha=0.18, lw=0, zorder=2)
+
+
+def _at_steps(rows: pd.DataFrame) -> Any:
+    """Rows grouped by step, with x = t / T of their own chain, whose first step stands at T."""
+    start = rows.groupby(["dataset", "method", "variant", "seed"])["t"].transform("max")
+    return rows.assign(x=rows["t"] / start).groupby("step")
+
+
+def training(curves: Mapping[tuple[str, str, str, int], pd.DataFrame], experiment: Mapping[str, Any]) -> Figure:
+    """The loss of every run against the images that it saw, a panel per dataset."""
+    datasets = [d for d in experiment["datasets"] if any(k[0] == d for k in curves)]
+    if not datasets:
+        return _empty("Training loss")
+    figure, axes = plt.subplots(
+        1, len(datasets), figsize=(max(3.4, 2.6 * len(datasets)), 2.6), squeeze=False, layout="constrained"
+    )
+    panels = dict(zip(datasets, axes[0], strict=True))
+    for (dataset, method, variant, _), curve in curves.items():
+        colour, dash = style(experiment, method, variant)
+        name = label(experiment, method, variant)
+        panels[dataset].plot(curve["images"], curve["value"], color=colour, ls=dash, lw=1, label=name)
+    for dataset, panel in panels.items():
+        panel.set_title(dataset, loc="left")
+        panel.set_yscale("log" if all(line.get_ydata().min() > 0 for line in panel.lines) else "linear")
+    axes[0, 0].set_ylabel("training loss")
+    figure.supxlabel("images seen", fontsize=8)
+    _legend(figure, axes.flat)
+    return figure
+
+
+def histories(folder: Path, experiment: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, str, int], pd.DataFrame]]:
+    """(dataset, method, variant, seed) and the loss curve of every finished training whose history can be read."""
+    for one in experiment["instances"]:
+        made = manifest(folder, f"{one['path']}/train")
+        if made is None or "history.parquet" not in made.files:
+            continue
+        try:
+            rows = read(Path(made.folder) / "history.parquet")
+        except PipelineError:
+            continue
+        loss = rows[rows["key"] == "loss"]
+        if len(loss):
+            yield (one["dataset"], one["method"], one["variant"], one["seed"]), loss
+
+
+def style(experiment: Mapping[str, Any], method: str, variant: str) -> tuple[str, Any]:
+    """Colour and dash of a method's variant: the same in every figure of an experiment."""
+    order = [(m, v) for m, about in experiment["methods"].items() for v in about["variants"]]
+    place = order.index((method, variant))
+    return COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
+
+
+def _legend(figure: Figure, axes: Any) -> None:
+    """One legend for all panels, each name once, below them."""
+    named = {name: line for a in axes for line, name in zip(*a.get_legend_handles_labels(), strict=True)}
+    null = {k: named.pop(k) for k in [k for k in named if k.startswith("null,")]}
+    named |= null
+    columns = max(1, min(len(named), int(figure.get_figwidth() // 1.6)))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns, fontsize=7.5)
+
+
+def _empty(title: str) -> Figure:
+    figure, axes = plt.subplots(figsize=(3.4, 1.6), layout="constrained")
+    axes.set_axis_off()
+    axes.set_title(title, loc="left")
+    axes.text(0.5, 0.5, "no data yet", ha="center", va="center", fontsize=11, color=GREY)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """As SVG, whose text stays text, and PNG; equal figures give equal bytes."""
+    metadata: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}}
+    for kind, about in metadata.items():
+        with atomic(path.with_suffix(f".{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, dpi=200, metadata=about)
+    plt.close(figure)

@@ -1,0 +1,114 @@
+"""What tables, report and check say about the collected frames: means over seeds, shares of steps, plain readings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from pipeline_lib.reporting.collect import CONTROLS
+
+RUN = ["dataset", "method", "variant", "sampler", "nfe"]
+
+
+def cells(experiment: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """(sampler, nfe) of every cell; the first is the main one: the first sampling with most network calls."""
+    samplings = experiment["samplings"].items()
+    return [(name, nfe) for name, sampling in samplings for nfe in sorted(sampling["nfe"], reverse=True)]
+
+
+def main_bandwidth(experiment: Mapping[str, Any]) -> str:
+    """'shared', one kernel for all t as in the paper, where it was measured."""
+    known = experiment["errors"]["bandwidths"]
+    return "shared" if "shared" in known else known[0]
+
+
+def label(experiment: Mapping[str, Any], method: str, variant: str) -> str:
+    """Name of a method in figures, with the variant where it has several."""
+    about = experiment["methods"][method]
+    return about["label"] if len(about["variants"]) == 1 else f"{about['label']} ({variant})"
+
+
+def done_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Rows of trained runs that hold a number."""
+    return scores[(scores["status"] == "done") & ~scores["method"].isin(CONTROLS.values()) & scores["value"].notna()]
+
+
+def control_value(scores: pd.DataFrame, dataset: str, metric: str, control: str) -> float:
+    """The floor or ceiling of a metric on a dataset; NaN where it is not known yet."""
+    rows = scores[scores["method"].eq(CONTROLS[control]) & scores["dataset"].eq(dataset) & scores["metric"].eq(metric)]
+    return float(rows["value"].mean())
+
+
+def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
+    """Per cell and metric: mean and standard deviation over seeds, floor, ceiling, and the difference to the control.
+
+    The difference is paired: the mean over seeds that both have, since they share sampling noise and data order.
+    """
+    done = done_scores(scores)
+    by_seed = {k: g.groupby("seed")["value"].mean() for k, g in done.groupby([*RUN, "metric"], sort=False)}
+    rows = []
+    for key, values in by_seed.items():
+        dataset, method, variant, sampler, nfe, metric = key
+        control = experiment["methods"][method]["variants"][variant]["control"]
+        other = by_seed.get((dataset, *control.split("/"), sampler, nfe, metric)) if control else None
+        paired = (values - other).dropna() if other is not None else pd.Series(dtype=float)
+        rows.append(
+            {
+                **dict(zip([*RUN, "metric"], key, strict=True)),
+                "mean": values.mean(),
+                "sd": values.std(),
+                "seeds": len(values),
+                "floor": control_value(scores, dataset, metric, "floor"),
+                "ceiling": control_value(scores, dataset, metric, "ceiling"),
+                "control": control or "",
+                "difference": paired.mean(),
+                "difference_sd": paired.std(),
+            }
+        )
+    names = [*RUN, "metric", "mean", "sd", "seeds", "floor", "ceiling", "control", "difference", "difference_sd"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def error_summary(errors: pd.DataFrame, by: Sequence[str] = ("seed", "kernel", "bandwidth")) -> pd.DataFrame:
+    """Per curve: steps with a null distribution, steps above its quantile, last and largest MMD^2, median quantile.
+
+    Step 0 is x_T, which is pure noise in both sets, so it is left out.
+    """
+    keys = [*RUN, *by]
+    rows = []
+    for key, curve in errors[errors["step"] > 0].groupby(keys, sort=False):
+        tested = curve[curve["null_quantile"].notna()]
+        above = int((tested["mmd2"] > tested["null_quantile"]).sum())
+        rows.append(
+            {
+                **dict(zip(keys, key, strict=True)),
+                "tested": len(tested),
+                "above": above,
+                "share": above / len(tested) if len(tested) else float("nan"),
+                "last": curve.sort_values("step")["mmd2"].iloc[-1],
+                "largest": curve["mmd2"].max(),
+                "detectable": tested["null_quantile"].median(),
+                "confidence": curve["confidence"].iloc[0],
+            }
+        )
+    columns = [*keys, "tested", "above", "share", "last", "largest", "detectable", "confidence"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def seed_mean(summary: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
+    """Mean of `values` over seeds, with their number."""
+    if summary.empty:
+        return pd.DataFrame(columns=[*keys, "seeds", *values])
+    groups = summary.groupby(list(keys), sort=False)
+    means = groups[list(values)].mean()
+    means.insert(0, "seeds", groups["seed"].nunique())
+    return means.reset_index()
+
+
+def number(value: Any) -> str:
+    """A number at four significant digits, '' where it is missing."""
+    if pd.isna(value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)

@@ -1,0 +1,70 @@
+"""The tables stage: all records of an experiment as Parquet, CSV and a readable summary in Markdown."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline_lib.records.files import write_text
+from pipeline_lib.records.tables import write
+from pipeline_lib.reporting.collect import TABLES, collect
+from pipeline_lib.reporting.summaries import RUN, error_summary, number, score_summary, seed_mean
+
+ERROR_NOTE = (
+    "Means over seeds. Step 0 (x_T) is left out. `above` of `tested` steps exceed the quantile of the permutation null; "
+    "`detectable` is the median of that quantile. The whole curves are in cumulative_error.csv."
+)
+SCORE_NOTE = (
+    "Mean and standard deviation over seeds. Floor: held-out real images; ceiling: noise. `difference`: paired by seed, "
+    "to the control. Every row with its protocol is in scores.csv."
+)
+
+
+def run(folder: Path, experiment: dict[str, Any]) -> None:
+    """Write `tables/{scores,cumulative_error,trends,costs}.{parquet,csv,md}` below `folder`."""
+    tables = collect(folder, experiment)
+    texts = {
+        "scores": score_text(tables["scores"], experiment),
+        "cumulative_error": error_text(tables["cumulative_error"]),
+        "trends": trend_text(tables["trends"]),
+        "costs": cost_text(tables["costs"]),
+    }
+    for name, rows in tables.items():
+        target = folder / "tables" / name
+        write(target.with_suffix(".parquet"), rows, TABLES[name], {"experiment": experiment["experiment"]})
+        write_text(target.with_suffix(".csv"), rows.to_csv(index=False))
+        write_text(target.with_suffix(".md"), texts[name])
+
+
+def score_text(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
+    """Scores over seeds, then the cells that have none and why."""
+    missing = scores[scores["status"] != "done"][[*RUN[:3], "seed", *RUN[3:], "metric", "status", "note"]]
+    text = f"# Scores\n\n{SCORE_NOTE}\n\n{markdown(score_summary(scores, experiment))}"
+    return text if missing.empty else f"{text}\n## Cells without a score\n\n{markdown(missing)}"
+
+
+def error_text(errors: pd.DataFrame) -> str:
+    """One line a curve."""
+    values = ["above", "tested", "last", "largest", "detectable"]
+    digest = seed_mean(error_summary(errors), [*RUN, "kernel", "bandwidth"], values)
+    return f"# Cumulative error (MMD^2 along the chain)\n\n{ERROR_NOTE}\n\n{markdown(digest)}"
+
+
+def trend_text(trends: pd.DataFrame) -> str:
+    """The trends as they are: one line a curve and trend."""
+    return f"# Trends of the cumulative error along the chain\n\n{markdown(trends.drop(columns='preset'))}"
+
+
+def cost_text(costs: pd.DataFrame) -> str:
+    """The costs as they are."""
+    return f"# Costs\n\n{markdown(costs.drop(columns='preset'))}"
+
+
+def markdown(rows: pd.DataFrame) -> str:
+    """A Markdown table with readable numbers."""
+    if rows.empty:
+        return "No data yet.\n"
+    lines = [list(rows.columns), ["---"] * len(rows.columns)]
+    lines += [[number(v).replace("|", "\\|") for v in row] for row in rows.itertuples(index=False, name=None)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

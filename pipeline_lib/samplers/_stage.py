@@ -1,0 +1,169 @@
+"""The sample stage: images from a trained run, a cell for each number of network calls."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline_lib import device, registry
+from pipeline_lib.config.models import Sampling
+from pipeline_lib.data.grid import save_grid
+from pipeline_lib.data.prepared import to_uint8
+from pipeline_lib.diffusion.denoiser import Denoising, Prediction
+from pipeline_lib.diffusion.noise import Noise
+from pipeline_lib.diffusion.streams import Stream
+from pipeline_lib.networks import trained
+from pipeline_lib.records.costs import Stopwatch
+from pipeline_lib.records.files import sha256, write_json
+from pipeline_lib.records.progress import Progress
+from pipeline_lib.records.store import Entry, Manifest, entry
+from pipeline_lib.samplers import Draw, Observer, clip_x0
+
+VERSION = 1
+log = logging.getLogger(__name__)
+
+
+class Counted:
+    """A denoiser that is called in micro-batches, and counts the images that the network has seen."""
+
+    def __init__(self, denoiser: Denoising, batch: int) -> None:
+        self.denoiser, self.batch, self.path = denoiser, batch, denoiser.path
+        self.images = 0
+
+    def __call__(self, x: Tensor, t: Tensor | float, labels: Tensor | None = None) -> Prediction:
+        self.images += len(x)
+        times = torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
+        parts = [
+            self.denoiser(
+                x[i : i + self.batch], times[i : i + self.batch], None if labels is None else labels[i : i + self.batch]
+            )
+            for i in range(0, len(x), self.batch)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        a, s, output = (torch.cat([getattr(p, name) for p in parts]) for name in ("a", "s", "output"))
+        return Prediction(x, a, s, output, parts[0].kind)
+
+
+def draw(
+    denoiser: Denoising,
+    sampling: Sampling,
+    nfe: int,
+    index: Tensor,
+    shape: Sequence[int],
+    batch: int,
+    labels: Tensor | None = None,
+    observe: Observer | None = None,
+) -> Tensor:
+    """Chains number `index` (B,) from x_T to x_0 (B, *shape), in lock-step, so that `observe` sees all at each t.
+
+    The chains depend on the sampling's seed and their index alone, not on `batch` or on which are drawn together.
+    """
+    noise = Noise(sampling.seed, index.device)
+    x = denoiser.path.prior_std * noise.normal(Stream.PRIOR, index, 0, shape)
+    module = registry.find("samplers", sampling.sampler["name"])
+    options = module.Options(**{k: v for k, v in sampling.sampler.items() if k != "name"})
+    grid = denoiser.path.grid(nfe, sampling.spacing)
+    corrections = [clip_x0] if sampling.clip_x0 else []
+    counted = denoiser if isinstance(denoiser, Counted) else Counted(denoiser, batch)
+    with torch.no_grad():
+        return module.sample(counted, grid, x, Draw(noise, index), options, labels, corrections, observe)
+
+
+def labels_of(index: Tensor, classes: int, seed: int) -> Tensor:
+    """Labels (B,) uniform over the classes, by chain number."""
+    return Noise(seed, index.device).words(Stream.LABEL, index, 0, 1)[:, 0] % classes
+
+
+def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, train: Manifest) -> None:
+    """Draw every cell that is not there yet, and write the manifest of those asked for."""
+    sampling = Sampling.model_validate(config)
+    identity = {k: v for k, v in config.items() if k != "nfe"}
+    store = entry("sample", VERSION, identity, {"weights": train.files["weights.safetensors"]})
+    where = device.pick()
+    denoiser, facts = trained.load(train.file("weights.safetensors"), where)
+    watch = Stopwatch("sample")
+    cells = [_cell(store, denoiser, facts, sampling, nfe, runtime["batch"], where) for nfe in sampling.nfe]
+    files = {f"{_name(c['nfe'])}/{kind}": c["files"][kind] for c in cells for kind in c["files"]}
+    facts_out = {"cells": [c["facts"] | {"nfe": c["nfe"]} for c in cells]}
+    write_json(store.folder / "identity.json", store.identity)
+    watch.save(output.parent, images=float(len(cells) * sampling.images))
+    Manifest("sample", store.fingerprint, str(store.folder), files, facts_out).save(output)
+
+
+def _cell(
+    store: Entry,
+    denoiser: Denoising,
+    facts: dict[str, Any],
+    sampling: Sampling,
+    nfe: int,
+    batch: int,
+    where: torch.device,
+) -> dict[str, Any]:
+    folder = store.folder / _name(nfe)
+    done = folder / "done.json"
+    if done.is_file():
+        log.info("%d calls: drawn before, found in %s", nfe, folder)
+        return json.loads(done.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    calls = _draw_images(folder, denoiser, facts, sampling, nfe, batch, where)
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    save_grid(images[:64], folder / "grid.png")
+    cell = {
+        "nfe": nfe,
+        "files": {name: sha256(folder / name) for name in ("images.npy", "grid.png")},
+        "facts": {
+            "calls": calls,
+            "images": f"{_name(nfe)}/images.npy",
+            "grid": f"{_name(nfe)}/grid.png",
+            "count": len(images),
+            "shape": list(images.shape[1:]),
+        },
+    }
+    write_json(done, cell)
+    return cell
+
+
+def _draw_images(
+    folder: Path,
+    denoiser: Denoising,
+    facts: dict[str, Any],
+    sampling: Sampling,
+    nfe: int,
+    batch: int,
+    where: torch.device,
+) -> float:
+    """Draw into images.npy, block by block; an interrupted cell goes on where it stopped. Returns calls per image."""
+    shape, total = tuple(facts["shape"]), sampling.images
+    part, mark = folder / "images.part.npy", folder / "part.json"
+    begun = json.loads(mark.read_text()) if mark.is_file() and part.is_file() else {"done": 0, "calls": 0}
+    mode = "r+" if begun["done"] else "w+"
+    images = np.lib.format.open_memmap(part, mode, dtype=np.uint8, shape=(total, *shape))
+    counted = Counted(denoiser, batch)
+    counted.images = begun["calls"]
+    progress = Progress(log, f"{nfe} calls", "images", total, begun["done"])
+    saved = time.monotonic()
+    for start in range(begun["done"], total, batch):
+        index = torch.arange(start, min(start + batch, total), device=where)
+        labels = labels_of(index, facts["classes"], sampling.seed) if facts["run"]["network"]["conditional"] else None
+        x = draw(counted, sampling, nfe, index, shape, batch, labels)
+        images[start : start + len(index)] = to_uint8(x).cpu().numpy()
+        progress.update(start + len(index))
+        if time.monotonic() - saved > 60:
+            images.flush()
+            write_json(mark, {"done": start + len(index), "calls": counted.images})
+            saved = time.monotonic()
+    images.flush()
+    part.replace(folder / "images.npy")
+    mark.unlink(missing_ok=True)
+    return counted.images / total
+
+
+def _name(nfe: int) -> str:
+    return f"nfe{nfe:04d}"

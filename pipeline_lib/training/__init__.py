@@ -1,0 +1,1 @@
+"""The training engine: loop, batches, checkpoint, weight average, lease, stopping."""

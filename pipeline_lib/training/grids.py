@@ -1,0 +1,26 @@
+"""Sample grids while training."""
+
+from pathlib import Path
+
+import torch
+
+from pipeline_lib.config.models import Sampling
+from pipeline_lib.data.grid import save_grid
+from pipeline_lib.data.prepared import to_uint8
+from pipeline_lib.diffusion.denoiser import Denoiser
+from pipeline_lib.samplers._stage import draw
+from pipeline_lib.training.batches import Batches
+
+IMAGES, CALLS = 36, 50
+
+
+def save_samples(denoiser: Denoiser, batches: Batches, path: Path) -> None:
+    """A grid of ancestral samples, always from the same noise; labels, if any, are those of the first batch."""
+    calls = min(CALLS, getattr(denoiser.path, "timesteps", CALLS))
+    sampling = Sampling(sampler={"name": "ancestral"}, nfe=[calls], images=IMAGES)
+    index = torch.arange(IMAGES, device=batches.device)
+    first = batches.at(0)
+    labels = None if first.labels is None else first.labels[torch.arange(IMAGES) % len(first.labels)]
+    denoiser.eval()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_grid(to_uint8(draw(denoiser, sampling, calls, index, first.x0.shape[1:], IMAGES, labels)).cpu().numpy(), path)

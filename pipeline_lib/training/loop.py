@@ -1,0 +1,169 @@
+"""The training loop: a function of configuration, data and seed that can stop after any step and go on bit by bit."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline_lib.config.models import Run, Training
+from pipeline_lib.data.prepared import Prepared
+from pipeline_lib.diffusion.denoiser import Denoiser
+from pipeline_lib.exits import BadConfig, TryAgain
+from pipeline_lib.networks import trained
+from pipeline_lib.objectives import Objective
+from pipeline_lib.records.costs import Stopwatch
+from pipeline_lib.records.progress import Progress
+from pipeline_lib.training.batches import Batches
+from pipeline_lib.training.checkpoint import Checkpoints
+from pipeline_lib.training.ema import Ema
+from pipeline_lib.training.grids import save_samples
+from pipeline_lib.training.lease import Lease
+from pipeline_lib.training.stop import Stop
+
+log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Everything that changes while training, and the step that changes it."""
+
+    def __init__(
+        self, run: Run, objective: Objective, data: Prepared, seed: int, folder: Path, device: torch.device
+    ) -> None:
+        self.run, self.objective, self.folder, self.device, self.seed = run, objective, folder, device, seed
+        self.denoiser: Denoiser = trained.build(run, data.shape, len(data.classes), seed).to(device)
+        self.batches = Batches(data, run.training, seed, device)
+        self.ema = Ema(self.denoiser.network, run.training)
+        self.optimizer = torch.optim.Adam(
+            self.denoiser.network.parameters(), lr=run.training.lr, betas=run.training.adam_betas, fused=True
+        )
+        self.checkpoints = Checkpoints(folder)
+        self.history = History(run.training.batch_size)
+        self.done = 0
+        self.watch = Stopwatch("train")
+
+    def fit(self, stop: Stop, lease: Lease, runtime: dict[str, Any]) -> None:
+        """Train to the end, or save and raise TryAgain where `stop` says so."""
+        total = self.run.training.steps
+        self._resume()
+        progress = Progress(log, "training", "steps", total, self.done)
+        saved = time.monotonic()
+        while self.done < total:
+            self.step()
+            lease.step = self.done
+            if self.done % runtime["log_every"] == 0 or self.done == total:
+                self.history.flush(self.done)
+            progress.update(self.done, self.history.note())
+            if runtime["grid_every"] and self.done % runtime["grid_every"] == 0:
+                self.grid(self.folder / "grids" / f"step-{self.done:07d}.png")
+            if (reason := stop.reason()) and self.done < total:
+                self.save()
+                raise TryAgain(f"stopped after step {self.done} of {total} because {reason}; the next attempt goes on.")
+            if time.monotonic() - saved > 60 * runtime["checkpoint_minutes"]:
+                self.save()
+                saved = time.monotonic()
+
+    def step(self) -> None:
+        """One optimiser step."""
+        config, network = self.run.training, self.denoiser.network
+        batch = self.batches.at(self.done)
+        if self.run.network.dropout:
+            torch.manual_seed((self.seed << 40) + self.done)  # dropout masks too are a function of the step
+        self.optimizer.param_groups[0]["lr"] = learning_rate(config, self.done)
+        network.train()
+        terms = {name: values.mean() for name, values in self.objective.terms(self.denoiser, batch).items()}
+        loss = torch.stack([self.objective.weights[name] * value for name, value in terms.items()]).sum()
+        self.optimizer.zero_grad()
+        loss.backward()
+        limit = config.grad_clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
+        self.optimizer.step()
+        self.done += 1
+        self.ema.update(self.done)
+        self.history.add({"loss": loss, **{f"loss/{k}": v for k, v in terms.items()}, "gradient norm": norm})
+
+    def save(self) -> None:
+        """Write a checkpoint; a loss that is not finite never enters one."""
+        self.history.check()
+        self.checkpoints.save(
+            {
+                "done": self.done,
+                "network": self.denoiser.network.state_dict(),
+                "ema": self.ema.state,
+                "optimizer": self.optimizer.state_dict(),
+                "history": self.history.state(),
+                "costs": self.watch.read(images=float(self.done * self.run.training.batch_size)),
+            }
+        )
+
+    def grid(self, path: Path) -> None:
+        """Draw a sample grid with the averaged weights, always from the same noise."""
+        with self.ema.swapped_in():
+            save_samples(self.denoiser, self.batches, path)
+
+    def _resume(self) -> None:
+        state = self.checkpoints.load(self.device)
+        if state is None:
+            return
+        self.done = state["done"]
+        self.denoiser.network.load_state_dict(state["network"])
+        self.ema.load(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history.load(state["history"])
+        self.watch = Stopwatch("train", state["costs"])
+        log.info("going on after step %d", self.done)
+
+
+def learning_rate(config: Training, done: int) -> float:
+    """Linear warm-up to the constant rate; `done` steps lie behind."""
+    return config.lr * min(1.0, (done + 1) / max(config.warmup_steps, 1))
+
+
+class History:
+    """Means of what is logged, without a host synchronisation in between; part of the checkpoint."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.rows: list[dict[str, Any]] = []
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add the values of one step."""
+        for key, value in values.items():
+            value = value.detach().to(torch.float64)
+            self.sums[key] = self.sums[key] + value if key in self.sums else value
+        self.count += 1
+
+    def check(self, done: int | None = None) -> None:
+        """Raise BadConfig if the loss has ceased to be finite."""
+        for key, value in self.sums.items():
+            if not bool(torch.isfinite(value)):
+                where = f" by step {done}" if done else ""
+                raise BadConfig(
+                    f"the {key} is not finite{where}: the training diverged; lower training.lr or lengthen "
+                    "training.warmup_steps."
+                )
+
+    def flush(self, done: int) -> None:
+        """Close the window that ends after `done` steps."""
+        self.check(done)
+        means = {key: float(value) / self.count for key, value in self.sums.items()}
+        images = done * self.batch_size
+        self.rows += [{"step": done, "images": images, "key": k, "value": v} for k, v in means.items()]
+        self.sums, self.count = {}, 0
+
+    def note(self) -> str:
+        """The last loss, for the log."""
+        last = next((r["value"] for r in reversed(self.rows) if r["key"] == "loss"), None)
+        return "" if last is None else f"loss {last:.4g}"
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"rows": self.rows, "sums": self.sums, "count": self.count}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.rows, self.sums, self.count = state["rows"], state["sums"], state["count"]

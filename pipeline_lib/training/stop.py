@@ -1,0 +1,31 @@
+"""When to stop: a wall-clock budget, since on many clusters no warning reaches the process, and SIGTERM or SIGINT."""
+
+import signal
+import time
+from types import FrameType
+
+
+class Stop:
+    """Asked at every step. The budget keeps a tenth of itself, at most three minutes, for the last checkpoint."""
+
+    def __init__(self, max_minutes: float | None = None) -> None:
+        budget = None if max_minutes is None else 60 * max_minutes - min(180.0, 6 * max_minutes)
+        self.deadline = None if budget is None else time.monotonic() + budget
+        self.signal: str | None = None
+
+    def listen(self) -> "Stop":
+        """Let SIGTERM and SIGINT set a flag; nothing is done inside the handler."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+        return self
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number).name
+
+    def reason(self) -> str | None:
+        """Why the job should stop now, or None."""
+        if self.signal:
+            return f"{self.signal} was received"
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            return "the time limit is near"
+        return None

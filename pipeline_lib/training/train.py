@@ -1,0 +1,78 @@
+"""The train stage: finds a finished training in the store, or trains under a lease until it is done or time is up."""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline_lib import device, registry
+from pipeline_lib.config.models import Run
+from pipeline_lib.data.prepared import Prepared
+from pipeline_lib.networks import trained
+from pipeline_lib.objectives import Objective
+from pipeline_lib.records import tables
+from pipeline_lib.records.store import Entry, Manifest, entry
+from pipeline_lib.training.lease import Lease
+from pipeline_lib.training.loop import Trainer
+from pipeline_lib.training.stop import Stop
+
+VERSION = 1  # bump when the code changes what a training ends with
+log = logging.getLogger(__name__)
+
+
+def objective(run: Run) -> Objective:
+    """The objective of a run."""
+    options = dict(run.objective)
+    module = registry.find("objectives", options.pop("name"))
+    return module.build(module.Options(**options))
+
+
+def run(
+    config: Mapping[str, Any],
+    runtime: dict[str, Any],
+    output: Path,
+    data: Manifest,
+    max_minutes: float | None = None,
+) -> None:
+    """Train, or go on, or find what was trained before; write the manifest."""
+    inputs = {name: sha for name, sha in data.files.items() if name.startswith("train-")}
+    store = entry("train", VERSION, config, inputs)
+    manifest = store.finished()
+    if manifest is None:
+        stop = Stop(max_minutes).listen()
+        with Lease(store.folder) as lease:
+            manifest = store.finished() or _train(config, runtime, store, data, stop, lease)
+    else:
+        log.info("trained before: found in %s", store.folder)
+    if (store.folder / "costs.json").is_file():
+        shutil.copy(store.folder / "costs.json", output.parent / "costs.json")
+    manifest.save(output)
+
+
+def _train(
+    config: Mapping[str, Any], runtime: dict[str, Any], store: Entry, data: Manifest, stop: Stop, lease: Lease
+) -> Manifest:
+    one = Run.model_validate({k: v for k, v in config.items() if k != "seed"})
+    torch.set_num_threads(one.training.threads)
+    trainer = Trainer(one, objective(one), Prepared(data), config["seed"], store.folder, device.pick())
+    trainer.fit(stop, lease, runtime)
+    return _finish(trainer, store)
+
+
+def _finish(trainer: Trainer, store: Entry) -> Manifest:
+    one, folder = trainer.run, store.folder
+    shape, classes = tuple(trainer.batches.at(0).x0.shape[1:]), trainer.denoiser.network.classes
+    trained.save(folder / "weights.safetensors", trainer.ema.state, one, shape, classes)
+    tables.write(folder / "history.parquet", trainer.history.rows, tables.HISTORY, {"fingerprint": store.fingerprint})
+    trainer.grid(folder / "grid.png")
+    trainer.watch.save(folder, images=float(one.training.steps * one.training.batch_size))
+    parameters = sum(p.numel() for p in trainer.denoiser.network.parameters())
+    manifest = store.finish(
+        ["weights.safetensors", "history.parquet", "grid.png"],
+        {"steps": one.training.steps, "parameters": parameters, "shape": list(shape)},
+    )
+    trainer.checkpoints.delete()
+    return manifest

@@ -1,0 +1,35 @@
+"""What the Snakefile needs of the package when it is parsed: no torch, no network, no walk through results."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.config.plan import Plan, load
+from pipeline_lib.exits import BadConfig, PipelineError
+
+DEFAULT = "config.yaml"
+
+
+def open_plan(workflow: Any) -> Plan:
+    """The plan of the configuration file that Snakemake was given; its stage configurations are written.
+
+    Ends Snakemake with one sentence and the fitting exit code where the configuration is wrong. Only the main process
+    writes: a job on a cluster parses the Snakefile too, and must not change what it was queued with.
+    """
+    try:
+        plan = _plan(workflow)
+        if workflow.is_main_process:
+            plan.write()
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    return plan
+
+
+def _plan(workflow: Any) -> Plan:
+    files = [Path(f) for f in workflow.configfiles] or [Path(DEFAULT)]
+    if len(files) > 1:
+        raise BadConfig("give one --configfile; a configuration that builds on another names it under 'extends'.")
+    if workflow.config_settings.config:
+        raise BadConfig("--config is not supported: set the value in the configuration file, so that it is recorded.")
+    return load(files[0])

@@ -1,0 +1,73 @@
+# What a reader opens. These rules read records alone, so they also run by hand on what is there after a failure.
+TABLES = ["scores", "cumulative_error", "trends", "costs"]
+
+
+rule tables:
+    input:
+        summary="results/{experiment}/config/experiment.json",
+        errors=plan.records("errors"),
+        trends=plan.records("trends"),
+        scores=plan.records("scores"),
+        controls=plan.controls(),
+    output:
+        expand("results/{{experiment}}/tables/{table}.{form}", table=TABLES, form=["parquet", "csv", "md"]),
+    log:
+        "results/{experiment}/tables/log.txt",
+    benchmark:
+        "results/{experiment}/tables/benchmark.tsv"
+    conda:
+        "../envs/report.yaml"
+    shell:
+        STAGE + " tables {wildcards.experiment} &> {log}"
+
+
+rule figures:
+    input:
+        "results/{experiment}/tables/cumulative_error.parquet",
+        train=plan.manifests("train"),
+    output:
+        expand("results/{{experiment}}/figures/{figure}.{form}", figure=["fig2", "training"], form=["svg", "png"]),
+    log:
+        "results/{experiment}/figures/log.txt",
+    benchmark:
+        "results/{experiment}/figures/benchmark.tsv"
+    conda:
+        "../envs/report.yaml"
+    shell:
+        STAGE + " figures {wildcards.experiment} &> {log}"
+
+
+rule report:
+    input:
+        rules.tables.output,
+        rules.figures.output,
+        sample=plan.manifests("sample"),
+    output:
+        "results/{experiment}/report.html",
+    log:
+        "results/{experiment}/config/report-log.txt",
+    benchmark:
+        "results/{experiment}/config/report-benchmark.tsv"
+    conda:
+        "../envs/report.yaml"
+    shell:
+        STAGE + " report {wildcards.experiment} &> {log}"
+
+
+rule track:
+    input:
+        rules.report.output,
+        rules.figures.output,
+        rules.tables.output,
+        train=plan.manifests("train"),
+        sample=plan.manifests("sample"),
+    output:
+        "results/{experiment}/tracking/mlflow.json",
+    log:
+        "results/{experiment}/tracking/log.txt",
+    benchmark:
+        "results/{experiment}/tracking/benchmark.tsv"
+    conda:
+        "../envs/report.yaml"
+    shell:
+        STAGE + " track {wildcards.experiment} &> {log}"

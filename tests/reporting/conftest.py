@@ -1,0 +1,171 @@
+"""A small results tree, made as the stages would make it, with numbers that the tests know."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline_lib.config.plan import Plan
+from pipeline_lib.config.models import parse_experiment
+from pipeline_lib.records.files import write_json
+from pipeline_lib.records.store import entry
+from pipeline_lib.records.tables import ERRORS, HISTORY, SCORES, TRENDS, write
+
+STEPS = (0, 5, 10, 15, 20)
+SENTENCE = "the loss is not finite at step 12: the training diverged; lower training.lr."
+
+
+class Tree:
+    """Writes the results of an experiment of two methods and two seeds on one dataset, cell by cell."""
+
+    def __init__(self, seeds: list[int], checks: list[dict[str, Any]]) -> None:
+        self.experiment = Plan(parse_experiment(_values(seeds, checks))).summary()
+        self.folder = Path("results") / self.experiment["experiment"]
+        write_json(self.folder / "config" / "experiment.json", self.experiment)
+
+    def dataset(self) -> None:
+        """Data, classifier, reference, bandwidths and controls of the dataset."""
+        for stage in ("data", "classifier", "reference", "bandwidths"):
+            self.manifest(f"digits/{stage}", {"images": 100}, ["grid.png"] if stage == "data" else [])
+        rows = [
+            {**score(0, 2.0), "control": "floor", "nfe": None},
+            {**score(0, 500.0), "control": "ceiling", "nfe": None},
+        ]
+        write(self.folder / "digits/controls/scores.parquet", rows, SCORES)
+
+    def train(self, method: str, seed: int) -> None:
+        """One finished training with history, grid and costs."""
+        place = f"digits/{method}/base/s{seed}/train"
+        history = [
+            {"step": s, "images": 8 * s, "key": k, "value": 1.0 / s + 0.1 * seed}
+            for s in range(10, 200, 10)
+            for k in ("loss", "gradient norm")
+        ]
+        self.manifest(place, {"steps": 190, "parameters": 1234}, ["grid.png", "history.parquet"], history)
+        write_json(self.folder / place / "costs.json", costs("train", 12.5))
+
+    def draw(self, method: str, seed: int, fd: float, above: int) -> None:
+        """Samples, errors and scores; `fd` is the score, `above` the number of steps above the null."""
+        place = f"digits/{method}/base/s{seed}/ancestral"
+        cells = [
+            {"nfe": 20, "calls": 20, "images": "nfe0020/images.npy", "grid": "nfe0020/grid.png", "count": 36}
+        ]
+        self.manifest(f"{place}/sample", {"cells": cells}, ["nfe0020/grid.png"])
+        about = {"torch": "2.11.0", "package": "0.1.0"}
+        write(self.folder / place / "scores/scores.parquet", [score(20, fd)], SCORES, about)
+        write(self.folder / place / "errors/errors.parquet", curves(above), ERRORS, about)
+        write(self.folder / place / "errors/trends.parquet", trends(), TRENDS, about)
+
+    def fail(self, place: str, sentence: str = SENTENCE) -> None:
+        """The marker and the log of a stage that failed."""
+        write_json(self.folder / place / "failed.json", {"key": "k", "code": 70, "sentence": sentence})
+        (self.folder / place / "log.txt").write_text("12:00:00 it went wrong\n")
+
+    def manifest(
+        self, place: str, facts: dict[str, Any], files: list[str], history: list[dict[str, Any]] | None = None
+    ) -> None:
+        """A store entry with the files, and the manifest in the stage's folder."""
+        store = entry(place.split("/")[-1], 1, {"place": place})
+        for name in files:
+            (store.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith(".png"):
+                _grid(store.folder / name, len(place))
+            else:
+                write(store.folder / name, history or [], HISTORY)
+        store.folder.mkdir(parents=True, exist_ok=True)
+        store.finish(files, facts).save(self.folder / place / "manifest.json")
+
+    def complete(self) -> "Tree":
+        """Everything done: FD 3 and 5 for ddpm, 4 and 4 for other; 3 of 4 steps above the null for ddpm, 1 for other."""
+        self.dataset()
+        for seed in {one["seed"] for one in self.experiment["instances"]}:
+            for method in ("ddpm", "other"):
+                self.train(method, seed)
+            self.draw("ddpm", seed, 3.0 + 2 * seed, 3)
+            self.draw("other", seed, 4.0, 1)
+        return self
+
+
+def score(nfe: int, value: float) -> dict[str, Any]:
+    """One row of a scores record."""
+    return {
+        "nfe": nfe,
+        "metric": "FD (classifier-digits)",
+        "value": value,
+        "status": "done",
+        "note": "",
+        "extractor": "classifier-digits",
+        "library": "pipeline_lib 0.1.0",
+        "samples": 100,
+    }
+
+
+def curves(above: int) -> list[dict[str, Any]]:
+    """Error rows of two kernels and two bandwidths, of which the last `above` steps exceed the null's 0.01."""
+    rows = []
+    for kernel in ("laplace", "gaussian"):
+        for bandwidth in ("shared", "per-t"):
+            for place, step in enumerate(STEPS):
+                mmd2 = 0.02 + 0.001 * place if place > len(STEPS) - 1 - above else 0.001 * place
+                rows.append(
+                    {
+                        **{"nfe": 20, "kernel": kernel, "bandwidth": bandwidth, "statistic": "u", "step": step},
+                        **{"t": 20.0 - step, "mmd2": mmd2, "se": 0.001, "low": mmd2 - 0.002, "high": mmd2 + 0.002},
+                        **{"null_quantile": 0.01, "p_value": 0.01, "n": 64, "m": 64, "confidence": 0.95},
+                    }
+                )
+    return rows
+
+
+def trends() -> list[dict[str, Any]]:
+    """Trend rows of both kernels."""
+    values = {"growth-ratio": (7.0, 5.0, 9.0), "rank-correlation": (0.7, 0.5, 0.8), "exponential-rate": (1.0, -0.5, 2.5)}
+    return [
+        {"nfe": 20, "kernel": k, "bandwidth": b, "trend": t, "value": v, "low": lo, "high": hi, "confidence": 0.95}
+        for k in ("laplace", "gaussian")
+        for b in ("shared", "per-t")
+        for t, (v, lo, hi) in values.items()
+    ]
+
+
+def costs(stage: str, seconds: float) -> dict[str, Any]:
+    """The content of a costs.json."""
+    return {"stage": stage, "seconds": seconds, "segments": 2, "images": 1520.0, "images_per_second": 121.6, "device": "cpu"}
+
+
+def _grid(path: Path, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (60, 60), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def _values(seeds: list[int], checks: list[dict[str, Any]]) -> dict[str, Any]:
+    methods = {"ddpm": {"label": "DDPM", "variants": {"base": {}}}}
+    methods["other"] = {"label": "Other", "variants": {"base": {"control": "ddpm/base"}}}
+    return {
+        "experiment": "tiny",
+        "title": "A tiny experiment",
+        "seeds": seeds,
+        "base": {"diffusion": {"timesteps": 20, "schedule": "cosine"}},
+        "datasets": {"digits": {"recipe": {"name": RECIPE}}},
+        "methods": {name: {"objective": "ddpm", **method} for name, method in methods.items()},
+        "sampling": {"ancestral": {"sampler": {"name": "ancestral"}, "nfe": [20], "images": 100}},
+        "errors": {"kernels": ["laplace", "gaussian"], "times": 5, "chains": 64},
+        "checks": checks,
+    }
+
+
+RECIPE = "digits"
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tree]:
+    """`tree(seeds=, checks=)` starts an empty results tree in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def build(seeds: tuple[int, ...] = (0, 1), checks: tuple[dict[str, Any], ...] = ()) -> Tree:
+        return Tree(list(seeds), list(checks))
+
+    return build

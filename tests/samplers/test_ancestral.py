@@ -1,0 +1,83 @@
+"""The ancestral sampler against the closed form of Gaussian data, and its contracts."""
+
+import pytest
+import torch
+
+from pipeline_lib.config.models import Diffusion, Sampling
+from pipeline_lib.diffusion import paths
+from pipeline_lib.diffusion.denoiser import Prediction
+from pipeline_lib.samplers._stage import Counted, draw
+
+PATH = paths.build(Diffusion(timesteps=100))
+MEAN, STD = 0.3, 0.2
+
+
+class Exact:
+    """The posterior mean of data N(MEAN, STD^2), pixel by pixel."""
+
+    path = PATH
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor | float, labels: torch.Tensor | None = None) -> Prediction:
+        t = torch.as_tensor(t, dtype=torch.float32).expand(len(x))
+        a, s = (c[:, None, None, None] for c in PATH.coefficients(t))
+        x0 = MEAN + a * STD**2 / (a**2 * STD**2 + s**2) * (x - a * MEAN)
+        return Prediction(x, a, s, x0, "x0")
+
+
+def sampling(variance: str = "fixed-large", **more: object) -> Sampling:
+    return Sampling(sampler={"name": "ancestral", "variance": variance}, nfe=[1], images=2, clip_x0=False, **more)
+
+
+@pytest.mark.parametrize("variance", ["fixed-small", "fixed-large"])
+@pytest.mark.parametrize("nfe", [5, 20, 100])
+def test_moments_follow_the_recursion(variance: str, nfe: int) -> None:
+    """Mean and variance after the chain equal those that the linear recursion gives, to Monte-Carlo error."""
+    mean, var = 0.0, 1.0
+    for step in PATH.grid(nfe):
+        gain = step.a * STD**2 / (step.a**2 * STD**2 + step.s**2)
+        slope = step.c_xt + step.c_x0 * gain
+        noise = step.posterior_variance if variance == "fixed-small" else step.forward_variance
+        mean = slope * mean + step.c_x0 * (MEAN - gain * step.a * MEAN)
+        var = slope**2 * var + (0 if step.is_last else noise)
+    x = draw(Exact(), sampling(variance), nfe, torch.arange(4000), (1, 4, 4), 4000).double()
+    count = x.numel()
+    assert abs(float(x.mean()) - mean) < 4 * (var / count) ** 0.5
+    assert abs(float(x.var()) - var) < 4 * var * (2 / count) ** 0.5
+
+
+def test_calls_are_counted_per_image() -> None:
+    counted = Counted(Exact(), 7)
+    draw(counted, sampling(), 20, torch.arange(50), (1, 2, 2), 7)
+    assert counted.images / 50 == 20
+
+
+def test_samples_do_not_depend_on_the_batch() -> None:
+    """The network sees other batch shapes, so the last bits may differ: at most one level on 0.1 % of pixels."""
+    from pipeline_lib.config.models import Run
+    from pipeline_lib.data.prepared import to_uint8
+    from pipeline_lib.networks import trained
+    from tests.conftest import tiny_run
+
+    config = {k: v for k, v in tiny_run().items() if k != "seed"}
+    denoiser = trained.build(Run.model_validate(config), (1, 8, 8), 0)
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    whole = to_uint8(draw(denoiser, sampling(), 8, torch.arange(60), (1, 8, 8), 60)).int()
+    parts = [to_uint8(draw(denoiser, sampling(), 8, torch.arange(i, i + 7), (1, 8, 8), 3)).int() for i in (0, 7, 49)]
+    apart = (torch.cat(parts) - torch.cat((whole[:14], whole[49:56]))).abs()
+    assert int(apart.max()) <= 1
+    assert float((apart > 0).float().mean()) <= 1e-3
+
+
+def test_observer_sees_every_time_of_the_grid_and_all_chains() -> None:
+    seen = []
+    draw(Exact(), sampling(), 5, torch.arange(9), (1, 2, 2), 4, observe=lambda s, x, p: seen.append((s.t, len(x))))
+    assert seen == [(t, 9) for t in PATH.grid(5).times[:-1]]
+
+
+def test_clipping_keeps_images_in_range() -> None:
+    wild = sampling().model_copy(update={"clip_x0": True})
+    x = draw(Exact(), wild, 1, torch.arange(500), (1, 2, 2), 500)
+    free = draw(Exact(), sampling(), 1, torch.arange(500), (1, 2, 2), 500)
+    assert float(x.abs().max()) <= 1
+    assert torch.allclose(x, free.clamp(-1, 1), atol=1e-5)
