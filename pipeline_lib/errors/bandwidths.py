@@ -68,7 +68,9 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, dat
         write_json(store.folder / FILE, vars(frozen))
         manifest = store.finish([FILE], {"shared": frozen.shared, "sigma_data2": frozen.sigma_data2})
         watch.save(store.folder, images=float(frozen.images))
-    log.info("length scale %.4g for all t, sigma_data %.4g", manifest.facts["shared"], manifest.facts["sigma_data2"] ** 0.5)
+    log.info(
+        "length scale %.4g for all t, sigma_data %.4g", manifest.facts["shared"], manifest.facts["sigma_data2"] ** 0.5
+    )
     manifest.save(output)
 
 
@@ -80,7 +82,7 @@ def measure(data: Prepared, seed: int, where: torch.device | str = "cpu") -> Ban
     medians = [_median(forward, sqrt(_sigmoid(x)), sqrt(_sigmoid(-x)), sigma_data2) for x in LOG_SNR]
     clean = _median(forward, 1.0, 0.0, sigma_data2)
     if clean == 0:
-        raise BadData("most pairs of training images are identical, so kernels have no length scale; check the dataset.")
+        raise BadData("most pairs of training images are identical, so kernels have no length scale; check the data.")
     shared = float(np.median([*medians, clean]))
     return Bandwidths([float(x) for x in LOG_SNR], medians, clean, shared, sigma_data2, count)
 

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline_lib.config.models import Sampling
 from pipeline_lib.diffusion.denoiser import Denoising, Prediction
 from pipeline_lib.diffusion.grid import Grid, Step
 from pipeline_lib.records.files import atomic, digest, write_json
-from pipeline_lib.samplers._stage import Counted, Sampling, draw, labels_of
+from pipeline_lib.samplers._stage import VERSION as SAMPLED
+from pipeline_lib.samplers._stage import Counted, draw, labels_of
 
 SCRATCH = Path("work/chains")
 VERSION = 1
@@ -65,17 +67,17 @@ class Chains:
         if times == "every":
             return self._simulate(places, see)
         folder = self.scratch(places)
-        if not (folder / "done.json").is_file():
+        if not _complete(folder):
             self._fill(folder, places)
         for place in places:
             see(place, torch.from_numpy(np.load(_file(folder, place))).to(self.device))
         return json.loads((folder / "done.json").read_text())["calls"]
 
     def scratch(self, places: list[int]) -> Path:
-        """The folder of these chains; it is complete where it holds done.json."""
+        """The folder of these chains; it is complete where done.json and all that it lists are there."""
         drawn = self.sampling.model_dump(mode="json", exclude={"images", "nfe"})
         key = {"weights": self.weights, "sampling": drawn, "nfe": self.nfe, "count": self.count, "places": places}
-        return SCRATCH / digest({"version": VERSION, **key})[:16]
+        return SCRATCH / digest({"version": [VERSION, SAMPLED], **key})[:16]
 
     def _fill(self, folder: Path, places: list[int]) -> None:
         """Simulate into a folder of this job's own, renamed when complete: two jobs may want the same chains."""
@@ -85,9 +87,12 @@ class Chains:
         try:
             calls = self._simulate(places, lambda place, x: _save(_file(part, place), x))
             write_json(part / "done.json", {"calls": calls, "places": places})
-            if not (folder / "done.json").is_file():
+            if not _complete(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 part.rename(folder)
+        except OSError:  # another job put the same chains there first
+            if not _complete(folder):
+                raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -103,6 +108,11 @@ class Chains:
         x0 = draw(counted, self.sampling, self.nfe, index, self.shape, self.batch, labels, observe)
         see(last, x0)
         return round(counted.images / self.count)
+
+
+def _complete(folder: Path) -> bool:
+    done = folder / "done.json"
+    return done.is_file() and all(_file(folder, place).is_file() for place in json.loads(done.read_text())["places"])
 
 
 def _file(folder: Path, place: int) -> Path:

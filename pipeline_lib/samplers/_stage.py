@@ -1,11 +1,13 @@
 """The sample stage: images from a trained run, a cell for each number of network calls."""
 
+from __future__ import annotations
+
 import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +25,10 @@ from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import sha256, write_json
 from pipeline_lib.records.progress import Progress
 from pipeline_lib.records.store import Entry, Manifest, entry
-from pipeline_lib.samplers import Draw, Observer, clip_x0
+from pipeline_lib.samplers import Draw, clip_x0
+
+if TYPE_CHECKING:
+    from pipeline_lib.samplers import Observer
 
 VERSION = 1
 log = logging.getLogger(__name__)

@@ -1,6 +1,7 @@
 """The Frechet distance between two Gaussians (Heusel et al., 2017, Eq. 6), in float64 from end to end."""
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class Moments:
                 moments = cls(len(file["mean"]))
                 moments.count = int(file["count"])
                 moments.mean, moments.scatter = torch.from_numpy(file["mean"]), torch.from_numpy(file["scatter"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise BadData(f"{path} does not hold feature moments ({error}); delete it and run again.") from None
         return moments
 

@@ -16,7 +16,6 @@ from pipeline_lib.records.files import digest, sha256
 from pipeline_lib.records.store import Manifest
 
 FINISHED, RUNNING, FAILED = "FINISHED", "RUNNING", "FAILED"
-CONTROL = [*tables.SCORES, tables.Column("control", "string", "", "floor or ceiling")]
 FIGURES = (".png", ".svg", ".pdf")
 LONGEST_PARAM = 500
 
@@ -228,7 +227,7 @@ def _main_reading(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _controls(path: Path) -> Iterator[Point]:
-    frame = tables.read(path, CONTROL)
+    frame = tables.read(path, tables.SCORES)
     yield from _points(frame["control"] + "/" + frame["metric"], [0] * len(frame), frame["value"])
 
 

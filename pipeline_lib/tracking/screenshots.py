@@ -114,21 +114,32 @@ def _wait(server: subprocess.Popen[bytes], address: str) -> None:
 
 def _photograph(browser: str, page: str, picture: Path) -> None:
     with tempfile.TemporaryDirectory() as profile:
-        flags = [*CHROMIUM_FLAGS, f"--user-data-dir={profile}", "--window-size=1600,900", f"--screenshot={picture}"]
+        shot = Path(profile) / "shot.png"
+        flags = [*CHROMIUM_FLAGS, f"--user-data-dir={profile}", "--window-size=1600,900", f"--screenshot={shot}"]
         done = subprocess.run([browser, *flags, page], capture_output=True, text=True, timeout=120, check=False)
-    if not picture.is_file():
-        raise TryAgain(f"Chromium made no picture of {page}: {done.stderr.strip()[-200:]}")
+        if not shot.is_file():
+            raise TryAgain(f"Chromium made no picture of {page}: {done.stderr.strip()[-200:]}")
+        shutil.copy(shot, picture)
+
+
+def _folder(experiment: str | None) -> Path:
+    if experiment:
+        return Path("results") / experiment
+    pushed = sorted(Path("results").glob("*/tracking/mlflow.json"))
+    if not pushed:
+        raise BadData("nothing was pushed to MLflow yet; run `python -m pipeline_lib track <experiment>` first.")
+    return pushed[0].parent.parent
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     parser = argparse.ArgumentParser(prog="python -m pipeline_lib.tracking.screenshots", description=__doc__)
-    parser.add_argument("experiment", help="name of a pushed experiment")
+    parser.add_argument("experiment", nargs="?", help="name of a pushed experiment (the first one)")
     parser.add_argument("--images", type=Path, default=Path("docs/images"), help="folder of the pictures")
     args = parser.parse_args(arguments)
     try:
-        run(Path("results") / args.experiment, args.images)
+        run(_folder(args.experiment), args.images)
     except PipelineError as error:
         log.error("%s", error)
         return error.exit_code

@@ -45,7 +45,7 @@ def test_a_path_that_keeps_data_at_its_end_is_refused(monkeypatch: pytest.Monkey
 def test_training_times_are_uniform_over_1_to_T() -> None:
     path = paths.build(Diffusion(timesteps=8))
     u = (torch.arange(8000) + 0.5) / 8000
-    assert torch.equal(path.draw_times(u).bincount(), torch.tensor([0] + [1000] * 8))
+    assert torch.equal(path.draw_times(u).long().bincount(), torch.tensor([0] + [1000] * 8))
 
 
 def test_full_grid_visits_every_step_once() -> None:

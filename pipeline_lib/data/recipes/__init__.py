@@ -2,6 +2,9 @@
 
 A file defines `Options` (a pydantic model) and `prepare(options, folder) -> Source`. It is imported when the Snakefile
 is parsed: import heavy libraries inside functions. A recipe only reads and converts; the stage splits and records.
+
+A recipe that reads files defines `signature(options) -> str` too: a cheap hash of what it would read, which becomes
+part of the dataset's identity. Failures are BadData with one sentence; what it leaves in the folder is cleared away.
 """
 
 from __future__ import annotations

@@ -1,0 +1,159 @@
+"""The data stage: a recipe's images, split into training and held-out ones, with a grid to look at."""
+
+import contextlib
+import errno
+import fcntl
+import inspect
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pipeline_lib import registry
+from pipeline_lib.config.base import Model, parse
+from pipeline_lib.data.arrays import copy_rows, save
+from pipeline_lib.data.grid import save_grid
+from pipeline_lib.data.recipes import Source
+from pipeline_lib.exits import BadConfig, BadData, Bug, TryAgain
+from pipeline_lib.records.costs import Stopwatch
+from pipeline_lib.records.files import sha256, write_text
+from pipeline_lib.records.store import STORE, Entry, Manifest, entry
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+SEED = 0  # of the split: which images are held out must not depend on any setting
+LOCKS = Path("work/locks")
+GRID_IMAGES = 64
+
+
+def run(config: dict[str, Any], runtime: dict[str, Any], output: Path) -> None:
+    """Prepare the dataset of `config` (recipe, holdout) unless the store has it, and write its manifest to `output`.
+
+    In the store: train-images.npy and holdout-images.npy, uint8 (N,C,H,W); where there are labels, train-labels.npy and
+    holdout-labels.npy, int64 (N,); grid.png, which the manifest leaves out, so that no identity depends on PNG bytes.
+    Training images keep the recipe's order; held-out ones are in random order, so that any first n are a fair sample.
+    Facts: count and holdout (images in each part), shape [C,H,W], classes (names), recipe (name), notes.
+    Raises BadConfig, BadData, and TryAgain where the disk is full; nothing half-prepared stays.
+    """
+    values = dict(config["recipe"])
+    recipe = registry.find("data/recipes", values.pop("name"))
+    options = parse(recipe.Options, values, "recipe")
+    place = entry("data", VERSION, config, _inputs(recipe, options))
+    manifest = place.finished()
+    if manifest is None:
+        with _alone(place):
+            manifest = place.finished() or _prepare(place, recipe, options)
+    write_text(output.parent / "costs.json", (place.folder / "costs.json").read_text())
+    manifest.save(output)
+    facts = manifest.facts
+    log.info(
+        "%s: %s training images and %s held out, %s", facts["recipe"], facts["count"], facts["holdout"], place.folder
+    )
+
+
+def draw_holdout(count: int, labels: np.ndarray | None, holdout: int) -> np.ndarray:
+    """Indices (holdout,) of the held-out images, in random order, the same at every call.
+
+    With labels every class gives its share, rounded by largest remainder. Raises BadConfig where nothing would be left.
+    """
+    if holdout >= count:
+        raise BadConfig(f"'holdout' is {holdout}, but the dataset has {count} images; leave some to train on.")
+    random = np.random.RandomState(SEED)  # its stream is frozen for good, a Generator's is not (NEP 19)
+    groups = [np.arange(count)] if labels is None else [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    shares, rest = np.divmod(holdout * np.array([len(g) for g in groups]), count)
+    shares[np.argsort(-rest, kind="stable")[: holdout - shares.sum()]] += 1
+    return random.permutation(np.concatenate([random.permutation(g)[:n] for g, n in zip(groups, shares, strict=True)]))
+
+
+def _inputs(recipe: ModuleType, options: Model) -> dict[str, str]:
+    """What the result depends on besides the configuration: the files read, and the code of a user's own recipe."""
+    inputs = {}
+    if hasattr(recipe, "signature"):
+        inputs["source"] = recipe.signature(options)
+    if not recipe.__name__.startswith("pipeline_lib."):
+        inputs["recipe"] = sha256(Path(inspect.getfile(recipe)))
+    return inputs
+
+
+@contextlib.contextmanager
+def _alone(place: Entry) -> Iterator[None]:
+    """Hold the lock of a store entry; waits for another job that prepares the same."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    with (LOCKS / place.folder.name).open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another job prepares %s; waiting for it", place.folder)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _prepare(place: Entry, recipe: ModuleType, options: Model) -> Manifest:
+    """Fill a folder beside the entry, then put it there; either all of it is there afterwards or nothing."""
+    watch = Stopwatch("data")
+    part = STORE / f".{place.folder.name}.part"
+    try:
+        shutil.rmtree(part, ignore_errors=True)  # of a job that was killed; the lock says that nobody works there
+        part.mkdir(parents=True)
+        files, facts = _fill(part, recipe, options, place.identity["config"])
+        shutil.rmtree(place.folder, ignore_errors=True)
+        os.replace(part, place.folder)
+        watch.save(place.folder, facts["count"] + facts["holdout"])
+        return place.finish(files, facts)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TryAgain(
+                f"the disk is full: {place.folder} could not be written; free some and run again."
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if not (place.folder / "manifest.json").is_file():
+            shutil.rmtree(place.folder, ignore_errors=True)
+
+
+def _fill(folder: Path, recipe: ModuleType, options: Model, config: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Run the recipe in `folder` and split what it made; names of the files, facts."""
+    source = recipe.prepare(options, folder)
+    name, holdout = config["recipe"]["name"], config["holdout"]
+    count, shape = _check(source, name)
+    held = draw_holdout(count, source.labels, holdout)
+    parts = {"train": np.setdiff1d(np.arange(count), held), "holdout": held}
+    if not holdout:
+        os.replace(source.images, folder / "train-images.npy")
+        del parts["holdout"]
+    for part, index in parts.items():
+        if holdout:
+            copy_rows(source.images, index, folder / f"{part}-images.npy")
+        if source.labels is not None:
+            save(folder / f"{part}-labels.npy", source.labels[index])
+    source.images.unlink(missing_ok=True)
+    files = sorted(p.name for p in folder.glob("*-*.npy"))
+    _save_sample(folder)
+    facts = {"count": count - holdout, "holdout": holdout, "shape": list(shape), "classes": source.classes}
+    return files, {**facts, "recipe": name, "notes": source.notes}
+
+
+def _check(source: Source, name: str) -> tuple[int, tuple[int, ...]]:
+    """Count and shape of the images; raises where a recipe breaks its contract, as a user's own may."""
+    images = np.load(source.images, mmap_mode="r")
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise Bug(f"the recipe '{name}' made {images.dtype} {images.shape}, and not uint8 images (N,C,H,W).")
+    if not len(images):
+        raise BadData(f"the recipe '{name}' found no images.")
+    labels, classes = source.labels, len(source.classes)
+    if labels is not None and (labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= classes):
+        raise Bug(f"the recipe '{name}' made labels that do not fit its {len(images)} images and {classes} classes.")
+    return len(images), images.shape[1:]
+
+
+def _save_sample(folder: Path) -> None:
+    images = np.load(folder / "train-images.npy", mmap_mode="r")
+    chosen = np.linspace(0, len(images) - 1, min(GRID_IMAGES, len(images))).astype(int)  # all classes, were they sorted
+    save_grid(images[chosen], folder / "grid.png")

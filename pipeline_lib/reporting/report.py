@@ -1,0 +1,337 @@
+"""The report stage: one offline HTML page of everything that an experiment has, needing nothing but itself."""
+
+import base64
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline_lib.exits import PipelineError
+from pipeline_lib.records.files import write_text
+from pipeline_lib.records.store import Manifest
+from pipeline_lib.records.tables import SCORES, provenance
+from pipeline_lib.reporting.check import verdicts
+from pipeline_lib.reporting.collect import (
+    DATASET_STAGES,
+    RECORDS,
+    SAMPLING_STAGES,
+    TABLES,
+    Job,
+    State,
+    collect,
+    jobs,
+    manifest,
+    state,
+)
+from pipeline_lib.reporting.figures import drawings, histories
+from pipeline_lib.reporting.summaries import (
+    RUN,
+    cells,
+    error_summary,
+    label,
+    main_bandwidth,
+    number,
+    score_summary,
+)
+
+IMAGE_BYTES = 6_000_000  # of all pictures in the page: base64 makes a third more of it, and the page stays below 10 MB
+LARGEST_SVG = 300_000  # curves of very many points are smaller as PNG
+MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
+PROTOCOL = [c.name for c in SCORES[SCORES.index(next(c for c in SCORES if c.name == "extractor")) :]]
+
+
+@dataclass
+class Pictures:
+    """Pictures for the page as data URIs, until the budget is spent; later ones are only linked."""
+
+    folder: Path
+    left: int = IMAGE_BYTES
+
+    def embed(self, path: Path) -> dict[str, str]:
+        """{source, link}: source is '' for a picture that is missing or over the budget, link is '' if missing."""
+        if not path.is_file():
+            return {"source": "", "link": ""}
+        link = os.path.relpath(path, self.folder)
+        content = path.read_bytes()
+        if len(content) > self.left:
+            return {"source": "", "link": link}
+        self.left -= len(content)
+        return {"source": f"data:{MEDIA[path.suffix]};base64,{base64.b64encode(content).decode()}", "link": link}
+
+    def figure(self, name: str) -> dict[str, str]:
+        """A drawn figure, as SVG unless that is very large."""
+        svg = self.folder / "figures" / f"{name}.svg"
+        small = svg.is_file() and svg.stat().st_size <= LARGEST_SVG
+        return self.embed(svg if small else svg.with_suffix(".png"))
+
+    def stored(self, made: Manifest | None, name: str) -> dict[str, str]:
+        """A picture of a stored result; nothing where it is gone or changed."""
+        try:
+            return self.embed(made.file(name)) if made and name in made.files else self.embed(Path("missing"))
+        except PipelineError:
+            return self.embed(Path("missing"))
+
+
+@dataclass
+class Table:
+    """A table of the page: column names, rows of texts, and which columns are numbers."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    numeric: set[str] = field(default_factory=set)
+
+
+def run(folder: Path, experiment: dict[str, Any]) -> None:
+    """Write `report.html` in `folder`, from whatever is there."""
+    environment = Environment(
+        loader=PackageLoader("pipeline_lib.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(context(folder, experiment))
+    write_text(folder / "report.html", page)
+
+
+def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
+    """All that the page shows. Pictures are taken in the order of their weight, since there is a budget for them."""
+    tables = collect(folder, experiment)
+    states = {job.place: (job, state(folder, job)) for job in jobs(experiment)}
+    pictures = Pictures(folder)
+    figures = [{"title": d.title, "name": d.name, **pictures.figure(d.name)} for d in drawings(experiment)]
+    curves = dict(histories(folder, experiment))
+    return {
+        "experiment": experiment,
+        "figures": [f for f in figures if f["link"]],
+        "training_figure": pictures.figure("training"),
+        "verdicts": verdicts(tables, experiment),
+        "counts": counts(states),
+        "failures": failures(states),
+        "dataset_states": {d: [states[f"{d}/{s}"][1] for s in DATASET_STAGES] for d in experiment["datasets"]},
+        "dataset_stages": DATASET_STAGES,
+        "sampling_stages": SAMPLING_STAGES,
+        "run_states": [run_states(one, experiment, states) for one in experiment["instances"]],
+        "scores": score_table(tables["scores"], experiment),
+        "missing_scores": missing_scores(tables["scores"]),
+        "protocol": protocol(tables["scores"]),
+        "readings": readings(tables, experiment),
+        "bandwidth": main_bandwidth(experiment),
+        "trends": trend_table(tables["trends"], experiment),
+        "errors": error_table(tables["cumulative_error"]),
+        "samples": samples(folder, experiment, pictures),
+        "trainings": trainings(folder, experiment, curves),
+        "costs": cost_table(tables["costs"]),
+        "total_hours": number(float(tables["costs"]["seconds"].sum()) / 3600),
+        "fingerprints": fingerprints(folder, states),
+        "about": about(folder, states),
+        "table_names": list(TABLES),
+    }
+
+
+def counts(states: Mapping[str, tuple[Job, State]]) -> dict[str, int]:
+    """How many stage instances are done, pending and failed; what waits for a failed one counts as pending."""
+    kinds = [("pending" if s.status == "failed" and s.place != j.place else s.status) for j, s in states.values()]
+    return {kind: kinds.count(kind) for kind in ("done", "pending", "failed")}
+
+
+def failures(states: Mapping[str, tuple[Job, State]]) -> list[State]:
+    """The failures themselves, without what waits for them."""
+    return [s for j, s in states.values() if s.status == "failed" and s.place == j.place]
+
+
+def run_states(
+    one: Mapping[str, Any], experiment: Mapping[str, Any], states: Mapping[str, tuple[Job, State]]
+) -> dict[str, Any]:
+    """State of the training of an instance and of the stages of each sampling."""
+    path = one["path"]
+    drawn = [states[f"{path}/{sampler}/{s}"][1] for sampler in experiment["samplings"] for s in SAMPLING_STAGES]
+    return {**one, "label": label(experiment, one["method"], one["variant"]), "states": [states[f"{path}/train"][1], *drawn]}
+
+
+def table(rows: pd.DataFrame) -> Table:
+    """A frame as texts at readable precision."""
+    numeric = {c for c in rows.columns if pd.api.types.is_numeric_dtype(rows[c])}
+    texts = [[number(v) for v in row] for row in rows.itertuples(index=False, name=None)]
+    return Table([str(c).replace("_", " ") for c in rows.columns], texts, {c.replace("_", " ") for c in numeric})
+
+
+def score_table(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
+    """Mean and spread over seeds beside floor and ceiling."""
+    summary = score_summary(scores, experiment)
+    unused = [c for c in ("control", "difference", "difference_sd") if not summary["control"].astype(bool).any()]
+    return table(summary.drop(columns=unused))
+
+
+def missing_scores(scores: pd.DataFrame) -> Table:
+    """The cells that have no number, and why."""
+    columns = ["dataset", "method", "variant", "seed", "sampler", "nfe", "metric", "status", "note"]
+    return table(scores.loc[scores["status"] != "done", columns])
+
+
+def protocol(scores: pd.DataFrame) -> Table:
+    """How the numbers came about: one row for each way."""
+    columns = ["dataset", "metric", *(c for c in PROTOCOL if c != "control")]
+    shown = scores.loc[scores["status"] == "done", columns].drop_duplicates()
+    shas = {c: shown[c].str.slice(0, 12) for c in columns if c.endswith("_sha")}
+    return table(shown.assign(**shas))
+
+
+def error_table(errors: pd.DataFrame) -> Table:
+    """One row a curve."""
+    return table(error_summary(errors).drop(columns="confidence"))
+
+
+def trend_table(trends: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
+    """One row a curve at the main bandwidth, one column a trend with its interval."""
+    main = trends[trends["bandwidth"] == main_bandwidth(experiment)]
+    keys = [*RUN, "seed", "kernel"]
+    if main.empty:
+        return Table(keys, [])
+    texts = main.assign(interval=[_interval(row) for row in main.itertuples()])
+    names = list(dict.fromkeys(main["trend"]))
+    wide = texts.groupby([*keys, "trend"], sort=False)["interval"].first().unstack("trend")[names]
+    return table(wide.fillna("").reset_index())
+
+
+def readings(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) -> list[dict[str, str]]:
+    """For every trained method in the main cell, what the numbers say, in words."""
+    sampler, nfe = cells(experiment)[0]
+    found = []
+    errors, trends = (_main(tables[name], experiment, sampler, nfe) for name in ("cumulative_error", "trends"))
+    for (dataset, method, variant), curves in errors.groupby(["dataset", "method", "variant"], sort=False):
+        mine = trends["dataset"].eq(dataset) & trends["method"].eq(method) & trends["variant"].eq(variant)
+        parts = [_reading(kernel, rows, trends[mine]) for kernel, rows in curves.groupby("kernel", sort=False)]
+        found.append({"who": f"{label(experiment, method, variant)} on {dataset}", "says": "; ".join(parts) + "."})
+    return found
+
+
+def _main(rows: pd.DataFrame, experiment: Mapping[str, Any], sampler: str, nfe: int) -> pd.DataFrame:
+    mask = rows["sampler"].eq(sampler) & rows["nfe"].eq(nfe)
+    return rows[mask & rows["bandwidth"].eq(main_bandwidth(experiment))]
+
+
+def _reading(kernel: Any, curves: pd.DataFrame, trends: pd.DataFrame) -> str:
+    summary = error_summary(curves)
+    tested, above = int(summary["tested"].sum()), int(summary["above"].sum())
+    level = f"{100 * summary['confidence'].iloc[0]:g} %"
+    seeds = f" over {len(summary)} seeds" if len(summary) > 1 else ""
+    text = f"{kernel}: above the null's {level} quantile on {above} of {tested} steps{seeds}"
+    if not tested:
+        text = f"{kernel}: no null was drawn"
+    ranks = trends[trends["kernel"].eq(kernel) & trends["trend"].eq("rank-correlation")]
+    if ranks.empty:
+        return text
+    grows, shrinks, runs = int((ranks["low"] > 0).sum()), int((ranks["high"] < 0).sum()), len(ranks)
+    if runs > 1:
+        mean = number(float(ranks["value"].mean()))
+        return f"{text}, mean rank correlation with the step {mean} (grows in {grows}, shrinks in {shrinks} of {runs} seeds)"
+    verdict = "the error grows" if grows else "the error shrinks" if shrinks else "no trend beyond noise"
+    return f"{text}, rank correlation with the step {_interval(ranks.iloc[0])}: {verdict}"
+
+
+def _interval(row: Any) -> str:
+    return f"{number(row.value)} [{number(row.low)}, {number(row.high)}]"
+
+
+def samples(folder: Path, experiment: Mapping[str, Any], pictures: Pictures) -> list[dict[str, Any]]:
+    """Per dataset and cell, real images beside the samples of each method's first seed that has some."""
+    found = []
+    for dataset in experiment["datasets"]:
+        real = pictures.stored(manifest(folder, f"{dataset}/data"), "grid.png")
+        for sampler, nfe in cells(experiment):
+            drawn = list(_drawn(folder, experiment, dataset, sampler, nfe, pictures))
+            if drawn:
+                found.append({"dataset": dataset, "sampler": sampler, "nfe": nfe, "real": real, "drawn": drawn})
+    return found
+
+
+def _drawn(
+    folder: Path, experiment: Mapping[str, Any], dataset: str, sampler: str, nfe: int, pictures: Pictures
+) -> Iterator[dict[str, Any]]:
+    shown = set()
+    for one in experiment["instances"]:
+        who = (one["method"], one["variant"])
+        made = manifest(folder, f"{one['path']}/{sampler}/sample")
+        grid = next((c["grid"] for c in made.facts["cells"] if c["nfe"] == nfe), None) if made else None
+        if one["dataset"] != dataset or who in shown or grid is None:
+            continue
+        shown.add(who)
+        yield {"label": label(experiment, *who), "seed": one["seed"], **pictures.stored(made, grid)}
+
+
+def trainings(
+    folder: Path, experiment: Mapping[str, Any], curves: Mapping[tuple[str, str, str, int], pd.DataFrame]
+) -> list[dict[str, Any]]:
+    """Every finished training: steps, images, last loss and a small curve of it."""
+    found = []
+    for one in experiment["instances"]:
+        curve = curves.get((one["dataset"], one["method"], one["variant"], one["seed"]))
+        if curve is None:
+            continue
+        made = manifest(folder, f"{one['path']}/train")
+        last = curve.iloc[-1]
+        found.append(
+            {
+                **one,
+                "label": label(experiment, one["method"], one["variant"]),
+                "steps": f"{int(last['step']):,}",
+                "images": f"{int(last['images']):,}",
+                "parameters": f"{made.facts['parameters']:,}" if made and "parameters" in made.facts else "",
+                "loss": number(float(last["value"])),
+                "points": sparkline(curve["value"].tolist()),
+            }
+        )
+    return found
+
+
+def sparkline(values: Sequence[float], width: int = 120, height: int = 24) -> str:
+    """`points` of an SVG polyline of the values, at most one a pixel, scaled to the box."""
+    chosen = [values[round(i)] for i in _even(len(values), min(len(values), width))]
+    low, high = min(chosen), max(chosen)
+    scale = (height - 2) / ((high - low) or 1)
+    step = width / max(1, len(chosen) - 1)
+    return " ".join(f"{i * step:.1f},{height - 1 - (v - low) * scale:.1f}" for i, v in enumerate(chosen))
+
+
+def _even(total: int, count: int) -> list[float]:
+    return [i * (total - 1) / max(1, count - 1) for i in range(count)]
+
+
+def cost_table(costs: pd.DataFrame) -> Table:
+    """The costs without columns that are empty throughout."""
+    kept = costs.drop(columns=["preset", "host"])
+    return table(kept.dropna(axis="columns", how="all") if len(kept) else kept)
+
+
+def fingerprints(folder: Path, states: Mapping[str, tuple[Job, State]]) -> Table:
+    """Fingerprint and content hash of every stored result."""
+    rows = []
+    for place in states:
+        if made := manifest(folder, place):
+            rows.append([place, made.fingerprint[:16], made.content[:16], made.folder])
+    return Table(["result", "fingerprint", "content", "stored in"], rows)
+
+
+def about(folder: Path, states: Mapping[str, tuple[Job, State]]) -> list[tuple[str, str]]:
+    """What the records say of the software that made them: every key with its distinct values."""
+    found: dict[str, dict[str, None]] = {}
+    for place, (job, now) in states.items():
+        if job.stage not in RECORDS or now.status != "done":
+            continue
+        try:
+            values = provenance(folder / place / RECORDS[job.stage])
+        except (OSError, ValueError):
+            continue
+        for key, value in values.items():
+            if isinstance(value, str | int | float):
+                found.setdefault(key, {})[str(value)] = None
+    return [(k, _few(list(v))) for k, v in sorted(found.items())]
+
+
+def _few(values: list[str]) -> str:
+    return ", ".join(values) if len(values) <= 4 else f"{len(values)} different values"

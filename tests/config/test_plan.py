@@ -1,0 +1,143 @@
+"""From an experiment to instances and files: layering, identity, refusals."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline_lib.config.models import parse_experiment
+from pipeline_lib.config.plan import Plan
+from pipeline_lib.exits import BadConfig
+
+MINIMAL: dict[str, Any] = {
+    "experiment": "tiny",
+    "base": {"diffusion": {"timesteps": 100}},
+    "datasets": {"digits": {"recipe": "digits", "run": {"training": {"batch_size": 64}}}},
+    "methods": {"ddpm": {"objective": "ddpm", "variants": {"paper": {"preset": "paper"}}}},
+    "sampling": {"ancestral": {"sampler": "ancestral", "nfe": [20, 100], "images": 10}},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    values = copy.deepcopy(MINIMAL)
+    at = values
+    *parents, last = path.split("/")
+    for key in parents:
+        at = at.setdefault(key, {})
+    at[last] = value
+    return values
+
+
+def plan(values: dict[str, Any] = MINIMAL, source: str = "") -> Plan:
+    return Plan(parse_experiment(values), source)
+
+
+def stages(values: dict[str, Any]) -> dict[str, Any]:
+    return dict(plan(values).stage_configs())
+
+
+def test_layers_defaults_preset_base_dataset_method_variant() -> None:
+    run = plan().instances[0].run
+    assert run.training.steps == 800_000  # default
+    assert run.training.ema_decay == 0.9999  # preset
+    assert run.diffusion.timesteps == 100  # base
+    assert run.training.batch_size == 64  # dataset
+    over = changed("methods/ddpm/variants/paper/run", {"training": {"batch_size": 32, "ema_decay": 0.5}})
+    training = plan(over).instances[0].run.training
+    assert (training.batch_size, training.ema_decay) == (32, 0.5)
+
+
+def test_an_instance_for_each_dataset_variant_and_seed() -> None:
+    values = changed("seeds", [3, 1])
+    values["methods"]["ddpm"]["variants"]["wide"] = {"run": {"network": {"channels": 64}}, "seeds": [7]}
+    assert [i.path for i in plan(values).instances] == [
+        "digits/ddpm/paper/s3",
+        "digits/ddpm/paper/s1",
+        "digits/ddpm/wide/s7",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "touched"),
+    [
+        ("methods/ddpm/variants/paper/run", {"training": {"lr": 1e-3}}, {"train"}),
+        ("errors", {"chains": 64}, {"errors"}),
+        ("scores", {"samples": 5}, {"scores", "controls"}),
+        ("sampling/ancestral/images", 12, {"sample"}),
+        ("sampling/ancestral/nfe", [10], {"sample", "errors"}),
+        ("datasets/digits/holdout", 100, {"data"}),
+        ("title", "another title", set()),
+        ("tracking", {"enabled": False}, set()),
+    ],
+)
+def test_a_value_touches_only_the_stages_that_use_it(path: str, value: Any, touched: set[str]) -> None:
+    before, after = stages(MINIMAL), stages(changed(path, value))
+    assert {name.rsplit("/", 1)[-1] for name in before if before[name] != after[name]} == touched
+
+
+def test_runtime_is_no_part_of_any_identity() -> None:
+    before, after = stages(MINIMAL), stages(changed("runtime", {"checkpoint_minutes": 1, "sample_batch": 3}))
+    assert {k: v["config"] for k, v in before.items()} == {k: v["config"] for k, v in after.items()}
+
+
+def test_files_are_written_only_where_they_differ(tmp_path: Path) -> None:
+    plan().write()
+    files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")}
+    assert len(files) > 8
+    plan().write()
+    assert {p: p.stat().st_mtime_ns for p in files} == files
+    plan(changed("errors", {"chains": 64})).write()
+    rewritten = {p.parent.name for p in files if p.stat().st_mtime_ns != files[p]}
+    assert rewritten == {"errors", "config"}
+
+
+def test_a_second_configuration_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    for name in ("one.yaml", "two.yaml"):
+        (tmp_path / name).write_text("")
+    plan(source="one.yaml").write()
+    plan(source="one.yaml").write()
+    with pytest.raises(BadConfig, match=r"'tiny' belongs to one\.yaml"):
+        plan(source="two.yaml").write()
+    (tmp_path / "one.yaml").unlink()
+    plan(source="two.yaml").write()
+
+
+def test_the_summary_names_every_instance() -> None:
+    plan().write()
+    summary = json.loads(Path("results/tiny/config/experiment.json").read_text())
+    assert [i["path"] for i in summary["instances"]] == ["digits/ddpm/paper/s0"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("sampling/ancestral/nfes", [5], "unknown key 'sampling.ancestral.nfes'; did you mean 'nfe'"),
+        ("base/training", {"batchsize": 5}, "unknown key '.*training.batchsize'; did you mean 'batch_size'"),
+        ("base/traning", {}, "unknown key '.*traning'; did you mean 'training'"),
+        ("methods/ddpm/objective", "dppm", "no 'dppm' in objectives; did you mean 'ddpm'"),
+        ("methods/ddpm/variants/paper/preset", "papre", "no preset 'papre'; did you mean 'paper'"),
+        ("methods/ddpm/variants/paper/control", "ddpm/main", "no control 'ddpm/main'"),
+        ("methods/ddpm/variants/paper/datasets", ["digit"], "no dataset 'digit'; did you mean 'digits'"),
+        ("datasets/digits/recipe", "digit", "no 'digit' in data/recipes; did you mean 'digits'"),
+        ("sampling/ancestral/sampler", {"name": "ancestral", "varianc": 1}, "did you mean 'variance'"),
+        ("base/training", {"lr": -1}, r"training.lr: input should be greater than 0 \(it is -1\)"),
+        ("base/diffusion", {"schedule": "liner"}, "'linear', 'cosine' or 'sigmoid'"),
+        ("sampling/ancestral/nfe", [101], "nfe 101 is more than the 100 steps"),
+        ("sampling/ancestral/nfe", [5, 5], "different positive numbers"),
+        ("base/training", {"mmd_group": 48}, "not a multiple of mmd_group 48"),
+        ("seeds", [1, 1], "seeds must be different"),
+        ("experiment", "store", "cannot be the name of a experiment"),
+        ("experiment", "a/b", "experiment: string should match pattern"),
+    ],
+)
+def test_mistakes_are_one_sentence(path: str, value: Any, sentence: str) -> None:
+    with pytest.raises(BadConfig, match=sentence):
+        plan(changed(path, value))
+
+
+def test_a_missing_key_is_named() -> None:
+    values = {k: v for k, v in MINIMAL.items() if k != "methods"}
+    with pytest.raises(BadConfig, match="the key 'methods' is missing"):
+        plan(values)

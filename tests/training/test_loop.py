@@ -1,0 +1,96 @@
+"""The parts of a step, against their definitions."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.config.models import Run, Training
+from pipeline_lib.data.prepared import Prepared
+from pipeline_lib.networks import trained
+from pipeline_lib.records import tables
+from pipeline_lib.records.store import Manifest
+from pipeline_lib.training import train
+from pipeline_lib.training.batches import Batches
+from pipeline_lib.training.ema import Ema
+from pipeline_lib.training.loop import learning_rate
+from tests.conftest import RUNTIME, tiny_run
+
+CPU = torch.device("cpu")
+
+
+def batches(data: Manifest, **config: object) -> Batches:
+    return Batches(Prepared(data), Training(batch_size=16, **config), 0, CPU)
+
+
+def test_an_epoch_shows_every_image_once(tiny_data: Manifest) -> None:
+    source = batches(tiny_data)
+    for epoch in range(3):
+        seen = torch.cat([source._chosen((3 * epoch + i) * 16, 16) for i in range(3)])
+        assert sorted(seen.tolist()) == list(range(48))
+
+
+def test_a_batch_over_the_end_of_an_epoch_is_whole(tiny_data: Manifest) -> None:
+    source = batches(tiny_data)
+    across = source._chosen(40, 16)
+    assert torch.equal(across[:8], source._order(0)[40:])
+    assert torch.equal(across[8:], source._order(1)[:8])
+
+
+def test_images_come_with_their_labels_in_minus_one_to_one(tiny_data: Manifest) -> None:
+    batch = batches(tiny_data).at(2)
+    bright = torch.stack([batch.x0[:, 0, :, :4].mean((1, 2)), batch.x0[:, 0, :4].mean((1, 2))], dim=1)
+    assert torch.equal(bright.argmax(1), batch.labels)
+    assert batch.x0.min() >= -1
+    assert batch.x0.max() <= 1
+
+
+def test_flips_mirror_about_half_of_the_images(tiny_data: Manifest) -> None:
+    plain, flipped = batches(tiny_data), batches(tiny_data, flip=True)
+    turned = [
+        torch.equal(a, b.flip(-1)) and not torch.equal(a, b)
+        for step in range(9)
+        for a, b in zip(plain.at(step).x0, flipped.at(step).x0, strict=True)
+    ]
+    assert 50 < sum(turned) < 94  # 144 fair coins: 4 standard deviations
+
+
+def test_warmup_is_linear_and_ends_at_the_rate() -> None:
+    config = Training(lr=1.0, warmup_steps=4)
+    assert [learning_rate(config, i) for i in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert learning_rate(Training(lr=1.0, warmup_steps=0), 0) == 1.0
+
+
+def test_ema_is_the_weighted_sum_of_its_definition() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    ema = Ema(network, Training(ema_decay=0.9, ema_every=2, ema_warmup=False))
+    expected = 0.0
+    for done in range(1, 9):
+        torch.nn.init.constant_(network.weight, float(done))
+        ema.update(done)
+        expected = 0.9 * expected + 0.1 * done if done % 2 == 0 else expected
+    assert float(ema.state["weight"]) == pytest.approx(expected)
+    with ema.swapped_in():
+        assert network.weight.item() == pytest.approx(expected)
+    assert network.weight.item() == 8
+
+
+def test_weights_describe_themselves(tiny_data: Manifest, tmp_path: Path) -> None:
+    train.run(tiny_run(), RUNTIME, tmp_path / "manifest.json", tiny_data)
+    manifest = Manifest.load(tmp_path / "manifest.json")
+    denoiser, facts = trained.load(manifest.file("weights.safetensors"))
+    assert facts["shape"] == [1, 8, 8]
+    assert Run.model_validate(facts["run"]).diffusion.timesteps == 8
+    assert denoiser(torch.zeros(2, 1, 8, 8), 3.0).x0.shape == (2, 1, 8, 8)
+    history = tables.read(manifest.file("history.parquet"), tables.HISTORY)
+    assert history[history.key == "loss"].step.tolist() == [5, 10, 12]
+    assert np.isfinite(history.value).all()
+
+
+def test_training_lowers_the_loss(tiny_data: Manifest, tmp_path: Path) -> None:
+    train.run(tiny_run(training={"steps": 80}), RUNTIME, tmp_path / "manifest.json", tiny_data)
+    history = tables.read(Manifest.load(tmp_path / "manifest.json").file("history.parquet"))
+    loss = history[history.key == "loss"].value.to_numpy()
+    assert loss[-5:].mean() < 0.7 * loss[:2].mean()

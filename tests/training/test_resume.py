@@ -1,0 +1,196 @@
+"""Stop and resume: bit by bit the uninterrupted run; damaged checkpoints; second trainers; full disks."""
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline_lib.exits import BadConfig, BadData, TryAgain
+from pipeline_lib.records.store import STORE, Manifest
+from pipeline_lib.training import train
+from pipeline_lib.training.checkpoint import Checkpoints
+from pipeline_lib.training.lease import Lease
+from pipeline_lib.training.loop import Trainer
+from pipeline_lib.training.stop import Stop
+from tests.conftest import RUNTIME, tiny_run, write_config
+
+
+class After(Stop):
+    """Stops after so many questions."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def reason(self) -> str | None:
+        self.count -= 1
+        return "the test says so" if self.count <= 0 else None
+
+
+def fit(data: Manifest, stops: list[int], config: dict | None = None, out: str = "out") -> Manifest:
+    """Train with an interruption after each number of steps in `stops`, then to the end."""
+    output = Path(out) / "manifest.json"
+    output.parent.mkdir(exist_ok=True)
+    for count in stops:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train, "Stop", lambda minutes, count=count: type("S", (), {"listen": lambda s: After(count)})())
+            with pytest.raises(TryAgain, match="the next attempt goes on"):
+                train.run(config or tiny_run(), RUNTIME, output, data)
+    train.run(config or tiny_run(), RUNTIME, output, data)
+    return Manifest.load(output)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_resumed_equals_uninterrupted_bit_for_bit(tiny_data: Manifest, tmp_path: Path, dropout: float) -> None:
+    config = tiny_run(network={"dropout": dropout}, training={"flip": True})
+    straight = fit(tiny_data, [], config)
+    Path(straight.folder).rename(tmp_path / "straight")
+    broken = fit(tiny_data, [3, 4, 2], config)
+    assert broken.files == straight.files
+    assert json.loads((Path(broken.folder) / "costs.json").read_text())["segments"] == 4
+
+
+def test_a_finished_training_is_found_not_repeated(tiny_data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = fit(tiny_data, [], out="one")
+    monkeypatch.setattr(Trainer, "step", lambda self: pytest.fail("trained again"))
+    assert fit(tiny_data, [], out="two") == first
+
+
+def test_checkpoints_are_gone_when_the_training_is_done(tiny_data: Manifest) -> None:
+    assert list(Path(fit(tiny_data, [5]).folder).glob("checkpoint*")) == []
+
+
+def test_a_changed_value_trains_anew_beside_the_old(tiny_data: Manifest) -> None:
+    first = fit(tiny_data, [])
+    other = fit(tiny_data, [], tiny_run(training={"lr": 2e-3}))
+    assert other.folder != first.folder
+    assert other.files["weights.safetensors"] != first.files["weights.safetensors"]
+    assert fit(tiny_data, []) == first
+
+
+@pytest.mark.parametrize("damage", [b"", b"cut short"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damage: bytes) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"done": 1})
+    checkpoints.save({"done": 2})
+    assert checkpoints.load("cpu") == {"done": 2}
+    checkpoints.newest.write_bytes(damage or checkpoints.newest.read_bytes()[:-200])
+    assert checkpoints.load("cpu") == {"done": 1}
+    checkpoints.previous.write_bytes(b"cut too")
+    with pytest.raises(BadData, match="cannot be read; delete the folder"):
+        checkpoints.load("cpu")
+
+
+def test_a_write_that_is_killed_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"done": 1})
+    original = torch.save
+
+    def killed(state: dict, stream: object) -> None:
+        original({"half": torch.zeros(1)}, stream)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save({"done": 2})
+    assert checkpoints.load("cpu") == {"done": 1}
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    """A limit on the file size stands for the disk: the write fails in the middle."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"done": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        with pytest.raises(TryAgain, match="the disk is full"):
+            checkpoints.save({"done": 2, "weights": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert checkpoints.load("cpu") == {"done": 1}
+
+
+def test_a_second_trainer_leaves_the_first_alone(tmp_path: Path) -> None:
+    with Lease(tmp_path), pytest.raises(TryAgain, match=f"process {os.getpid()} on {socket.gethostname()}"):
+        Lease(tmp_path).__enter__()
+    with Lease(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("change", [{"heartbeat": 0.0}, {"pid": 2**22 + 1}])
+def test_a_dead_lease_is_taken_over(tmp_path: Path, change: dict) -> None:
+    holder = {"job": "1", "host": socket.gethostname(), "pid": os.getpid(), "step": 3, "heartbeat": time.time()}
+    (tmp_path / "lease.json").write_text(json.dumps(holder | change))
+    with Lease(tmp_path):
+        assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
+
+
+def test_the_heartbeat_goes_on(tmp_path: Path) -> None:
+    with Lease(tmp_path, beat=0.02):
+        first = json.loads((tmp_path / "lease.json").read_text())["heartbeat"]
+        time.sleep(0.2)
+        assert json.loads((tmp_path / "lease.json").read_text())["heartbeat"] > first
+
+
+def test_the_budget_keeps_time_for_the_last_checkpoint() -> None:
+    assert Stop(60 * 24).deadline == pytest.approx(time.monotonic() + 86400 - 180, abs=1)
+    assert Stop(1).deadline == pytest.approx(time.monotonic() + 54, abs=1)
+    assert Stop(0).reason() == "the time limit is near"
+    assert Stop(None).reason() is None
+
+
+def command(config: Path, data: Manifest, *more: str) -> list[str]:
+    data.save(Path("data.json"))
+    arguments = ["--config", str(config), "--data", "data.json", "--output", "run/manifest.json", *more]
+    return [sys.executable, "-m", "pipeline_lib", "train", *arguments]
+
+
+def test_sigterm_ends_with_75_and_the_next_attempt_ends_the_work(tiny_data: Manifest) -> None:
+    config = write_config(Path("run/config.json"), "train", tiny_run(training={"steps": 200}), RUNTIME)
+    job = subprocess.Popen(command(config, tiny_data), stderr=subprocess.PIPE, text=True)
+    folder = STORE
+    for _ in range(600):
+        if any(folder.glob("train-*/lease.json")):
+            break
+        time.sleep(0.05)
+    time.sleep(0.3)
+    job.send_signal(signal.SIGTERM)
+    _, text = job.communicate(timeout=60)
+    assert job.returncode == 75, text
+    assert "SIGTERM was received; the next attempt goes on" in text
+    again = subprocess.run(command(config, tiny_data, "--attempt", "2"), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "going on after step" in again.stderr
+    assert Manifest.load("run/manifest.json").facts["steps"] == 200
+
+
+def test_a_permanent_failure_is_not_tried_again(tiny_data: Manifest) -> None:
+    config = write_config(Path("run/config.json"), "train", tiny_run(training={"batch_size": 64}), RUNTIME)
+    first = subprocess.run(command(config, tiny_data), capture_output=True, text=True, check=False)
+    assert first.returncode == 78
+    sentence = "training.batch_size is 64, but the dataset has only 48 training images."
+    assert sentence in first.stderr
+    assert "Traceback" not in first.stderr
+    start = time.monotonic()
+    second = subprocess.run(
+        command(config, tiny_data, "--attempt", "2"), capture_output=True, text=True, check=False
+    )
+    assert (second.returncode, sentence in second.stderr) == (78, True)
+    assert time.monotonic() - start < 2  # torch was not even imported
+    write_config(config, "train", tiny_run(), RUNTIME)  # mended: the marker does not hold it back
+    assert subprocess.run(command(config, tiny_data, "--attempt", "2"), check=False).returncode == 0
+
+
+def test_a_diverging_loss_ends_in_one_sentence(tiny_data: Manifest, tmp_path: Path) -> None:
+    config = tiny_run(training={"lr": 1e18, "grad_clip": None, "warmup_steps": 0})
+    with pytest.raises(BadConfig, match=r"not finite by step \d+: the training diverged; lower training.lr"):
+        train.run(config, RUNTIME, tmp_path / "manifest.json", tiny_data)
