@@ -1,21 +1,53 @@
+# The two commands: make run, make test. The others: make help.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
-CORES ?= all
 CONFIG ?= config.yaml
 BIN := .venv/bin
+NAME = $(shell sed -n 's/^experiment: *\([A-Za-z0-9.-]*\).*/\1/p' $(CONFIG))
+GPUS = $(shell ls /dev/nvidia[0-9]* 2>/dev/null | wc -l)
+SNAKEMAKE = $(BIN)/snakemake --profile profiles/local --configfile $(CONFIG)
 
-.PHONY: help run test check lint fmt ui screenshots clean
+.PHONY: help install run test quality lint fmt ui screenshots rulegraph
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 run")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}; try: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 install: .venv/installed  ## create .venv and install the pinned dependencies
 
+run: install  ## run the experiment of config.yaml (CONFIG=file for another) and show where its results are
+	PYTHONPATH=profiles/local $(SNAKEMAKE) --logger stages $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
+	@$(BIN)/python -m pipeline_lib check $(NAME)
+	@printf '\n%-8s %s\n' report results/$(NAME)/report.html tables results/$(NAME)/tables/ figures results/$(NAME)/figures/ MLflow 'make ui'
+
+test: install  ## run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+quality: install  ## lint, formats, types, and the lint of Snakemake
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+	$(SNAKEMAKE) --lint
+
+fmt: install  ## format everything
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+ui: install  ## open MLflow on http://127.0.0.1:5000
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --workers 1 \
+	  --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///results/mlflow.db --artifacts-destination results/mlartifacts
+
+screenshots: install  ## pictures of the report and of MLflow for the docs (needs chromium)
+	$(BIN)/python -m pipeline_lib.tracking.screenshots
+
+rulegraph: install  ## the picture of the pipeline in the README (needs graphviz)
+	$(SNAKEMAKE) --rulegraph dot 2>/dev/null | sed -n '/^digraph/,$$p' | dot -Tsvg > docs/images/rulegraph.svg

@@ -1,5 +1,6 @@
 """What the Snakefile needs of the package when it is parsed: no torch, no network, no walk through results."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ def open_plan(workflow: Any) -> Plan:
     Ends Snakemake with one sentence and the fitting exit code where the configuration is wrong. Only the main process
     writes: a job on a cluster parses the Snakefile too, and must not change what it was queued with.
     """
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `python` in rules is ours
     try:
         plan = _plan(workflow)
         if workflow.is_main_process:

@@ -109,7 +109,7 @@ def _prepare(place: Entry, recipe: ModuleType, options: Model) -> Manifest:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TryAgain(
-                f"the disk is full: {place.folder} could not be written; free some and run again."
+                f"the disk is full: {place.folder} could not be written; free some space and run again."
             ) from error
         raise
     finally:

@@ -51,11 +51,17 @@ KERNELS: dict[str, Callable[[Tensor, Scale], Tensor]] = {
 
 @contextmanager
 def _full_float32(device_type: str) -> Iterator[None]:
-    """No autocast and no TF32: either would leave three digits of a difference of large numbers."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    """No autocast, TF32 or bfloat16 sums: any would leave three digits of a difference of large numbers.
+
+    Per backend: the older torch.set_float32_matmul_precision raises where a caller has used these.
+    """
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    before = [backend.fp32_precision for backend in backends]
     try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
         with torch.autocast(device_type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

@@ -76,7 +76,7 @@ TRENDS = [
 
 SCORES = [
     *CELL,
-    Column("control", "string", "", "floor (held-out real images), ceiling (uniform noise), or empty: samples of a run"),
+    Column("control", "string", "", "floor: held-out real images, ceiling: uniform noise, empty: samples of a run"),
     Column("metric", "string", "", "FID, or FD (<extractor>)"),
     Column("value", "float64", "", "the score; empty where it is pending"),
     Column("status", "string", "", "done, or pending with the reason in note"),

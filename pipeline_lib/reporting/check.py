@@ -11,7 +11,7 @@ from pipeline_lib.reporting.collect import collect
 from pipeline_lib.reporting.summaries import control_value, done_scores, error_summary, main_bandwidth
 
 MEANINGS = {
-    "fd": "Fréchet distance over that of real images",
+    "fd": "FD / floor",
     "mmd": "share of steps above the null (median over kernels)",
 }
 
@@ -28,8 +28,17 @@ class Verdict:
     note: str = ""
 
     def __str__(self) -> str:
-        value = self.note or f"{self.value:.4g}"
-        return f"{'pass' if self.passed else 'FAIL'}  {self.where}: {self.metric} {value} ({self.bound})"
+        return f"{self.result}  {self.where}: {self.metric} {self.shown} ({self.bound})"
+
+    @property
+    def result(self) -> str:
+        """pass or FAIL."""
+        return "pass" if self.passed else "FAIL"
+
+    @property
+    def shown(self) -> str:
+        """The value, or why there is none."""
+        return self.note or f"{self.value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ def verdicts(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) 
         if not subjects:
             found.append(_judge(check, "no sampling has this cell", MEANINGS[check["metric"]], {}, ()))
         for subject in subjects:
-            where = f"{subject.dataset} {subject.method}/{subject.variant} {subject.sampler}"
+            where = f"{subject.dataset}, {subject.method}/{subject.variant}, {subject.sampler}"
             for name, values in measures[check["metric"]](tables, experiment, subject, check["nfe"]).items():
                 found.append(_judge(check, where, name, values, subject.seeds))
     return found
@@ -94,7 +103,7 @@ def _floor_ratios(
     if rows.empty:
         return {MEANINGS["fd"]: {}}
     return {
-        f"{metric} over the floor's": (
+        f"{metric} / floor": (
             group.groupby("seed")["value"].mean()
             / control_value(tables["scores"], subject.dataset, str(metric), "floor")
         ).to_dict()
@@ -116,7 +125,7 @@ def _judge(
 ) -> Verdict:
     low, high = check["at_least"], check["at_most"]
     bound = " and ".join(f"{k} {v:g}" for k, v in (("at least", low), ("at most", high)) if v is not None)
-    where = f"{where} nfe {check['nfe']}"
+    where = f"{where}, nfe {check['nfe']}"
     lost = [seed for seed in seeds if pd.isna(values.get(seed))]
     if lost or not values:
         note = f"no data for seed {', '.join(map(str, lost))}" if lost else "no data"

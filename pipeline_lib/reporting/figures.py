@@ -18,7 +18,7 @@ from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.files import atomic
 from pipeline_lib.records.tables import read
 from pipeline_lib.reporting.collect import collect, manifest
-from pipeline_lib.reporting.summaries import cells, label, main_bandwidth, number
+from pipeline_lib.reporting.summaries import cells, label, main_bandwidth
 
 # Okabe and Ito (2008): told apart by colour-blind readers; a second round of methods repeats it with other dashes
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -96,7 +96,8 @@ def cumulative_error(rows: pd.DataFrame, experiment: Mapping[str, Any], drawing:
             panel = rows[rows["dataset"].eq(dataset) & rows["kernel"].eq(kernel)]
             _panel(axes[i, j], panel, experiment, f"{dataset} · {kernel}")
         axes[i, 0].set_ylabel("MMD²")
-    figure.supxlabel("t / T   (sampling runs left to right, from noise to images)", fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel("t / T  (sampling runs →)")
     _legend(figure, axes.flat)
     return figure
 
@@ -110,9 +111,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, experiment: Mapping[str, Any], title:
         axes.plot(null["x"], null["y"], ls=":", lw=1, color=GREY, label=level, zorder=1)
         axes.fill_between(null["x"], 0, null["y"], color="#d9d9d9", lw=0, zorder=0)
     axes.set_xlim(1.02, -0.02)
-    axes.set_title(title, loc="left", pad=14)
-    detectable = f"smallest detectable: {number(null['y'].median())}" if len(null) else "null not drawn"
-    axes.text(0, 1.03, detectable, transform=axes.transAxes, fontsize=6.5, color=GREY, va="bottom")
+    axes.set_title(title, loc="left", pad=14)  # leaves room for the axis' power of ten
+    detectable = f"detectable from {null['y'].median():.1e}" if len(null) else "null not drawn"
+    axes.text(1, 1.03, detectable, transform=axes.transAxes, fontsize=6.5, color=GREY, ha="right", va="bottom")
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, name: str, colour: str, dash: Any) -> None:
@@ -149,8 +150,8 @@ def training(curves: Mapping[tuple[str, str, str, int], pd.DataFrame], experimen
     for dataset, panel in panels.items():
         panel.set_title(dataset, loc="left")
         panel.set_yscale("log" if all(line.get_ydata().min() > 0 for line in panel.lines) else "linear")
+        panel.set_xlabel("images seen")
     axes[0, 0].set_ylabel("training loss")
-    figure.supxlabel("images seen", fontsize=8)
     _legend(figure, axes.flat)
     return figure
 
@@ -200,4 +201,5 @@ def _save(figure: Figure, path: Path) -> None:
     for kind, about in metadata.items():
         with atomic(path.with_suffix(f".{kind}")) as temporary:
             figure.savefig(temporary, format=kind, dpi=200, metadata=about)
+            figure.set_layout_engine("none")  # laid out once, the same in both
     plt.close(figure)

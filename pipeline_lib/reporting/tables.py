@@ -12,12 +12,12 @@ from pipeline_lib.reporting.collect import TABLES, collect
 from pipeline_lib.reporting.summaries import RUN, error_summary, number, score_summary, seed_mean
 
 ERROR_NOTE = (
-    "Means over seeds. Step 0 (x_T) is left out. `above` of `tested` steps exceed the quantile of the permutation null; "
-    "`detectable` is the median of that quantile. The whole curves are in cumulative_error.csv."
+    "Means over seeds. Step 0 (x_T) is left out. `above` of `tested` steps exceed the quantile of the permutation "
+    "null; `detectable` is the median of that quantile. The whole curves are in cumulative_error.csv."
 )
 SCORE_NOTE = (
-    "Mean and standard deviation over seeds. Floor: held-out real images; ceiling: noise. `difference`: paired by seed, "
-    "to the control. Every row with its protocol is in scores.csv."
+    "Mean and standard deviation over seeds. Floor: held-out real images; ceiling: noise. `difference`: paired by "
+    "seed, to the control. Every row with its protocol is in scores.csv."
 )
 
 

@@ -23,7 +23,7 @@ from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadData
 from pipeline_lib.records.costs import Stopwatch
-from pipeline_lib.records.files import atomic
+from pipeline_lib.records.files import atomic, write_text
 from pipeline_lib.records.progress import Progress
 from pipeline_lib.records.store import Manifest, entry
 
@@ -98,12 +98,13 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, dat
         task = "classifier" if labelled(images) else "rotation"
         with _one_thread():
             network = train(options, images)
-            accuracy = accuracy_of(network, images.holdout()) if "holdout-images.npy" in data.files else None
+            accuracy = accuracy_of(network, images.holdout()) if data.facts["holdout"] else None
         log.info("%s: accuracy on held-out images %s", task, "not measured" if accuracy is None else f"{accuracy:.4f}")
         save(store.folder / WEIGHTS, network)
-        facts = {"name": f"{task}-{data.facts['recipe']}", "accuracy": accuracy, **network.about}
-        manifest = store.finish([WEIGHTS], facts)
+        facts = {"name": f"{task}-{Path(data.facts['recipe']).stem}", "accuracy": accuracy, **network.about}
         watch.save(store.folder, images=float(options.steps * options.batch_size))
+        manifest = store.finish([WEIGHTS], facts)
+    write_text(output.parent / "costs.json", (store.folder / "costs.json").read_text())
     manifest.save(output)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline_lib import device
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.records.costs import Stopwatch
-from pipeline_lib.records.files import atomic, sha256
+from pipeline_lib.records.files import atomic, sha256, write_text
 from pipeline_lib.records.store import Manifest, entry
 from pipeline_lib.scores.extractors import (
     INCEPTION,
@@ -47,8 +47,9 @@ def run(
                 shutil.copyfile(weights, temporary)
             files.append(INCEPTION_COPY)
         files += [_moments(extractor, images, store.folder) for extractor in extractors]
-        manifest = store.finish(files, _facts(extractors, data, images))
         watch.save(store.folder, images=float(len(images)))
+        manifest = store.finish(files, _facts(extractors, images))
+    write_text(output.parent / "costs.json", (store.folder / "costs.json").read_text())
     manifest.save(output)
 
 
@@ -63,7 +64,7 @@ def _moments(extractor: Extractor, images: Prepared, folder: Path) -> str:
     return moments_file(extractor.name)
 
 
-def _facts(extractors: list[Extractor], data: Manifest, images: Prepared) -> dict[str, Any]:
+def _facts(extractors: list[Extractor], images: Prepared) -> dict[str, Any]:
     names = [e.name for e in extractors]
     return {
         "extractors": {e.name: {"sha": e.sha, "dim": e.dim} for e in extractors},
@@ -71,5 +72,5 @@ def _facts(extractors: list[Extractor], data: Manifest, images: Prepared) -> dic
         "split": images.split,
         "images": len(images),
         "shape": list(images.shape),
-        "held_out": len(images.holdout()) if "holdout-images.npy" in data.files else 0,
+        "held_out": images.manifest.facts["holdout"],
     }

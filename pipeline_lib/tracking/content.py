@@ -99,14 +99,13 @@ def dataset(folder: Path, name: str, experiment: Mapping[str, Any]) -> tuple[Con
 def instance(folder: Path, one: Mapping[str, Any], experiment: Mapping[str, Any], data: Manifest) -> Content | None:
     """What is known of one trained run, finished or not; None where nothing is there yet."""
     home = folder / one["path"]
-    manifests = dict(_manifests(home, experiment["samplings"]))
-    failure = _failure(home)
-    train = manifests.get("train")
+    config = _json(home / "train" / "config.json")["config"]
+    manifests = _manifests(home, experiment["samplings"], config)
+    train, failure = manifests.get("train"), _failure(home)
     if train is None and failure is None:
         return None
-    config = json.loads((home / "train" / "config.json").read_text())["config"]
     costs = _json(home / "train" / "costs.json")
-    status = FAILED if failure else FINISHED if _complete(home, experiment["samplings"]) else RUNNING
+    status = FAILED if failure else FINISHED if _complete(home, experiment["samplings"], manifests) else RUNNING
     ended = home / "train" / "manifest.json" if train else failure
     end = _modified(ended or home / "train" / "config.json")
     return Content(
@@ -120,7 +119,7 @@ def instance(folder: Path, one: Mapping[str, Any], experiment: Mapping[str, Any]
         params=flatten(config),
         fingerprints={f"fingerprint.{stage.replace('/', '.')}": m.fingerprint for stage, m in manifests.items()},
         tags=_tags(one, experiment, data, train, costs, failure),
-        points=[*_history(train), *_measured(home, experiment["samplings"])],
+        points=[*_history(train), *_measured(home, experiment["samplings"], manifests)],
         artifacts=_grids(manifests) | {f"manifests/{stage}.json": _place(home, stage) for stage in manifests},
     )
 
@@ -165,11 +164,12 @@ def _tags(
     return {k: str(v) for k, v in values.items() if v is not None}
 
 
-def _manifests(home: Path, samplings: Mapping[str, Any]) -> Iterator[tuple[str, Manifest]]:
-    """The manifests that exist, by 'train' and '<sampling>/sample'."""
-    for stage in ["train", *(f"{sampling}/sample" for sampling in samplings)]:
-        if _place(home, stage).is_file():
-            yield stage, Manifest.load(_place(home, stage))
+def _manifests(home: Path, samplings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Manifest]:
+    """The manifests that exist, by 'train' and '<sampling>/sample'; none for the training of an earlier `config`."""
+    stages = ["train", *(f"{sampling}/sample" for sampling in samplings)]
+    found = {stage: Manifest.load(_place(home, stage)) for stage in stages if _place(home, stage).is_file()}
+    trained = "train" in found and _json(Path(found["train"].folder) / "identity.json").get("config") == config
+    return found if trained else {}
 
 
 def _place(home: Path, stage: str) -> Path:
@@ -181,19 +181,16 @@ def _failure(home: Path) -> Path | None:
     return next(iter(sorted([*home.glob("train/failed.json"), *home.glob("*/*/failed.json")])), None)
 
 
-def _records(home: Path, sampling: str) -> dict[str, Path]:
-    base = home / sampling
-    return {
-        "errors": base / "errors" / "errors.parquet",
-        "trends": base / "errors" / "trends.parquet",
-        "scores": base / "scores" / "scores.parquet",
-    }
+def _records(home: Path, sampling: str, manifests: Mapping[str, Manifest]) -> dict[str, Path]:
+    """The records that exist; one whose input is being made anew is of an earlier result, and does not count."""
+    places = {"errors": "errors/errors.parquet", "trends": "errors/trends.parquet", "scores": "scores/scores.parquet"}
+    needs = {"errors": "train", "trends": "train", "scores": f"{sampling}/sample"}
+    found = {name: home / sampling / place for name, place in places.items() if needs[name] in manifests}
+    return {name: path for name, path in found.items() if path.is_file()}
 
 
-def _complete(home: Path, samplings: Mapping[str, Any]) -> bool:
-    return _place(home, "train").is_file() and all(
-        path.is_file() for sampling in samplings for path in _records(home, sampling).values()
-    )
+def _complete(home: Path, samplings: Mapping[str, Any], manifests: Mapping[str, Manifest]) -> bool:
+    return all(len(_records(home, sampling, manifests)) == 3 for sampling in samplings)
 
 
 def _history(train: Manifest | None) -> Iterator[Point]:
@@ -202,9 +199,9 @@ def _history(train: Manifest | None) -> Iterator[Point]:
         yield from _points("train/" + frame["key"], frame["step"], frame["value"])
 
 
-def _measured(home: Path, samplings: Mapping[str, Any]) -> Iterator[Point]:
+def _measured(home: Path, samplings: Mapping[str, Any], manifests: Mapping[str, Manifest]) -> Iterator[Point]:
     for sampling in samplings:
-        records = {name: path for name, path in _records(home, sampling).items() if path.is_file()}
+        records = _records(home, sampling, manifests)
         if "errors" in records:
             frame = _main_reading(tables.read(records["errors"], tables.ERRORS))
             keys = "mmd2/" + frame["kernel"] + f"/{sampling}/nfe" + frame["nfe"].astype(str)

@@ -7,8 +7,6 @@ import torch
 
 from pipeline_lib.diffusion.kernels import KERNELS, laplace, squared_distances
 
-torch.set_num_threads(1)
-
 
 def points(n: int, d: int, seed: int, **options: object) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), **options)
@@ -63,14 +61,15 @@ def test_groups_are_leading_dimensions():
     assert bool((squared_distances(x).diagonal(dim1=-2, dim2=-1) == 0).all())
 
 
-def test_autocast_and_low_matmul_precision_do_not_reach_the_distances():
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_autocast_and_low_matmul_precision_do_not_reach_the_distances(precision):
     x = points(50, 3072, 0)
     exact = torch.cdist(x.double(), x.double()) ** 2
-    torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision(precision)
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             got = squared_distances(x)
-        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision("highest")
     assert got.dtype == torch.float32

@@ -8,8 +8,6 @@ import torch
 from pipeline_lib.diffusion.kernels import gaussian, squared_distances
 from pipeline_lib.diffusion.mmd import mmd2
 
-torch.set_num_threads(1)
-
 
 def mean_kernel(shift2: float, variance: float, d: int, scale: float) -> float:
     """E exp(-|z|^2 / 2 l^2) for z ~ N(shift, variance I) in d dimensions."""
@@ -66,5 +64,7 @@ def test_groups_are_averaged_apart_and_gradients_flow():
     together.sum().backward()
     assert bool((x.grad.sum((1, 2)) < 0).all())  # descending moves x up, to the mean of y
     step = (x - 0.5 * x.grad / x.grad.norm()).detach()
-    moved = mmd2(*(gaussian(d, 1.5) for d in (squared_distances(step), squared_distances(step, y), squared_distances(y))))
+    moved = mmd2(
+        *(gaussian(d, 1.5) for d in (squared_distances(step), squared_distances(step, y), squared_distances(y)))
+    )
     assert bool((moved < together).all())

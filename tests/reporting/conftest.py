@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline_lib.config.plan import Plan
 from pipeline_lib.config.models import parse_experiment
+from pipeline_lib.config.plan import Plan
 from pipeline_lib.records.files import write_json
 from pipeline_lib.records.store import entry
 from pipeline_lib.records.tables import ERRORS, HISTORY, SCORES, TRENDS, write
@@ -59,9 +59,7 @@ class Tree:
     def draw(self, method: str, seed: int, fd: float, above: int) -> None:
         """Samples, errors and scores; `fd` is the score, `above` the number of steps above the null."""
         place = f"digits/{method}/base/s{seed}/ancestral"
-        cells = [
-            {"nfe": 20, "calls": 20, "images": "nfe0020/images.npy", "grid": "nfe0020/grid.png", "count": 36}
-        ]
+        cells = [{"nfe": 20, "calls": 20, "images": "nfe0020/images.npy", "grid": "nfe0020/grid.png", "count": 36}]
         self.manifest(f"{place}/sample", {"cells": cells}, ["nfe0020/grid.png"])
         about = {"torch": "2.11.0", "package": "0.1.0"}
         write(self.folder / place / "scores/scores.parquet", [score(20, fd)], SCORES, about)
@@ -88,7 +86,7 @@ class Tree:
         store.finish(files, facts).save(self.folder / place / "manifest.json")
 
     def complete(self) -> "Tree":
-        """Everything done: FD 3 and 5 for ddpm, 4 and 4 for other; 3 of 4 steps above the null for ddpm, 1 for other."""
+        """Everything done: FD 3 and 5 for ddpm, 4 and 4 for other; 3 and 1 of 4 steps above the null."""
         self.dataset()
         for seed in {one["seed"] for one in self.experiment["instances"]}:
             for method in ("ddpm", "other"):
@@ -121,9 +119,21 @@ def curves(above: int) -> list[dict[str, Any]]:
                 mmd2 = 0.02 + 0.001 * place if place > len(STEPS) - 1 - above else 0.001 * place
                 rows.append(
                     {
-                        **{"nfe": 20, "kernel": kernel, "bandwidth": bandwidth, "statistic": "u", "step": step},
-                        **{"t": 20.0 - step, "mmd2": mmd2, "se": 0.001, "low": mmd2 - 0.002, "high": mmd2 + 0.002},
-                        **{"null_quantile": 0.01, "p_value": 0.01, "n": 64, "m": 64, "confidence": 0.95},
+                        "nfe": 20,
+                        "kernel": kernel,
+                        "bandwidth": bandwidth,
+                        "statistic": "u",
+                        "step": step,
+                        "t": 20.0 - step,
+                        "mmd2": mmd2,
+                        "se": 0.001,
+                        "low": mmd2 - 0.002,
+                        "high": mmd2 + 0.002,
+                        "null_quantile": 0.01,
+                        "p_value": 0.01,
+                        "n": 64,
+                        "m": 64,
+                        "confidence": 0.95,
                     }
                 )
     return rows
@@ -131,7 +141,11 @@ def curves(above: int) -> list[dict[str, Any]]:
 
 def trends() -> list[dict[str, Any]]:
     """Trend rows of both kernels."""
-    values = {"growth-ratio": (7.0, 5.0, 9.0), "rank-correlation": (0.7, 0.5, 0.8), "exponential-rate": (1.0, -0.5, 2.5)}
+    values = {
+        "growth-ratio": (7.0, 5.0, 9.0),
+        "rank-correlation": (0.7, 0.5, 0.8),
+        "exponential-rate": (1.0, -0.5, 2.5),
+    }
     return [
         {"nfe": 20, "kernel": k, "bandwidth": b, "trend": t, "value": v, "low": lo, "high": hi, "confidence": 0.95}
         for k in ("laplace", "gaussian")
@@ -142,7 +156,14 @@ def trends() -> list[dict[str, Any]]:
 
 def costs(stage: str, seconds: float) -> dict[str, Any]:
     """The content of a costs.json."""
-    return {"stage": stage, "seconds": seconds, "segments": 2, "images": 1520.0, "images_per_second": 121.6, "device": "cpu"}
+    return {
+        "stage": stage,
+        "seconds": seconds,
+        "segments": 2,
+        "images": 1520.0,
+        "images_per_second": 121.6,
+        "device": "cpu",
+    }
 
 
 def _grid(path: Path, seed: int) -> None:
@@ -164,7 +185,6 @@ def _values(seeds: list[int], checks: list[dict[str, Any]]) -> dict[str, Any]:
         "errors": {"kernels": ["laplace", "gaussian"], "times": 5, "chains": 64},
         "checks": checks,
     }
-
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipeline_lib.records.store import Manifest, entry
 from pipeline_lib.records.files import sha256
+from pipeline_lib.records.store import Manifest, entry
 from pipeline_lib.scores import _torchvision, classifier, extractors, reference
 
 SETTINGS = {"features": 16, "channels": 8, "steps": 60, "batch_size": 64, "lr": 5e-3, "seed": 0}
@@ -37,14 +37,14 @@ def prepared(
             files.append(f"{split}-{kind}.npy")
             np.save(store.folder / files[-1], array)
         start += len(images)
-    classes = [] if labels is None else [str(c) for c in np.unique(labels)]
-    return store.finish(files, {"classes": classes, "recipe": name})
+    classes = [] if labels is None else [str(c) for c in range(10)]
+    return store.finish(files, {"classes": classes, "recipe": name, "holdout": 0 if holdout is None else len(holdout)})
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """1797 handwritten digits, uint8 (N,1,8,8), and their labels."""
-    bunch = load_digits()
-    return (bunch.images[:, None] * 15.9375).round().astype(np.uint8), bunch.target
+    """1797 handwritten digits, uint8 (N,1,8,8), and their labels, in random order (as they come, writers differ)."""
+    bunch, order = load_digits(), np.random.default_rng(0).permutation(1797)
+    return (bunch.images[order, None] * 15.9375).round().astype(np.uint8), bunch.target[order]
 
 
 @pytest.fixture

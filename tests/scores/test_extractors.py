@@ -107,14 +107,6 @@ def test_inception_on_grey_images(random_inception: Path) -> None:
     assert "3 channels" in found.note
 
 
-def test_torchvision_can_be_ensured_twice() -> None:
-    _torchvision.ensure()
-    _torchvision.ensure()
-    from torchvision.transforms.functional import to_pil_image
-
-    assert to_pil_image(torch.zeros(3, 2, 2, dtype=torch.uint8)).size == (2, 2)
-
-
 def test_calculate_metrics_end_to_end(trained: Manifest) -> None:
     _torchvision.ensure()
     import torch_fidelity

@@ -104,3 +104,21 @@ def test_a_damaged_grid_is_named(plan):
     next((plan.root.parent / "store").glob("train-*/grid.png")).write_bytes(b"")
     with pytest.raises(BadData, match=r"grid\.png is not what it was"):
         read(plan)
+
+
+def test_a_training_of_an_earlier_configuration_does_not_count(plan):
+    tree.train(plan, plan.instances[0])
+    tree.measure(plan, plan.instances[0])
+    changed = tree.plan(lr=5e-4)
+    changed.write()
+    assert read(changed)[1] == []
+
+
+def test_a_record_of_samples_that_are_drawn_anew_does_not_count(plan):
+    one = plan.instances[0]
+    tree.train(plan, one)
+    tree.measure(plan, one)
+    (plan.root / one.path / "ancestral" / "sample" / "manifest.json").unlink()
+    child = read(plan)[1][0]
+    assert child.status == content.RUNNING
+    assert {p.key.split("/")[0] for p in child.points} == {"train", "mmd2", "trend"}

@@ -1,0 +1,148 @@
+"""The error curve: nothing where sampling is exact, a shift in t is caught, and the stage end to end."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.config.models import Diffusion, Errors, Network, Run
+from pipeline_lib.errors import bandwidths, chains, cumulative
+from pipeline_lib.errors.bandwidths import Bandwidths
+from pipeline_lib.errors.chains import Chains, measured
+from pipeline_lib.errors.cumulative import Comparison
+from pipeline_lib.errors.forward import MEASURED, ForwardSamples
+from pipeline_lib.exits import BadConfig, BadData
+from pipeline_lib.networks import trained
+from pipeline_lib.records import tables
+from pipeline_lib.records.files import sha256
+from pipeline_lib.records.store import Manifest
+
+from .conftest import SHAPE
+
+SETTINGS = Errors(chains=300, times=8, permutations=199, null_times=8, confidence=0.99)
+
+
+@pytest.fixture(scope="module")
+def exact_chains():
+    """x_t of exact sampling on a fine grid, by place; drawn once for all tests of this file."""
+    return {}
+
+
+@pytest.fixture
+def exact(denoiser, sampling, gaussian_data, exact_chains):
+    """Chains of the exact denoiser over all 1000 steps, and what they are compared with."""
+    one = Chains(denoiser, "f" * 64, sampling(1000), 1000, SETTINGS.chains, SHAPE)
+    if not exact_chains:
+        one.visit(SETTINGS.times, exact_chains.__setitem__)
+    frozen = bandwidths.measure(gaussian_data, seed=0)
+    forward = ForwardSamples(gaussian_data, 300, 0, MEASURED)
+    return exact_chains, lambda settings=SETTINGS: Comparison(one.grid, forward, frozen, settings)
+
+
+def test_exact_sampling_stays_within_the_null(exact):
+    seen, compare = exact
+    cell = compare()
+    for place, x in seen.items():
+        cell.see(place, x)
+    rows = tables.frame(cell.rows, tables.ERRORS)
+    assert sorted(rows["step"].unique()) == measured(1000, 8)
+    assert len(rows) == 8 * 3 * 2
+    assert (rows["mmd2"] < rows["null_quantile"]).all()
+    assert (rows["p_value"] > 0.01).all()
+    assert (rows["mmd2"].abs() < 4 * rows["se"]).all()
+
+
+def test_a_shift_of_one_measured_step_is_caught(exact):
+    """Sampled x_t against forward x_{t'} of the next place: each differs once there is data in x_t (t < 500)."""
+    seen, compare = exact
+    cell, places = compare(), measured(1000, 8)
+    for place, after in zip(places, places[1:], strict=False):
+        cell.see(after, seen[place])
+    rows = tables.frame(cell.rows, tables.ERRORS)
+    moved = rows[rows["step"] > 500]
+    assert (moved["mmd2"] > moved["null_quantile"]).all()
+
+
+def test_rows_state_the_time_and_clock_of_their_place(exact):
+    seen, compare = exact
+    cell = compare(SETTINGS.model_copy(update={"statistic": "v", "null_times": 2}))
+    for place, x in seen.items():
+        cell.see(place, x)
+    rows = tables.frame(cell.rows, tables.ERRORS)
+    per_t = rows[rows["bandwidth"] == "per-t"].drop_duplicates("step").set_index("step")
+    assert per_t.loc[[0, 1000], "t"].tolist() == [1000, 0]
+    assert np.isinf(per_t.loc[1000, "log_snr"])
+    a, s = cell.grid.a[571], cell.grid.s[571]
+    assert per_t.loc[571, "log_snr"] == pytest.approx(np.log(a**2 / s**2))
+    assert set(rows[rows["bandwidth"] == "shared"]["length_scale"]) == {cell.frozen.shared}
+    assert per_t["length_scale"].nunique() == 8
+    assert sorted(rows.dropna(subset="p_value")["step"].unique()) == [0, 1000]
+    assert (rows["mmd2"] >= 0).all()
+    assert {row["trend"] for row in cell.trends()} == {"growth-ratio", "rank-correlation", "exponential-rate"}
+
+
+def test_chains_that_are_not_finite_are_refused(exact):
+    seen, compare = exact
+    with pytest.raises(BadData, match="not finite at t = 1000"):
+        compare().see(0, seen[0].clone().fill_(torch.nan))
+
+
+@pytest.fixture
+def stage(gaussian_data, tmp_path, monkeypatch):
+    """The stage on an untrained network of 30 steps; returns a function that runs it with other settings."""
+    monkeypatch.setattr(cumulative.device, "pick", lambda: torch.device("cpu"))
+    network = Network(channels=8, channel_mult=[1], res_blocks=1, attention_resolutions=[], dropout=0)
+    run = Run(diffusion=Diffusion(timesteps=30, schedule="cosine"), network=network, objective={"name": "ddpm"})
+    weights = tmp_path / "train" / "weights.safetensors"
+    trained.save(weights, trained.build(run, SHAPE, 0).network.state_dict(), run, SHAPE, 0)
+    train = Manifest("train", "1" * 64, str(weights.parent), {weights.name: sha256(weights)})
+    bandwidths.run({"seed": 0}, {}, tmp_path / "bandwidths.json", gaussian_data.manifest)
+    sampling = {"sampler": {"name": "ancestral"}, "nfe": [5, 30], "seed": 0}
+    errors = Errors(chains=12, forward=16, times=4, permutations=19, null_times=2).model_dump(mode="json")
+
+    def measure(**changes):
+        paths = tmp_path / "out" / "errors.parquet", tmp_path / "out" / "trends.parquet"
+        frozen = Manifest.load(tmp_path / "bandwidths.json")
+        config = {"sampling": sampling, **errors, **changes}
+        cumulative.run(config, {"batch": 5}, *paths, train, gaussian_data.manifest, frozen)
+        return paths
+
+    return measure
+
+
+def test_the_stage_writes_every_cell_with_provenance(stage):
+    errors, trends = stage()
+    rows, slopes = tables.read(errors, tables.ERRORS), tables.read(trends, tables.TRENDS)
+    assert rows.groupby("nfe").size().to_dict() == {5: 24, 30: 24}
+    assert slopes.groupby("nfe").size().to_dict() == {5: 18, 30: 18}
+    assert (rows["n"] == 12).all()
+    assert (rows["m"] == 16).all()
+    assert rows[rows["step"] > 0]["mmd2"].mean() > 10 * rows[rows["step"] == 0]["mmd2"].mean()  # an untrained network
+    made = tables.provenance(errors)
+    assert made["inputs"]["train"]["fingerprint"] == "1" * 64
+    assert made == tables.provenance(trends)
+    assert json.loads((errors.parent / "costs.json").read_text())["stage"] == "errors"
+
+
+def test_an_estimate_reruns_from_scratch_and_without_it_to_the_same_bytes(stage, monkeypatch):
+    first = [path.read_bytes() for path in stage()]
+    shutil.rmtree(chains.SCRATCH)
+    assert [path.read_bytes() for path in stage()] == first
+    monkeypatch.setattr(chains, "draw", lambda *_: pytest.fail("the network was used"))
+    assert [path.read_bytes() for path in stage()] == first
+    assert stage(statistic="v")[0].read_bytes() != first[0]
+
+
+def test_more_forward_samples_than_images_are_refused_before_anything_is_drawn(stage):
+    with pytest.raises(BadConfig, match="601 forward samples"):
+        stage(forward=601)
+    assert not Path(chains.SCRATCH).exists()
+
+
+def test_bandwidths_are_read_from_the_manifest_only(stage, tmp_path):
+    frozen = Bandwidths.load(Manifest.load(tmp_path / "bandwidths.json"))
+    rows = tables.read(stage()[0])
+    assert set(rows[rows["bandwidth"] == "shared"]["length_scale"]) == {frozen.shared}

@@ -1,0 +1,34 @@
+"""Forward samples: without replacement, by seed, the same for every t."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.errors.forward import BANDWIDTHS, MEASURED, ForwardSamples
+from pipeline_lib.exits import BadConfig
+
+
+def test_images_are_drawn_without_replacement(dataset):
+    data = dataset(np.arange(50, dtype=np.uint8).repeat(16).reshape(50, 1, 4, 4))
+    x0 = ForwardSamples(data, 50, 0, MEASURED).x0
+    assert sorted(x0[:, 0, 0, 0].tolist()) == sorted((np.arange(50, dtype=np.float32) / 127.5 - 1).tolist())
+
+
+def test_samples_depend_on_seed_and_purpose_alone(gaussian_data):
+    first, same = (ForwardSamples(gaussian_data, 40, 1, MEASURED).at(0.6, 0.8) for _ in range(2))
+    fewer = ForwardSamples(gaussian_data, 10, 1, MEASURED).at(0.6, 0.8)
+    assert torch.equal(first, same)
+    assert torch.equal(first[:10], fewer)
+    for other in ((2, MEASURED), (1, BANDWIDTHS)):
+        assert not torch.equal(first, ForwardSamples(gaussian_data, 40, *other).at(0.6, 0.8))
+
+
+def test_noise_is_standard_normal_and_independent_of_the_choice_of_images(gaussian_data):
+    forward = ForwardSamples(gaussian_data, 600, 0, MEASURED)
+    assert abs(float(forward.eps.mean())) < 4 / forward.eps.numel() ** 0.5
+    assert float(forward.eps.var()) == pytest.approx(1, abs=4 * (2 / forward.eps.numel()) ** 0.5)
+
+
+def test_more_samples_than_images_are_refused(gaussian_data):
+    with pytest.raises(BadConfig, match=r"601 forward samples .* 600 training images"):
+        ForwardSamples(gaussian_data, 601, 0, MEASURED)

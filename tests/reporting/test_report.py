@@ -1,0 +1,130 @@
+"""The page parses, needs nothing but itself, and says what is there and what is not."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from pipeline_lib.reporting import figures, report
+from tests.reporting.conftest import SENTENCE
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and keeps text, links and loaded sources."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.sources, self.links, self.words, self.ids = [], [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if tag == "a" else []
+        self.sources += [values[k] for k in ("src", "href") if k in values and tag != "a"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def build(tree, draw=False):
+    if draw:
+        figures.run(tree.folder, tree.experiment)
+    report.run(tree.folder, tree.experiment)
+    return Page((tree.folder / "report.html").read_text())
+
+
+def test_complete(tree):
+    built = tree(seeds=(0,), checks=({"metric": "fd", "nfe": 20, "at_most": 1.6},)).complete()
+    page = build(built, draw=True)
+    assert "A tiny experiment" in page.text
+    assert "1 of 2 claims hold" in page.text
+    assert "above the null's 95 % quantile on 3 (laplace), 3 (gaussian) of 4 steps" in page.text
+    assert "rank correlation with the step 0.7 [0.5, 0.8] (laplace)" in page.text
+    assert "grows in 2 and shrinks in 0 of 2 curves" in page.text
+    assert "torch" in page.text
+    assert "2.11.0" in page.text
+    assert len([s for s in page.sources if s.startswith("data:image/png")]) == 3  # real images and two methods
+    assert len([s for s in page.sources if s.startswith("data:image/svg")]) == 3  # two curves and the training
+
+    assert all(source.startswith("data:") for source in page.sources)
+    text = (built.folder / "report.html").read_text()
+    assert not re.search(r"https?://|@import|url\(", re.sub(r'"data:[^"]*"', "", text))
+
+
+def test_links_lead_somewhere(tree):
+    built = tree(seeds=(0,)).complete()
+    built.fail("digits/other/base/s0/train")
+    page = build(built)
+    inside = {link[1:] for link in page.links if link.startswith("#")}
+    assert inside <= set(page.ids)
+    files = [link for link in page.links if not link.startswith("#") and not link.startswith("tables/")]
+    assert "digits/other/base/s0/train/log.txt" in files
+    assert all((built.folder / link).is_file() for link in files)
+
+
+def test_failed_training(tree):
+    built = tree().complete()
+    built.fail("digits/other/base/s1/train", "bad <data> & more.")
+    page = build(built)
+    assert "digits/other/base/s1/train failed: bad <data> & more." in page.text
+    assert "1 failed" in page.text
+
+
+def test_nothing_trained_yet(tree):
+    page = build(tree(), draw=True)
+    assert "Nothing was trained yet." in page.text
+    assert "No score yet." in page.text
+    assert "not run yet" in page.text
+
+
+def test_only_a_failure(tree):
+    built = tree()
+    built.fail("digits/data")
+    assert f"digits/data failed: {SENTENCE}" in build(built).text
+
+
+def test_a_changed_picture_is_left_out(tree):
+    built = tree(seeds=(0,)).complete()
+    made = report.manifest(built.folder, "digits/data")
+    report.Path(made.folder, "grid.png").write_bytes(b"something else")
+    page = build(built)
+    assert len([s for s in page.sources if s.startswith("data:image/png")]) == 2
+
+
+def test_pictures_beyond_the_budget_are_links(tree):
+    built = tree(seeds=(0,)).complete()
+    made = report.manifest(built.folder, "digits/data")
+    pictures = report.Pictures(built.folder, left=10)
+    found = pictures.stored(made, "grid.png")
+    assert found["source"] == ""
+    assert (built.folder / found["link"]).is_file()
+
+
+def test_counts_blame_only_the_job_that_failed(tree):
+    built = tree().complete()
+    built.fail("digits/ddpm/base/s0/train")
+    states = {job.place: (job, report.state(built.folder, job)) for job in report.jobs(built.experiment)}
+    assert report.counts(states) == {"done": 17, "pending": 3, "failed": 1}
+
+
+@pytest.mark.parametrize(("values", "points"), [([1.0], "0.0,23.0"), ([0.0, 1.0], "0.0,23.0 120.0,1.0")])
+def test_sparkline(values, points):
+    assert report.sparkline(values) == points
+
+
+def test_long_sparkline_keeps_its_ends():
+    points = report.sparkline([float(i) for i in range(1000)]).split()
+    assert (len(points), points[0], points[-1]) == (120, "0.0,23.0", "120.0,1.0")
