@@ -38,4 +38,6 @@ rule all:
 
 
 onerror:
-    shell(f"{STAGE} tables {plan.name} && {STAGE} figures {plan.name} && {STAGE} report {plan.name}")
+    shell(
+        f"{STAGE} tables {plan.name} && {STAGE} figures {plan.name} && {STAGE} report {plan.name}"
+    )

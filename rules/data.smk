@@ -18,7 +18,10 @@ rule data:
         mem_mb=plan.memory_mb,
         attempt=plan.attempt,
     shell:
-        STAGE + " data --config {input.config} --output {output.manifest} " + RETRY + " &> {log}"
+        STAGE
+        + " data --config {input.config} --output {output.manifest} "
+        + RETRY
+        + " &> {log}"
 
 
 rule classifier:
@@ -62,7 +65,8 @@ rule reference:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        STAGE + " reference --config {input.config} --data {input.data} --classifier {input.classifier}"
+        STAGE
+        + " reference --config {input.config} --data {input.data} --classifier {input.classifier}"
         " --output {output.manifest} " + RETRY + " &> {log}"
 
 
@@ -86,8 +90,11 @@ rule controls:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        STAGE + " controls --config {input.config} --data {input.data} --classifier {input.classifier}"
-        " --reference {input.reference} --output {output.scores} " + RETRY + " &> {log}"
+        STAGE
+        + " controls --config {input.config} --data {input.data} --classifier {input.classifier}"
+        " --reference {input.reference} --output {output.scores} "
+        + RETRY
+        + " &> {log}"
 
 
 rule bandwidths:

@@ -22,8 +22,11 @@ rule errors:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        STAGE + " errors --config {input.config} --train {input.train} --data {input.data}"
-        " --bandwidths {input.bandwidths} --output {output.errors} --trends {output.trends} " + RETRY + " &> {log}"
+        STAGE
+        + " errors --config {input.config} --train {input.train} --data {input.data}"
+        " --bandwidths {input.bandwidths} --output {output.errors} --trends {output.trends} "
+        + RETRY
+        + " &> {log}"
 
 
 rule scores:
@@ -46,5 +49,8 @@ rule scores:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        STAGE + " scores --config {input.config} --sample {input.sample} --classifier {input.classifier}"
-        " --reference {input.reference} --output {output.scores} " + RETRY + " &> {log}"
+        STAGE
+        + " scores --config {input.config} --sample {input.sample} --classifier {input.classifier}"
+        " --reference {input.reference} --output {output.scores} "
+        + RETRY
+        + " &> {log}"

@@ -10,7 +10,11 @@ rule tables:
         scores=plan.records("scores"),
         controls=plan.controls(),
     output:
-        expand("results/{{experiment}}/tables/{table}.{form}", table=TABLES, form=["parquet", "csv", "md"]),
+        expand(
+            "results/{{experiment}}/tables/{table}.{form}",
+            table=TABLES,
+            form=["parquet", "csv", "md"],
+        ),
     log:
         "results/{experiment}/tables/log.txt",
     benchmark:
@@ -26,7 +30,11 @@ rule figures:
         "results/{experiment}/tables/cumulative_error.parquet",
         train=plan.manifests("train"),
     output:
-        expand("results/{{experiment}}/figures/{figure}.{form}", figure=["fig2", "training"], form=["svg", "png"]),
+        expand(
+            "results/{{experiment}}/figures/{figure}.{form}",
+            figure=["fig2", "training"],
+            form=["svg", "png"],
+        ),
     log:
         "results/{experiment}/figures/log.txt",
     benchmark:

@@ -21,7 +21,8 @@ rule train:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        STAGE + " train --config {input.config} --data {input.data} --output {output.manifest}"
+        STAGE
+        + " train --config {input.config} --data {input.data} --output {output.manifest}"
         " --max-minutes {resources.runtime} " + RETRY + " &> {log}"
 
 

@@ -109,12 +109,15 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if image.mode in ("P", "CMYK", "YCbCr"):
         image = image.convert("RGB")
-    return image.convert("RGB" if channels == 3 else "L")
+    wanted = "RGB" if channels == 3 else "L"
+    return image if image.mode == wanted else image.convert(wanted)
 
 
 def _fit(image: Image.Image, geometry: Geometry) -> Image.Image:
     side, (width, height) = geometry.resolution, image.size
-    if geometry.resize == "none" and image.size != (side, side):
+    if image.size == (side, side):
+        return image
+    if geometry.resize == "none":
         raise Unusable(f"it is {width}x{height} pixels and must be {side}x{side}, since 'resize' is 'none'")
     short = min(width, height)
     if short < side:

@@ -55,7 +55,7 @@ def _full_float32(device_type: str) -> Iterator[None]:
 
     Per backend: the older torch.set_float32_matmul_precision raises where a caller has used these.
     """
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

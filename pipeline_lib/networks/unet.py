@@ -93,7 +93,7 @@ class UNet(nn.Module):
         super().__init__()
         _check(config, resolution, classes)
         base, embedding = config.channels, 4 * config.channels
-        self.base, self.classes = base, classes
+        self.base = base
         self.time = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.label = nn.Embedding(classes, embedding) if config.conditional else None
         self.first = nn.Conv2d(image_channels, base, 3, padding=1)

@@ -102,13 +102,11 @@ def _floor_ratios(
     rows = rows[rows["metric"].str.startswith("FD (")]
     if rows.empty:
         return {MEANINGS["fd"]: {}}
-    return {
-        f"{metric} / floor": (
-            group.groupby("seed")["value"].mean()
-            / control_value(tables["scores"], subject.dataset, str(metric), "floor")
-        ).to_dict()
-        for metric, group in rows.groupby("metric")
-    }
+    found = {}
+    for metric, group in rows.groupby("metric"):
+        floor = control_value(tables["scores"], subject.dataset, str(metric), "floor")
+        found[f"{metric} / floor"] = _by_seed(group, "value", "mean", floor)
+    return found
 
 
 def _shares_above(
@@ -117,7 +115,12 @@ def _shares_above(
     """By seed: share of steps above the null's quantile, the median over kernels, so that no single one decides."""
     errors = tables["cumulative_error"]
     curves = error_summary(subject.rows(errors[errors["bandwidth"] == main_bandwidth(experiment)], nfe))
-    return {MEANINGS["mmd"]: curves.groupby("seed")["share"].median().to_dict()}
+    return {MEANINGS["mmd"]: _by_seed(curves, "share", "median")}
+
+
+def _by_seed(rows: pd.DataFrame, column: str, how: str, unit: float = 1.0) -> dict[int, float]:
+    values = rows.groupby("seed")[column].agg(how) / unit
+    return {int(str(seed)): float(v) for seed, v in values.items()}
 
 
 def _judge(

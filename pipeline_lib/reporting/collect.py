@@ -134,65 +134,60 @@ def collect(folder: Path, experiment: Mapping[str, Any]) -> dict[str, pd.DataFra
         elif job.stage == "scores":
             pieces["scores"].append(_scores(folder, job, now, experiment["samplings"][job.identity["sampler"]]["nfe"]))
         elif job.stage == "errors" and now.status == "done":
-            pieces["cumulative_error"].append(_record(folder, job, "errors.parquet", "cumulative_error"))
-            pieces["trends"].append(_record(folder, job, "trends.parquet", "trends"))
+            pieces["cumulative_error"].append(_record(folder, job, "errors.parquet", ERRORS))
+            pieces["trends"].append(_record(folder, job, "trends.parquet", TRENDS))
         pieces["costs"].append(_costs(folder, job))
-    return {name: _concat(found, TABLES[name]) for name, found in pieces.items()}
+    return {name: _joined(found, TABLES[name]) for name, found in pieces.items()}
 
 
-def typed(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
-    """A frame of the declared columns whose whole numbers stay whole where some are missing."""
+def _joined(pieces: list[pd.DataFrame], columns: Sequence[Column]) -> pd.DataFrame:
+    """One frame of the declared columns, in which whole numbers stay whole where some are missing."""
+    filled = [p for p in pieces if len(p)]
+    rows = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
     return frame(rows, columns).astype({c.name: DTYPES[c.type] for c in columns})
 
 
-def _concat(pieces: list[pd.DataFrame], columns: Sequence[Column]) -> pd.DataFrame:
-    filled = [p for p in pieces if len(p)]
-    return pd.concat(filled, ignore_index=True) if filled else typed([], columns)
-
-
-def _record(folder: Path, job: Job, name: str, table: str) -> pd.DataFrame:
+def _record(folder: Path, job: Job, name: str, columns: Sequence[Column]) -> pd.DataFrame:
     """A record with the identity of its job; empty where it cannot be read (the scores say so in a row)."""
     try:
-        rows = read(folder / job.place / name)
+        rows = read(folder / job.place / name, columns)
     except PipelineError:
-        return typed([], TABLES[table])
-    known = {c.name for c in TABLES[table]}
-    return typed(rows[[c for c in rows.columns if c in known]].assign(**job.identity), TABLES[table])
+        return pd.DataFrame()
+    return rows[[c.name for c in columns]].assign(**job.identity)
 
 
 def _scores(folder: Path, job: Job, now: State, expected: Sequence[int]) -> pd.DataFrame:
     if now.status != "done":
         return _without_score(job, now, expected)
-    rows = _record(folder, job, "scores.parquet", "scores")
-    lost = [n for n in expected if n not in set(rows["nfe"])]
+    rows = _record(folder, job, "scores.parquet", SCORES)
+    lost = [n for n in expected if rows.empty or n not in set(rows["nfe"])]
     if not lost:
         return rows
-    missing = State("pending", job.place, "the record has no such cell; run the workflow again", now.log)
-    return _concat([rows, _without_score(job, missing, lost)], TABLES["scores"])
+    missing = State("pending", job.place, "the record has no such cell; delete it and run again", now.log)
+    return pd.concat([rows, _without_score(job, missing, lost)], ignore_index=True)
 
 
 def _without_score(job: Job, now: State, expected: Sequence[int]) -> pd.DataFrame:
     rows = [{**job.identity, "nfe": n, "status": now.status, "note": now.note} for n in expected]
-    return typed(rows, TABLES["scores"])
+    return pd.DataFrame(rows)
 
 
 def _controls(folder: Path, job: Job, now: State) -> pd.DataFrame:
-    rows = _record(folder, job, "scores.parquet", "scores") if now.status == "done" else typed([], TABLES["scores"])
-    if len(rows):
-        return rows.assign(method=rows["control"].map(CONTROLS).astype("string"))
-    sentence = State("pending", job.place, "the record cannot be read; delete it and run again", now.log)
-    note = now if now.status != "done" else sentence
-    missing = [
-        {**job.identity, "method": method, "control": control, "status": note.status, "note": note.note}
+    if now.status == "done":
+        rows = _record(folder, job, "scores.parquet", SCORES)
+        if len(rows):
+            return rows.assign(method=rows["control"].map(CONTROLS))
+        now = State("pending", job.place, "the record cannot be read; delete it and run again", now.log)
+    return pd.DataFrame(
+        {**job.identity, "method": method, "control": control, "status": now.status, "note": now.note}
         for control, method in CONTROLS.items()
-    ]
-    return typed(missing, TABLES["scores"])
+    )
 
 
 def _costs(folder: Path, job: Job) -> pd.DataFrame:
     path = folder / job.place / "costs.json"
     if not path.is_file():
-        return typed([], TABLES["costs"])
+        return pd.DataFrame()
     known = {c.name for c in COSTS}
     values = {k: v for k, v in json.loads(path.read_text()).items() if k in known}
-    return typed([{"stage": job.stage, **values, **job.identity}], TABLES["costs"])
+    return pd.DataFrame([{"stage": job.stage, **values, **job.identity}])

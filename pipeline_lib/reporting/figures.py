@@ -24,7 +24,7 @@ from pipeline_lib.reporting.summaries import cells, label, main_bandwidth
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", (0, (5, 1.5)), (0, (3, 1.2, 1, 1.2)), (0, (1, 1)))
 GREY = "#6b6b6b"
-STYLE = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.spines.top": False,
@@ -103,7 +103,8 @@ def cumulative_error(rows: pd.DataFrame, experiment: Mapping[str, Any], drawing:
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, experiment: Mapping[str, Any], title: str) -> None:
-    for (method, variant), curve in rows.groupby(["method", "variant"], sort=False):
+    for key, curve in rows.groupby(["method", "variant"], sort=False):
+        method, variant = map(str, key)
         _curve(axes, curve, label(experiment, method, variant), *style(experiment, method, variant))
     null = _at_steps(rows[rows["null_quantile"].notna()]).agg(x=("x", "mean"), y=("null_quantile", "median"))
     if len(null):
@@ -173,8 +174,7 @@ def histories(folder: Path, experiment: Mapping[str, Any]) -> Iterator[tuple[tup
 
 def style(experiment: Mapping[str, Any], method: str, variant: str) -> tuple[str, Any]:
     """Colour and dash of a method's variant: the same in every figure of an experiment."""
-    order = [(m, v) for m, about in experiment["methods"].items() for v in about["variants"]]
-    place = order.index((method, variant))
+    place = list(dict.fromkeys((i["method"], i["variant"]) for i in experiment["instances"])).index((method, variant))
     return COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
 
 
@@ -183,7 +183,8 @@ def _legend(figure: Figure, axes: Any) -> None:
     named = {name: line for a in axes for line, name in zip(*a.get_legend_handles_labels(), strict=True)}
     null = {k: named.pop(k) for k in [k for k in named if k.startswith("null,")]}
     named |= null
-    columns = max(1, min(len(named), int(figure.get_figwidth() // 1.6)))
+    width = 0.5 + 0.065 * max(map(len, named))  # inches that the longest name takes
+    columns = max(1, min(len(named), int(figure.get_figwidth() // width)))
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns, fontsize=7.5)
 
 

@@ -4,6 +4,7 @@ import base64
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from pipeline_lib.reporting.collect import (
     DATASET_STAGES,
     RECORDS,
     SAMPLING_STAGES,
-    TABLES,
     Job,
     State,
     collect,
@@ -36,11 +36,18 @@ from pipeline_lib.reporting.summaries import (
     main_bandwidth,
     number,
     score_summary,
+    without_unused_control,
 )
 
 IMAGE_BYTES = 6_000_000  # of all pictures in the page: base64 makes a third more of it, and the page stays below 10 MB
 LARGEST_SVG = 300_000  # curves of very many points are smaller as PNG
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
+CONTENTS = {
+    "scores": "every score with its protocol, floor and ceiling, and why a cell has none",
+    "cumulative_error": "MMD² at every measured t, with its interval and the null's quantile",
+    "trends": "whether and how fast each curve grows",
+    "costs": "time, memory and device of every job",
+}
 PROTOCOL = [c.name for c in SCORES[SCORES.index(next(c for c in SCORES if c.name == "extractor")) :]]
 
 
@@ -69,11 +76,13 @@ class Pictures:
         return self.embed(svg if small else svg.with_suffix(".png"))
 
     def stored(self, made: Manifest | None, name: str) -> dict[str, str]:
-        """A picture of a stored result; nothing where it is gone or changed."""
+        """A picture of a stored result; nothing where it is gone, or where the manifest has a hash that it lacks."""
+        if made is None:
+            return {"source": "", "link": ""}
         try:
-            return self.embed(made.file(name)) if made and name in made.files else self.embed(Path("missing"))
+            return self.embed(made.file(name) if name in made.files else Path(made.folder) / name)
         except PipelineError:
-            return self.embed(Path("missing"))
+            return {"source": "", "link": ""}
 
 
 @dataclass
@@ -107,6 +116,7 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
     curves = dict(histories(folder, experiment))
     return {
         "experiment": experiment,
+        "methods": list(dict.fromkeys(experiment["methods"][i["method"]]["label"] for i in experiment["instances"])),
         "figures": [f for f in figures if f["link"]],
         "training_figure": pictures.figure("training"),
         "verdicts": verdicts(tables, experiment),
@@ -126,10 +136,11 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
         "samples": samples(folder, experiment, pictures),
         "trainings": trainings(folder, experiment, curves),
         "costs": cost_table(tables["costs"]),
-        "total_hours": number(float(tables["costs"]["seconds"].sum()) / 3600),
+        "spent": spent(float(tables["costs"]["seconds"].sum())),
         "fingerprints": fingerprints(folder, states),
         "about": about(folder, states),
-        "table_names": list(TABLES),
+        "table_names": CONTENTS,
+        "main": drawings(experiment)[0].title,
     }
 
 
@@ -171,7 +182,7 @@ def score_table(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
         mean=_with_spread(summary["mean"], summary["sd"]),
         difference=_with_spread(summary["difference"], summary["difference_sd"]),
     ).drop(columns=["sd", "difference_sd"])
-    shown = table(rows if (rows["control"] != "").any() else rows.drop(columns=["control", "difference"]))
+    shown = table(without_unused_control(rows))
     return Table(shown.columns, shown.rows, shown.numeric | {"mean", "difference"})
 
 
@@ -188,7 +199,7 @@ def missing_scores(scores: pd.DataFrame) -> Table:
 
 def protocol(scores: pd.DataFrame) -> Table:
     """How the numbers came about: one row for each way."""
-    columns = ["dataset", "metric", *(c for c in PROTOCOL if c != "control")]
+    columns = ["dataset", "metric", *PROTOCOL, "note"]
     shown = scores.loc[scores["status"] == "done", columns].drop_duplicates()
     shas = {c: shown[c].str.slice(0, 12) for c in columns if c.endswith("_sha")}
     return table(shown.assign(**shas))
@@ -216,7 +227,8 @@ def readings(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) 
     sampler, nfe = cells(experiment)[0]
     found = []
     errors, trends = (_main(tables[name], experiment, sampler, nfe) for name in ("cumulative_error", "trends"))
-    for (dataset, method, variant), curves in errors.groupby(["dataset", "method", "variant"], sort=False):
+    for key, curves in errors.groupby(["dataset", "method", "variant"], sort=False):
+        dataset, method, variant = map(str, key)
         mine = trends["dataset"].eq(dataset) & trends["method"].eq(method) & trends["variant"].eq(variant)
         says = "; ".join(filter(None, (_above_null(curves), _rank_correlations(trends[mine]))))
         found.append({"who": f"{label(experiment, method, variant)} on {dataset}", "says": f"{says}."})
@@ -243,12 +255,12 @@ def _above_null(curves: pd.DataFrame) -> str:
 
 def _rank_correlations(trends: pd.DataFrame) -> str:
     """'rank correlation with the step 0.7 [0.5, 0.8] (laplace): by its interval the error ...'."""
-    ranks = trends[trends["trend"].eq("rank-correlation")]
+    ranks = trends[trends["trend"].eq("rank-correlation") & trends["value"].notna()]
     if ranks.empty:
         return ""
     values = []
     for kernel, rows in ranks.groupby("kernel", sort=False):
-        shown = _interval(next(rows.itertuples())) if len(rows) == 1 else number(float(rows["value"].mean()))
+        shown = _interval(next(rows.itertuples())) if len(rows) == 1 else f"{rows['value'].mean():.3g}"
         values.append(f"{shown} ({kernel})")
     grows, shrinks = int((ranks["low"] > 0).sum()), int((ranks["high"] < 0).sum())
     counted = f"by its interval the error grows in {grows} and shrinks in {shrinks} of {len(ranks)} curves"
@@ -256,7 +268,7 @@ def _rank_correlations(trends: pd.DataFrame) -> str:
 
 
 def _interval(row: Any) -> str:
-    return f"{number(row.value)} [{number(row.low)}, {number(row.high)}]"
+    return f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]" if pd.notna(row.value) else "not defined"
 
 
 def samples(folder: Path, experiment: Mapping[str, Any], pictures: Pictures) -> list[dict[str, Any]]:
@@ -311,8 +323,10 @@ def trainings(
 
 
 def sparkline(values: Sequence[float], width: int = 120, height: int = 24) -> str:
-    """`points` of an SVG polyline of the values, at most one a pixel, scaled to the box."""
+    """`points` of an SVG polyline of the values, at most one a pixel, on a log scale unless some are not positive."""
     chosen = [values[round(i)] for i in _even(len(values), min(len(values), width))]
+    if min(chosen) > 0:
+        chosen = [log(v) for v in chosen]
     low, high = min(chosen), max(chosen)
     scale = (height - 2) / ((high - low) or 1)
     step = width / max(1, len(chosen) - 1)
@@ -329,6 +343,12 @@ def cost_table(costs: pd.DataFrame) -> Table:
     return table(kept.dropna(axis="columns", how="all") if len(kept) else kept)
 
 
+def spent(seconds: float) -> tuple[str, str]:
+    """A duration as a number and its unit."""
+    unit, name = next((u, n) for u, n in ((3600, "hours"), (60, "minutes"), (1, "seconds")) if seconds >= u or u == 1)
+    return f"{seconds / unit:,.1f}", name
+
+
 def fingerprints(folder: Path, states: Mapping[str, tuple[Job, State]]) -> Table:
     """Fingerprint and content hash of every stored result."""
     found = [(place, manifest(folder, place)) for place in states]
@@ -337,7 +357,7 @@ def fingerprints(folder: Path, states: Mapping[str, tuple[Job, State]]) -> Table
 
 
 def about(folder: Path, states: Mapping[str, tuple[Job, State]]) -> list[tuple[str, str]]:
-    """What the records say of the software that made them: every key with its distinct values."""
+    """The data's content hashes, and the versions of the software that made the records (all that occur)."""
     found: dict[str, dict[str, None]] = {}
     for place, (job, now) in states.items():
         if job.stage not in RECORDS or now.status != "done":
@@ -346,11 +366,8 @@ def about(folder: Path, states: Mapping[str, tuple[Job, State]]) -> list[tuple[s
             values = provenance(folder / place / RECORDS[job.stage])
         except (OSError, ValueError):
             continue
-        for key, value in values.items():
-            if isinstance(value, str | int | float):
-                found.setdefault(key, {})[str(value)] = None
-    return [(k, _few(list(v))) for k, v in sorted(found.items())]
-
-
-def _few(values: list[str]) -> str:
-    return ", ".join(values) if len(values) <= 4 else f"{len(values)} different values"
+        for name, version in values.get("versions", {}).items():
+            found.setdefault(name, {})[version] = None
+    places = [job.place for job, _ in states.values() if job.stage == "data"]
+    data = [(f"content of {place}", made.content) for place in places if (made := manifest(folder, place))]
+    return [*data, *((name, ", ".join(versions)) for name, versions in sorted(found.items()))]

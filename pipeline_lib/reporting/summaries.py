@@ -11,7 +11,7 @@ RUN = ["dataset", "method", "variant", "sampler", "nfe"]
 
 
 def cells(experiment: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """(sampler, nfe) of every cell; the first is the main one: the first sampling with most network calls."""
+    """(sampler, nfe) of every cell; the first is the main one: the first sampling, most network calls."""
     samplings = experiment["samplings"].items()
     return [(name, nfe) for name, sampling in samplings for nfe in sorted(sampling["nfe"], reverse=True)]
 
@@ -45,7 +45,9 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
     The difference is paired: the mean over seeds that both have, since they share sampling noise and data order.
     """
     done = done_scores(scores)
-    by_seed = {k: g.groupby("seed")["value"].mean() for k, g in done.groupby([*RUN, "metric"], sort=False)}
+    by_seed: dict[Any, pd.Series] = {
+        k: g.groupby("seed")["value"].mean() for k, g in done.groupby([*RUN, "metric"], sort=False)
+    }
     rows = []
     for key, values in by_seed.items():
         dataset, method, variant, sampler, nfe, metric = key
@@ -58,8 +60,8 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
                 "mean": values.mean(),
                 "sd": values.std(),
                 "seeds": len(values),
-                "floor": control_value(scores, dataset, metric, "floor"),
-                "ceiling": control_value(scores, dataset, metric, "ceiling"),
+                "floor": control_value(scores, str(dataset), str(metric), "floor"),
+                "ceiling": control_value(scores, str(dataset), str(metric), "ceiling"),
                 "control": control or "",
                 "difference": paired.mean(),
                 "difference_sd": paired.std(),
@@ -67,6 +69,12 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
         )
     names = [*RUN, "metric", "mean", "sd", "seeds", "floor", "ceiling", "control", "difference", "difference_sd"]
     return pd.DataFrame(rows, columns=names)
+
+
+def without_unused_control(summary: pd.DataFrame) -> pd.DataFrame:
+    """A score summary without the columns about controls where no method has one."""
+    unused = [c for c in summary.columns if c.startswith(("control", "difference"))]
+    return summary if (summary["control"] != "").any() else summary.drop(columns=unused)
 
 
 def error_summary(errors: pd.DataFrame, by: Sequence[str] = ("seed", "kernel", "bandwidth")) -> pd.DataFrame:
@@ -106,9 +114,9 @@ def seed_mean(summary: pd.DataFrame, keys: Sequence[str], values: Sequence[str])
 
 
 def number(value: Any) -> str:
-    """A number at four significant digits, '' where it is missing."""
+    """A number at four significant digits (large ones whole), '' where it is missing."""
     if pd.isna(value):
         return ""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
     return str(value)

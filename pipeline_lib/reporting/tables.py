@@ -9,7 +9,14 @@ import pandas as pd
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.tables import write
 from pipeline_lib.reporting.collect import TABLES, collect
-from pipeline_lib.reporting.summaries import RUN, error_summary, number, score_summary, seed_mean
+from pipeline_lib.reporting.summaries import (
+    RUN,
+    error_summary,
+    number,
+    score_summary,
+    seed_mean,
+    without_unused_control,
+)
 
 ERROR_NOTE = (
     "Means over seeds. Step 0 (x_T) is left out. `above` of `tested` steps exceed the quantile of the permutation "
@@ -40,7 +47,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
 def score_text(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
     """Scores over seeds, then the cells that have none and why."""
     missing = scores[scores["status"] != "done"][[*RUN[:3], "seed", *RUN[3:], "metric", "status", "note"]]
-    text = f"# Scores\n\n{SCORE_NOTE}\n\n{markdown(score_summary(scores, experiment))}"
+    text = f"# Scores\n\n{SCORE_NOTE}\n\n{markdown(without_unused_control(score_summary(scores, experiment)))}"
     return text if missing.empty else f"{text}\n## Cells without a score\n\n{markdown(missing)}"
 
 

@@ -7,8 +7,8 @@ import argparse
 import json
 import logging
 import os
-import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -16,27 +16,34 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline_lib.exits import BadData, PipelineError, TryAgain
+from pipeline_lib.tracking.browser import Browser
 
 log = logging.getLogger(__name__)
 
 STARTUP_SECONDS = 60
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--virtual-time-budget=20000",
-)
+WORKFLOW = "workflowType=machine_learning"  # the pages for trained models; the others are for chat traces
+# The server opens an assistant beside every page at the first visit.
+QUIET = """
+localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+"""
+VIEW = "localStorage.setItem('MLflowLocalStorage-1.1-ExperimentPage-[\"%s\"]-ReactComponentState', JSON.stringify(%s));"
+UNFOLD = "document.querySelectorAll('[role=gridcell] button').forEach(b => b.click())"  # nested runs are folded
+BARE = "document.head.insertAdjacentHTML('beforeend', '<style>.modebar-container {display: none}</style>')"
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a picture shows, the CSS selector that says when it is there, and a script to run before it is taken."""
+
+    address: str
+    wanted: str
+    script: str = ""
 
 
 def run(folder: Path, images: Path) -> list[Path]:
@@ -44,17 +51,19 @@ def run(folder: Path, images: Path) -> list[Path]:
 
     Raises TryAgain where Chromium is not installed or the server does not start, BadData where nothing was pushed yet.
     """
-    browser = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
-    if browser is None:
-        raise TryAgain("Chromium is not installed; install it (Debian: apt-get install chromium) and run again.")
     pushed, database = _pushed(folder)
     images.mkdir(parents=True, exist_ok=True)
     made = []
-    with _server(database) as address:
+    with Browser() as browser, _server(database) as address:
+        browser.call("Page.addScriptToEvaluateOnNewDocument", source=QUIET + _view(pushed, database))
         for name, page in _pages(folder, pushed, address).items():
+            browser.open(page.address, page.wanted)
+            if page.script:
+                browser.evaluate(page.script)
+                browser.settle()
             made.append(images / name)
-            _photograph(browser, page, images / name)
-            log.info("%s shows %s", images / name, page)
+            browser.photograph(images / name)
+            log.info("%s shows %s", images / name, page.address)
     return made
 
 
@@ -70,14 +79,28 @@ def _pushed(folder: Path) -> tuple[dict[str, Any], Path]:
     return pushed, database
 
 
-def _pages(folder: Path, pushed: dict[str, Any], address: str) -> dict[str, str]:
-    """Picture -> address of what it shows: the runs table and a run of the first dataset, and the report."""
+def _view(pushed: dict[str, Any], database: Path) -> str:
+    """A script that makes the first scores the columns of the runs table."""
+    experiment = next(iter(pushed["experiments"].values()))
+    query = """SELECT DISTINCT key FROM latest_metrics JOIN runs USING (run_uuid)
+               WHERE experiment_id = ? AND key LIKE 'score/%' ORDER BY key LIMIT 3"""
+    with sqlite3.connect(database) as connection:
+        columns = [f"metrics.`{key}`" for (key,) in connection.execute(query, (experiment,))]
+    view = {"selectedColumns": columns, "orderByKey": "attributes.start_time", "orderByAsc": False}
+    return VIEW % (experiment, json.dumps(view))
+
+
+def _pages(folder: Path, pushed: dict[str, Any], address: str) -> dict[str, Page]:
+    """Picture -> what it shows: the runs table and one trained run of the first dataset, and the report."""
     dataset, experiment = next(iter(pushed["experiments"].items()))
     base = f"{address}/#/experiments/{experiment}/runs"
     trained = next((i for path, i in pushed["runs"].items() if path.startswith(f"{dataset}/")), pushed["runs"][dataset])
+    pages = {
+        "mlflow-runs.png": Page(f"{base}?{WORKFLOW}", "[role=row] a[href*='/runs/']", UNFOLD),
+        "mlflow-curves.png": Page(f"{base}/{trained}/model-metrics?{WORKFLOW}", ".main-svg", BARE),
+    }
     report = folder / "report.html"
-    pages = {"mlflow-runs.png": base, "mlflow-curves.png": f"{base}/{trained}/model-metrics"}
-    return pages | ({"report.png": report.resolve().as_uri()} if report.is_file() else {})
+    return pages | ({"report.png": Page(report.resolve().as_uri(), "body")} if report.is_file() else {})
 
 
 @contextmanager
@@ -110,16 +133,6 @@ def _wait(server: subprocess.Popen[bytes], address: str) -> None:
         except OSError:
             time.sleep(0.3)
     raise TryAgain(f"the MLflow server did not start within {STARTUP_SECONDS} s; run again.")
-
-
-def _photograph(browser: str, page: str, picture: Path) -> None:
-    with tempfile.TemporaryDirectory() as profile:
-        shot = Path(profile) / "shot.png"
-        flags = [*CHROMIUM_FLAGS, f"--user-data-dir={profile}", "--window-size=1600,900", f"--screenshot={shot}"]
-        done = subprocess.run([browser, *flags, page], capture_output=True, text=True, timeout=120, check=False)
-        if not shot.is_file():
-            raise TryAgain(f"Chromium made no picture of {page}: {done.stderr.strip()[-200:]}")
-        shutil.copy(shot, picture)
 
 
 def _folder(experiment: str | None) -> Path:

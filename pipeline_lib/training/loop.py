@@ -33,6 +33,7 @@ class Trainer:
         self, run: Run, objective: Objective, data: Prepared, seed: int, folder: Path, device: torch.device
     ) -> None:
         self.run, self.objective, self.folder, self.device, self.seed = run, objective, folder, device, seed
+        self.data = data
         self.denoiser: Denoiser = trained.build(run, data.shape, len(data.classes), seed).to(device)
         self.batches = Batches(data, run.training, seed, device)
         self.ema = Ema(self.denoiser.network, run.training)

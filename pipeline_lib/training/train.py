@@ -64,7 +64,7 @@ def _train(
 
 def _finish(trainer: Trainer, store: Entry) -> Manifest:
     one, folder = trainer.run, store.folder
-    shape, classes = tuple(trainer.batches.at(0).x0.shape[1:]), trainer.denoiser.network.classes
+    shape, classes = trainer.data.shape, len(trainer.data.classes)
     trained.save(folder / "weights.safetensors", trainer.ema.state, one, shape, classes)
     tables.write(folder / "history.parquet", trainer.history.rows, tables.HISTORY, {"fingerprint": store.fingerprint})
     trainer.grid(folder / "grid.png")

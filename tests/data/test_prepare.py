@@ -13,7 +13,7 @@ from pipeline_lib.__main__ import main
 from pipeline_lib.config.base import part
 from pipeline_lib.data import prepare
 from pipeline_lib.data.prepared import Prepared
-from pipeline_lib.data.recipes import digits
+from pipeline_lib.data.recipes import Source, digits
 from pipeline_lib.exits import BadConfig, Bug, TryAgain
 from pipeline_lib.records.store import Entry, Manifest
 from tests.conftest import write_config
@@ -43,7 +43,12 @@ def left_in_store() -> list[str]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     original = digits.prepare
-    monkeypatch.setattr(digits, "prepare", lambda options, folder: calls.append(1) or original(options, folder))
+
+    def prepare_and_count(options: digits.Options, folder: Path) -> Source:
+        calls.append(1)
+        return original(options, folder)
+
+    monkeypatch.setattr(digits, "prepare", prepare_and_count)
     return calls
 
 
@@ -55,6 +60,7 @@ def test_digits_are_split_without_loss() -> None:
     both = np.concatenate([data.images, data.holdout().images]).reshape(1797, -1)
     labels = np.concatenate([data.labels, data.holdout().labels])
     source = digits.prepare(digits.Options(), Path())
+    assert source.labels is not None
     together = sorted(zip(map(bytes, both), labels.tolist(), strict=True))
     assert together == sorted(zip(map(bytes, np.load(source.images)), source.labels.tolist(), strict=True))
 

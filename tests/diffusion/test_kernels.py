@@ -15,9 +15,9 @@ def points(n: int, d: int, seed: int, **options: object) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("name", "formula"),
     [
-        ("laplace", lambda d, l: exp(-d / l)),
-        ("gaussian", lambda d, l: exp(-(d**2) / (2 * l**2))),
-        ("rational-quadratic", lambda d, l: 1 / (1 + d**2 / (2 * l**2))),
+        ("laplace", lambda d, scale: exp(-d / scale)),
+        ("gaussian", lambda d, scale: exp(-(d**2) / (2 * scale**2))),
+        ("rational-quadratic", lambda d, scale: 1 / (1 + d**2 / (2 * scale**2))),
     ],
 )
 def test_values_equal_a_double_loop_in_float64(name, formula):

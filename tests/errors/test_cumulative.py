@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_a_shift_of_one_measured_step_is_caught(exact):
     """Sampled x_t against forward x_{t'} of the next place: each differs once there is data in x_t (t < 500)."""
     seen, compare = exact
     cell, places = compare(), measured(1000, 8)
-    for place, after in zip(places, places[1:], strict=False):
+    for place, after in pairwise(places):
         cell.see(after, seen[place])
     rows = tables.frame(cell.rows, tables.ERRORS)
     moved = rows[rows["step"] > 500]

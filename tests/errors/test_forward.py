@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline_lib.diffusion.noise import Noise
+from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.errors.forward import BANDWIDTHS, MEASURED, ForwardSamples
 from pipeline_lib.exits import BadConfig
 
@@ -23,8 +25,10 @@ def test_samples_depend_on_seed_and_purpose_alone(gaussian_data):
         assert not torch.equal(first, ForwardSamples(gaussian_data, 40, *other).at(0.6, 0.8))
 
 
-def test_noise_is_standard_normal_and_independent_of_the_choice_of_images(gaussian_data):
+def test_noise_is_standard_normal_and_shares_no_counter_with_the_choice_of_images(gaussian_data):
     forward = ForwardSamples(gaussian_data, 600, 0, MEASURED)
+    of_choice = Noise(0).normal(Stream.FORWARD, torch.arange(600), MEASURED, gaussian_data.shape)
+    assert not torch.equal(forward.eps, of_choice)
     assert abs(float(forward.eps.mean())) < 4 / forward.eps.numel() ** 0.5
     assert float(forward.eps.var()) == pytest.approx(1, abs=4 * (2 / forward.eps.numel()) ** 0.5)
 

@@ -25,7 +25,7 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_an_undeclared_column_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="undeclared columns.*colour"):
+    with pytest.raises(ValueError, match=r"undeclared columns.*colour"):
         tables.write(tmp_path / "h.parquet", [{**ROW, "colour": 1}], tables.HISTORY)
 
 

@@ -40,8 +40,8 @@ class Tree:
         for stage in ("data", "classifier", "reference", "bandwidths"):
             self.manifest(f"digits/{stage}", {"images": 100}, ["grid.png"] if stage == "data" else [])
         rows = [
-            {**score(0, 2.0), "control": "floor", "nfe": None},
-            {**score(0, 500.0), "control": "ceiling", "nfe": None},
+            {**score(0, 2.0), "control": "floor"},
+            {**score(0, 500.0), "control": "ceiling"},
         ]
         write(self.folder / "digits/controls/scores.parquet", rows, SCORES)
 
@@ -61,7 +61,7 @@ class Tree:
         place = f"digits/{method}/base/s{seed}/ancestral"
         cells = [{"nfe": 20, "calls": 20, "images": "nfe0020/images.npy", "grid": "nfe0020/grid.png", "count": 36}]
         self.manifest(f"{place}/sample", {"cells": cells}, ["nfe0020/grid.png"])
-        about = {"torch": "2.11.0", "package": "0.1.0"}
+        about = {"stage": "errors", "versions": {"torch": "2.11.0"}}
         write(self.folder / place / "scores/scores.parquet", [score(20, fd)], SCORES, about)
         write(self.folder / place / "errors/errors.parquet", curves(above), ERRORS, about)
         write(self.folder / place / "errors/trends.parquet", trends(), TRENDS, about)

@@ -52,3 +52,10 @@ def test_main_drawing_comes_first(tree):
         ("fig2", "shared"),
         ("fig2-ancestral-nfe20-per-t", "per-t"),
     ]
+
+
+def test_colours_follow_the_plan_and_not_the_alphabet(tree):
+    experiment = tree().experiment
+    again = {**experiment, "methods": dict(reversed(experiment["methods"].items()))}
+    assert figures.style(again, "ddpm", "base") == (figures.COLOURS[0], figures.DASHES[0])
+    assert figures.style(again, "other", "base") == (figures.COLOURS[1], figures.DASHES[0])

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline_lib.reporting import figures, report
+from pipeline_lib.reporting.collect import collect
 from tests.reporting.conftest import SENTENCE
 
 VOID = {"meta", "link", "img", "br"}
@@ -120,7 +121,14 @@ def test_counts_blame_only_the_job_that_failed(tree):
     assert report.counts(states) == {"done": 17, "pending": 3, "failed": 1}
 
 
-@pytest.mark.parametrize(("values", "points"), [([1.0], "0.0,23.0"), ([0.0, 1.0], "0.0,23.0 120.0,1.0")])
+@pytest.mark.parametrize(
+    ("values", "points"),
+    [
+        ([1.0], "0.0,23.0"),
+        ([0.0, 1.0], "0.0,23.0 120.0,1.0"),
+        ([100.0, 10.0, 1.0], "0.0,1.0 60.0,12.0 120.0,23.0"),
+    ],
+)
 def test_sparkline(values, points):
     assert report.sparkline(values) == points
 
@@ -128,3 +136,29 @@ def test_sparkline(values, points):
 def test_long_sparkline_keeps_its_ends():
     points = report.sparkline([float(i) for i in range(1000)]).split()
     assert (len(points), points[0], points[-1]) == (120, "0.0,23.0", "120.0,1.0")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.0, ("0.0", "seconds")), (90, ("1.5", "minutes")), (7.2e6, ("2,000.0", "hours"))],
+)
+def test_spent(seconds, shown):
+    assert report.spent(seconds) == shown
+
+
+def test_a_picture_that_no_manifest_hashes_is_shown(tree):
+    built = tree(seeds=(0,))
+    built.manifest("digits/data", {}, [])
+    made = report.manifest(built.folder, "digits/data")
+    report.Path(made.folder, "grid.png").write_bytes(b"picture")
+    assert report.Pictures(built.folder).stored(made, "grid.png")["source"] == "data:image/png;base64,cGljdHVyZQ=="
+
+
+def test_a_trend_without_a_value_is_said_to_be_undefined(tree):
+    built = tree(seeds=(0,)).complete()
+    trends = collect(built.folder, built.experiment)["trends"]
+    trends.loc[trends["trend"].eq("growth-ratio"), ["value", "low", "high"]] = None
+    shown = report.trend_table(trends, built.experiment)
+    row = dict(zip(shown.columns, shown.rows[0], strict=True))
+    assert row["growth-ratio"] == "not defined"
+    assert row["rank-correlation"] == "0.7 [0.5, 0.8]"

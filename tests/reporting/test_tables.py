@@ -6,7 +6,7 @@ import pytest
 from pipeline_lib.records.tables import ERRORS, IDENTITY, SCORES
 from pipeline_lib.reporting import tables
 from pipeline_lib.reporting.collect import TABLES, collect
-from pipeline_lib.reporting.summaries import error_summary, score_summary
+from pipeline_lib.reporting.summaries import error_summary, number, score_summary
 from tests.reporting.conftest import SENTENCE, curves
 
 
@@ -119,3 +119,19 @@ def test_steps_without_a_null_are_not_counted(tree):
 def test_markdown_is_a_table():
     text = tables.markdown(pd.DataFrame({"a": ["x|y"], "b": [0.123456], "c": [None]}))
     assert text == "| a | b | c |\n| --- | --- | --- |\n| x\\|y | 0.1235 |  |\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.00123456, "0.001235"),
+        (25613.7, "25614"),
+        (1.5e12, "1.5e+12"),
+        (None, ""),
+        (float("nan"), ""),
+        (7, "7"),
+        ("a", "a"),
+    ],
+)
+def test_number(value, shown):
+    assert number(value) == shown

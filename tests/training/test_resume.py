@@ -30,6 +30,9 @@ class After(Stop):
         super().__init__()
         self.count = count
 
+    def listen(self) -> Stop:
+        return self
+
     def reason(self) -> str | None:
         self.count -= 1
         return "the test says so" if self.count <= 0 else None
@@ -41,7 +44,7 @@ def fit(data: Manifest, stops: list[int], config: dict | None = None, out: str =
     output.parent.mkdir(exist_ok=True)
     for count in stops:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train, "Stop", lambda minutes, count=count: type("S", (), {"listen": lambda s: After(count)})())
+            patch.setattr(train, "Stop", lambda minutes, count=count: After(count))
             with pytest.raises(TryAgain, match="the next attempt goes on"):
                 train.run(config or tiny_run(), RUNTIME, output, data)
     train.run(config or tiny_run(), RUNTIME, output, data)
@@ -181,9 +184,7 @@ def test_a_permanent_failure_is_not_tried_again(tiny_data: Manifest) -> None:
     assert sentence in first.stderr
     assert "Traceback" not in first.stderr
     start = time.monotonic()
-    second = subprocess.run(
-        command(config, tiny_data, "--attempt", "2"), capture_output=True, text=True, check=False
-    )
+    second = subprocess.run(command(config, tiny_data, "--attempt", "2"), capture_output=True, text=True, check=False)
     assert (second.returncode, sentence in second.stderr) == (78, True)
     assert time.monotonic() - start < 2  # torch was not even imported
     write_config(config, "train", tiny_run(), RUNTIME)  # mended: the marker does not hold it back

@@ -66,9 +66,8 @@ class LogHandler(LogHandlerBase):
         seconds = time.monotonic() - start
         self.done[job.rule_name] += 1
         self.seconds.setdefault(job.rule_name, []).append(seconds)
-        self._print(
-            f"[{self.done.total():3d}/{self.totals.total()}] {self._label(job)} done in {duration(seconds)}; {self._left()}"
-        )
+        place = f"[{self.done.total():3d}/{self.totals.total()}]"
+        self._print(f"{place} {self._label(job)} done in {duration(seconds)}; {self._left()}")
 
     def _fail(self, record: LogRecord) -> None:
         job, _ = self.running.pop(record.jobid, (record, 0.0))
@@ -83,20 +82,17 @@ class LogHandler(LogHandlerBase):
         return f"{', '.join(sorted(counts))}; {self._eta()}"
 
     def _eta(self) -> str:
-        seconds = 0.0
-        for rule, total in self.totals.items():
-            if left := total - self.done[rule]:
-                known = self.seconds.get(rule) or self._earlier(rule)
-                if not known:
-                    return "time left not known yet"
-                seconds += left * sum(known) / len(known)
+        """From the mean time of each rule; one that never ran is taken to be like the others."""
+        means = {rule: sum(s) / len(s) for rule in self.totals if (s := self._known(rule))}
+        usual = sum(means.values()) / len(means)
+        seconds = sum((total - self.done[rule]) * means.get(rule, usual) for rule, total in self.totals.items())
         begun = sum(time.monotonic() - start for _, start in self.running.values())
         return f"about {duration(max(seconds - begun, 0) / max(len(self.running), 1))} left"
 
-    def _earlier(self, rule: str) -> list[float]:
-        """Seconds of earlier jobs of this rule, from benchmark files; an empty list is remembered too."""
+    def _known(self, rule: str) -> list[float]:
+        """Seconds of the finished jobs of this rule, or those of earlier runs from their benchmark files."""
         if rule not in self.seconds:
-            files = [f for f in Path("results").glob(f"**/{rule}/benchmark.tsv")][-20:]
+            files = list(Path("results").glob(f"**/{rule}/benchmark.tsv"))[-20:]
             rows = [f.read_text().splitlines() for f in files]
             self.seconds[rule] = [float(r[1].split("\t")[0]) for r in rows if len(r) > 1]
         return self.seconds[rule]
