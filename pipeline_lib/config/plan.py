@@ -118,7 +118,8 @@ class Plan:
                     f"or remove {owner} to hand it over."
                 )
         write_if_changed(owner, _json({"source": self.source}))
-        write_if_changed(self.root / "config" / "experiment.json", _json(self.summary()))
+        summary = json.dumps(self.summary(), indent=1) + "\n"  # in the order of the file, which is that of the tables
+        write_if_changed(self.root / "config" / "experiment.json", summary)
         for folder, config in self.stage_configs():
             write_if_changed(self.root / folder / "config.json", _json(config))
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_lib.reporting.collect import collect
-from pipeline_lib.reporting.summaries import control_value, done_scores, error_summary, main_bandwidth
+from pipeline_lib.reporting.collect import CONTROLS, collect
+from pipeline_lib.reporting.summaries import RUN, done_scores, error_summary, main_bandwidth
 
 MEANINGS = {
     "fd": "FD / floor",
@@ -71,7 +71,11 @@ def run(folder: Path, experiment: dict[str, Any]) -> int:
 
 def verdicts(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) -> list[Verdict]:
     """All checks on all methods that they cover. A seed without data fails its check: survivors alone prove nothing."""
-    measures = {"fd": _floor_ratios, "mmd": _shares_above}
+    errors = tables["cumulative_error"]
+    measured = {
+        "fd": _floor_ratios(tables["scores"]),
+        "mmd": _shares_above(errors[errors["bandwidth"] == main_bandwidth(experiment)]),
+    }
     found = []
     for check in experiment["checks"]:
         subjects = list(_subjects(experiment, check["nfe"]))
@@ -79,8 +83,10 @@ def verdicts(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) 
             found.append(_judge(check, "no sampling has this cell", MEANINGS[check["metric"]], {}, ()))
         for subject in subjects:
             where = f"{subject.dataset}, {subject.method}/{subject.variant}, {subject.sampler}"
-            for name, values in measures[check["metric"]](tables, experiment, subject, check["nfe"]).items():
-                found.append(_judge(check, where, name, values, subject.seeds))
+            rows = subject.rows(measured[check["metric"]], check["nfe"])
+            for what in list(dict.fromkeys(rows["what"])) or [MEANINGS[check["metric"]]]:
+                values = rows[rows["what"] == what].groupby("seed")["value"].mean().to_dict()
+                found.append(_judge(check, where, what, values, subject.seeds))
     return found
 
 
@@ -94,33 +100,19 @@ def _subjects(experiment: Mapping[str, Any], nfe: int) -> Iterator[Subject]:
                 yield Subject(*who, sampler, tuple(trained))
 
 
-def _floor_ratios(
-    tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any], subject: Subject, nfe: int
-) -> dict[str, dict[int, float]]:
-    """By metric and seed: the Fréchet distance over the floor's, on every extractor but Inception."""
-    rows = subject.rows(done_scores(tables["scores"]), nfe)
+def _floor_ratios(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores of runs over the floor's on the same dataset, for every extractor but Inception."""
+    rows = done_scores(scores)
     rows = rows[rows["metric"].str.startswith("FD (")]
-    if rows.empty:
-        return {MEANINGS["fd"]: {}}
-    found = {}
-    for metric, group in rows.groupby("metric"):
-        floor = control_value(tables["scores"], subject.dataset, str(metric), "floor")
-        found[f"{metric} / floor"] = _by_seed(group, "value", "mean", floor)
-    return found
+    floors = scores[scores["method"] == CONTROLS["floor"]].groupby(["dataset", "metric"])["value"].mean()
+    ratios = rows["value"] / rows.join(floors.rename("floor"), on=["dataset", "metric"])["floor"]
+    return rows.assign(value=ratios, what=rows["metric"] + " / floor")
 
 
-def _shares_above(
-    tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any], subject: Subject, nfe: int
-) -> dict[str, dict[int, float]]:
-    """By seed: share of steps above the null's quantile, the median over kernels, so that no single one decides."""
-    errors = tables["cumulative_error"]
-    curves = error_summary(subject.rows(errors[errors["bandwidth"] == main_bandwidth(experiment)], nfe))
-    return {MEANINGS["mmd"]: _by_seed(curves, "share", "median")}
-
-
-def _by_seed(rows: pd.DataFrame, column: str, how: str, unit: float = 1.0) -> dict[int, float]:
-    values = rows.groupby("seed")[column].agg(how) / unit
-    return {int(str(seed)): float(v) for seed, v in values.items()}
+def _shares_above(errors: pd.DataFrame) -> pd.DataFrame:
+    """Share of steps above the null's quantile, the median over kernels, so that no single one decides."""
+    shares = error_summary(errors).groupby([*RUN, "seed"], sort=False)["share"].median()
+    return shares.rename("value").reset_index().assign(what=MEANINGS["mmd"])
 
 
 def _judge(

@@ -3,7 +3,7 @@
 import base64
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ from pipeline_lib.reporting.summaries import (
     without_unused_control,
 )
 
-IMAGE_BYTES = 6_000_000  # of all pictures in the page: base64 makes a third more of it, and the page stays below 10 MB
+IMAGE_BYTES = 5_000_000  # of all pictures in the page: base64 makes a third more of it, and the page stays below 10 MB
+LARGEST_TABLE = 1000  # rows; the CSV file has all
 LARGEST_SVG = 300_000  # curves of very many points are smaller as PNG
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 CONTENTS = {
@@ -92,6 +93,7 @@ class Table:
     columns: list[str]
     rows: list[list[str]]
     numeric: set[str] = field(default_factory=set)
+    total: int = 0
 
 
 def run(folder: Path, experiment: dict[str, Any]) -> None:
@@ -169,10 +171,11 @@ def run_states(
 
 
 def table(rows: pd.DataFrame) -> Table:
-    """A frame as texts at readable precision."""
+    """A frame as texts at readable precision; of a very long one the beginning."""
     numeric = {c for c in rows.columns if pd.api.types.is_numeric_dtype(rows[c])}
-    texts = [[number(v) for v in row] for row in rows.itertuples(index=False, name=None)]
-    return Table([str(c).replace("_", " ") for c in rows.columns], texts, {c.replace("_", " ") for c in numeric})
+    texts = [[number(v) for v in row] for row in rows[:LARGEST_TABLE].itertuples(index=False, name=None)]
+    names = [str(c).replace("_", " ") for c in rows.columns]
+    return Table(names, texts, {c.replace("_", " ") for c in numeric}, len(rows))
 
 
 def score_table(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
@@ -183,7 +186,7 @@ def score_table(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
         difference=_with_spread(summary["difference"], summary["difference_sd"]),
     ).drop(columns=["sd", "difference_sd"])
     shown = table(without_unused_control(rows))
-    return Table(shown.columns, shown.rows, shown.numeric | {"mean", "difference"})
+    return replace(shown, numeric=shown.numeric | {"mean", "difference"})
 
 
 def _with_spread(means: pd.Series, spreads: pd.Series) -> list[str]:
@@ -289,9 +292,11 @@ def _drawn(
     shown = set()
     for one in experiment["instances"]:
         who = (one["method"], one["variant"])
+        if one["dataset"] != dataset or who in shown:
+            continue
         made = manifest(folder, f"{one['path']}/{sampler}/sample")
         grid = next((c["grid"] for c in made.facts["cells"] if c["nfe"] == nfe), None) if made else None
-        if one["dataset"] != dataset or who in shown or grid is None:
+        if grid is None:
             continue
         shown.add(who)
         yield {"label": label(experiment, *who), "seed": one["seed"], **pictures.stored(made, grid)}

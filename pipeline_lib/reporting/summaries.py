@@ -8,6 +8,7 @@ import pandas as pd
 from pipeline_lib.reporting.collect import CONTROLS
 
 RUN = ["dataset", "method", "variant", "sampler", "nfe"]
+CURVE = [*RUN, "seed", "kernel", "bandwidth"]
 
 
 def cells(experiment: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -77,30 +78,24 @@ def without_unused_control(summary: pd.DataFrame) -> pd.DataFrame:
     return summary if (summary["control"] != "").any() else summary.drop(columns=unused)
 
 
-def error_summary(errors: pd.DataFrame, by: Sequence[str] = ("seed", "kernel", "bandwidth")) -> pd.DataFrame:
+def error_summary(errors: pd.DataFrame) -> pd.DataFrame:
     """Per curve: steps with a null distribution, steps above its quantile, last and largest MMD^2, median quantile.
 
     Step 0 is x_T, which is pure noise in both sets, so it is left out.
     """
-    keys = [*RUN, *by]
-    rows = []
-    for key, curve in errors[errors["step"] > 0].groupby(keys, sort=False):
-        tested = curve[curve["null_quantile"].notna()]
-        above = int((tested["mmd2"] > tested["null_quantile"]).sum())
-        rows.append(
-            {
-                **dict(zip(keys, key, strict=True)),
-                "tested": len(tested),
-                "above": above,
-                "share": above / len(tested) if len(tested) else float("nan"),
-                "last": curve.sort_values("step")["mmd2"].iloc[-1],
-                "largest": curve["mmd2"].max(),
-                "detectable": tested["null_quantile"].median(),
-                "confidence": curve["confidence"].iloc[0],
-            }
-        )
-    columns = [*keys, "tested", "above", "share", "last", "largest", "detectable", "confidence"]
-    return pd.DataFrame(rows, columns=columns)
+    curves = errors[errors["step"] > 0].sort_values("step", kind="stable")
+    tested = curves["null_quantile"].notna()
+    marked = curves.assign(tested=tested, above=tested & (curves["mmd2"] > curves["null_quantile"]))
+    summary = marked.groupby(CURVE, sort=False).agg(
+        tested=("tested", "sum"),
+        above=("above", "sum"),
+        last=("mmd2", "last"),
+        largest=("mmd2", "max"),
+        detectable=("null_quantile", "median"),
+        confidence=("confidence", "first"),
+    )
+    summary.insert(2, "share", summary["above"] / summary["tested"])
+    return errors[CURVE].drop_duplicates().merge(summary.reset_index(), on=CURVE)  # in the order of the plan
 
 
 def seed_mean(summary: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) -> pd.DataFrame:

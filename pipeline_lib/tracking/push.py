@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +204,7 @@ def _client(uri: str, database: Path | None) -> "MlflowClient":
     if database is None:
         return MlflowClient(uri)
     if database.is_file():
-        with sqlite3.connect(database, timeout=PATIENCE_SECONDS) as connection:
+        with closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as connection:
             connection.execute("PRAGMA schema_version")
     else:
         # MLflow's migrations, cut short, leave a database that nobody can open any more; so it is made aside.
@@ -263,8 +263,8 @@ def _failures(uri: str, database: Path | None, experiment: str) -> Iterator[None
         again = f"run `python -m pipeline_lib track {experiment}` again"
         if database is None:
             raise TryAgain(f"the tracking server {uri} did not take the results ({reason}); {again}.") from error
-        if "locked" in reason:
-            raise TryAgain(f"{database} is locked by another process; when that has ended, {again}.") from error
+        if "locked" in reason or "disk is full" in reason:
+            raise TryAgain(f"{database} cannot be written at the moment ({reason}); later {again}.") from error
         raise BadData(
             f"the tracking database {database} cannot be used ({reason}); delete it and {again}: it is rebuilt."
         ) from error

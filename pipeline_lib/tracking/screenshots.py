@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def _view(pushed: dict[str, Any], database: Path) -> str:
     experiment = next(iter(pushed["experiments"].values()))
     query = """SELECT DISTINCT key FROM latest_metrics JOIN runs USING (run_uuid)
                WHERE experiment_id = ? AND key LIKE 'score/%' ORDER BY key LIMIT 3"""
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection:
         columns = [f"metrics.`{key}`" for (key,) in connection.execute(query, (experiment,))]
     view = {"selectedColumns": columns, "orderByKey": "attributes.start_time", "orderByAsc": False}
     return VIEW % (experiment, json.dumps(view))

@@ -14,6 +14,7 @@ from pipeline_lib.diffusion.denoiser import Denoiser
 from pipeline_lib.exits import BadConfig, TryAgain
 from pipeline_lib.networks import trained
 from pipeline_lib.objectives import Objective
+from pipeline_lib.records import tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.progress import Progress
 from pipeline_lib.training.batches import Batches
@@ -86,8 +87,9 @@ class Trainer:
         self.history.add({"loss": loss, **{f"loss/{k}": v for k, v in terms.items()}, "gradient norm": norm})
 
     def save(self) -> None:
-        """Write a checkpoint; a loss that is not finite never enters one."""
+        """Write a checkpoint, and the history so far for who looks on; a loss that is not finite never enters one."""
         self.history.check()
+        self.write_history()
         self.checkpoints.save(
             {
                 "done": self.done,
@@ -98,6 +100,10 @@ class Trainer:
                 "costs": self.watch.read(images=float(self.done * self.run.training.batch_size)),
             }
         )
+
+    def write_history(self) -> None:
+        """Write history.parquet."""
+        tables.write(self.folder / "history.parquet", self.history.rows, tables.HISTORY)
 
     def grid(self, path: Path) -> None:
         """Draw a sample grid with the averaged weights, always from the same noise."""

@@ -13,7 +13,6 @@ from pipeline_lib.config.models import Run
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.networks import trained
 from pipeline_lib.objectives import Objective
-from pipeline_lib.records import tables
 from pipeline_lib.records.store import Entry, Manifest, entry
 from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.loop import Trainer
@@ -66,7 +65,7 @@ def _finish(trainer: Trainer, store: Entry) -> Manifest:
     one, folder = trainer.run, store.folder
     shape, classes = trainer.data.shape, len(trainer.data.classes)
     trained.save(folder / "weights.safetensors", trainer.ema.state, one, shape, classes)
-    tables.write(folder / "history.parquet", trainer.history.rows, tables.HISTORY, {"fingerprint": store.fingerprint})
+    trainer.write_history()
     trainer.grid(folder / "grid.png")
     trainer.watch.save(folder, images=float(one.training.steps * one.training.batch_size))
     parameters = sum(p.numel() for p in trainer.denoiser.network.parameters())

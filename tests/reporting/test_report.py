@@ -162,3 +162,9 @@ def test_a_trend_without_a_value_is_said_to_be_undefined(tree):
     row = dict(zip(shown.columns, shown.rows[0], strict=True))
     assert row["growth-ratio"] == "not defined"
     assert row["rank-correlation"] == "0.7 [0.5, 0.8]"
+
+
+def test_a_very_long_table_is_cut_and_says_so(tree, monkeypatch):
+    monkeypatch.setattr(report, "LARGEST_TABLE", 3)
+    page = build(tree().complete())
+    assert "The first 3 of 8 rows; the CSV file has all." in page.text

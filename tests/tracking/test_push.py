@@ -254,6 +254,17 @@ def test_a_file_that_is_no_database_is_named(small):
         track(planned)
 
 
+def test_a_database_that_another_process_holds_is_told(world, monkeypatch):
+    monkeypatch.setattr(push, "PATIENCE_SECONDS", 0.1)
+    other = sqlite3.connect("results/mlflow.db")
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(TryAgain, match="locked"):
+            track(world)
+    finally:
+        other.close()
+
+
 def test_a_strange_uri_is_refused(small):
     with pytest.raises(BadConfig, match="sqlite:///<file> or an http"):
         track(small("./mlruns"))

@@ -54,6 +54,7 @@ def train(planned: Plan, one: Instance) -> None:
         {"step": step, "images": 128 * step, "key": key, "value": curve(one, step) * scale}
         for step in range(1, STEPS + 1)
         for key, scale in (("loss", 1.0), ("loss/eps (weighted)", 0.5))
+        if key == "loss" or step <= 3
     ]
     tables.write(store.folder / "history.parquet", rows, tables.HISTORY)
     picture(store.folder / "grid.png", one.seed)
