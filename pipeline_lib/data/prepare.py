@@ -57,18 +57,16 @@ def run(config: dict[str, Any], runtime: dict[str, Any], output: Path) -> None:
     )
 
 
-def draw_holdout(count: int, labels: np.ndarray | None, holdout: int) -> np.ndarray:
+def draw_holdout(count: int, holdout: int) -> np.ndarray:
     """Indices (holdout,) of the held-out images, in random order, the same at every call.
 
-    With labels every class gives its share, rounded by largest remainder. Raises BadConfig where nothing would be left.
+    A plain draw, not stratified: a score of held-out images is what a perfect sampler would reach, and that draws its
+    classes at random too. Raises BadConfig where nothing would be left.
     """
     if holdout >= count:
         raise BadConfig(f"'holdout' is {holdout}, but the dataset has {count} images; leave some to train on.")
     random = np.random.RandomState(SEED)  # its stream is frozen for good, a Generator's is not (NEP 19)
-    groups = [np.arange(count)] if labels is None else [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    shares, rest = np.divmod(holdout * np.array([len(g) for g in groups]), count)
-    shares[np.argsort(-rest, kind="stable")[: holdout - shares.sum()]] += 1
-    return random.permutation(np.concatenate([random.permutation(g)[:n] for g, n in zip(groups, shares, strict=True)]))
+    return random.permutation(count)[:holdout]
 
 
 def _inputs(recipe: ModuleType, options: Model) -> dict[str, str]:
@@ -123,7 +121,7 @@ def _fill(folder: Path, recipe: ModuleType, options: Model, config: dict[str, An
     source = recipe.prepare(options, folder)
     name, holdout = config["recipe"]["name"], config["holdout"]
     count, shape = _check(source, name)
-    held = draw_holdout(count, source.labels, holdout)
+    held = draw_holdout(count, holdout)
     parts = {"train": np.setdiff1d(np.arange(count), held), "holdout": held}
     if not holdout:
         os.replace(source.images, folder / "train-images.npy")

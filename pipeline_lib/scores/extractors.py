@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline_lib import __version__
 from pipeline_lib.data.prepared import to_float
 from pipeline_lib.exits import BadConfig, BadData
 from pipeline_lib.records.files import sha256
@@ -143,4 +144,4 @@ def inception(weights: Path, channels: int, device: torch.device) -> Extractor:
 
 
 def _library() -> str:
-    return f"error-propagation-benchmark {version('error-propagation-benchmark')}"
+    return f"pipeline_lib {__version__}"

@@ -153,27 +153,13 @@ def prepare(options, folder):
     assert not [name for name in left_in_store() if name.startswith(".")]
 
 
-def test_the_holdout_is_stratified_disjoint_and_always_the_same() -> None:
-    labels = np.repeat([0, 1, 2, 5], [700, 200, 95, 5])
-    held = prepare.draw_holdout(1000, labels, 100)
-    assert len(set(held.tolist())) == 100
-    assert np.bincount(labels[held], minlength=6).tolist() == [
-        70,
-        20,
-        10,
-        0,
-        0,
-        0,
-    ]  # 9.5 and 0.5: the first wins the tie
-    np.testing.assert_array_equal(held, prepare.draw_holdout(1000, labels, 100))
-    assert np.bincount(labels[held[:50]], minlength=3)[0] < 45  # mixed, not class by class
-
-
-def test_a_holdout_without_labels_is_a_fair_draw() -> None:
-    held = prepare.draw_holdout(1000, None, 300)
+def test_the_holdout_is_a_plain_draw_and_always_the_same() -> None:
+    held = prepare.draw_holdout(1000, 300)
     assert len(set(held.tolist())) == 300
-    assert abs(held.mean() - 500) < 60
-    assert prepare.draw_holdout(10, None, 0).shape == (0,)
+    assert abs(held.mean() - 500) < 4 * (1000**2 / 12 * 0.7 / 300) ** 0.5
+    assert abs(held[:50].mean() - 500) < 4 * (1000**2 / 12 / 50) ** 0.5  # any first n are a draw too
+    np.testing.assert_array_equal(held, prepare.draw_holdout(1000, 300))
+    assert prepare.draw_holdout(10, 0).shape == (0,)
 
 
 def test_a_holdout_that_leaves_nothing_is_refused() -> None:
