@@ -21,7 +21,7 @@ from pipeline_lib.data.grid import save_grid
 from pipeline_lib.data.recipes import Source
 from pipeline_lib.exits import BadConfig, BadData, Bug, TryAgain
 from pipeline_lib.records.costs import Stopwatch
-from pipeline_lib.records.files import sha256, write_text
+from pipeline_lib.records.files import sha256
 from pipeline_lib.records.store import STORE, Entry, Manifest, entry
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ def run(config: dict[str, Any], runtime: dict[str, Any], output: Path) -> None:
     if manifest is None:
         with _alone(place):
             manifest = place.finished() or _prepare(place, recipe, options)
-    write_text(output.parent / "costs.json", (place.folder / "costs.json").read_text())
-    manifest.save(output)
+    manifest.publish(output)
     facts = manifest.facts
     log.info(
         "%s: %s training images and %s held out, %s", facts["recipe"], facts["count"], facts["holdout"], place.folder

@@ -71,7 +71,7 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, dat
     log.info(
         "length scale %.4g for all t, sigma_data %.4g", manifest.facts["shared"], manifest.facts["sigma_data2"] ** 0.5
     )
-    manifest.save(output)
+    manifest.publish(output)
 
 
 def measure(data: Prepared, seed: int, where: torch.device | str = "cpu") -> Bandwidths:

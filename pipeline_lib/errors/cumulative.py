@@ -6,7 +6,6 @@ Measured on scale-normalised x_t with the frozen kernels of the dataset; forward
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from math import inf
 from pathlib import Path
 from statistics import NormalDist
@@ -30,7 +29,7 @@ from pipeline_lib.errors.forward import MEASURED, ForwardSamples, normalise
 from pipeline_lib.errors.uncertainty import Estimate, estimate, labellings, p_value, permutation_null
 from pipeline_lib.exits import BadData
 from pipeline_lib.networks import trained
-from pipeline_lib.records import tables
+from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
 
@@ -74,7 +73,7 @@ def run(
         calls = chains.visit(settings.times, cell.see)
         points += [{"nfe": calls, **row} for row in cell.rows]
         slopes += [{"nfe": calls, **row} for row in cell.trends()]
-    made_from = _provenance(config, {"train": train, "data": data, "bandwidths": bandwidths})
+    made_from = provenance.of("errors", VERSION, config, {"train": train, "data": data, "bandwidths": bandwidths})
     tables.write(output, points, tables.ERRORS, made_from)
     tables.write(trends, slopes, tables.TRENDS, made_from)
     watch.save(output.parent, images=float(settings.chains * len(sampling.nfe)))
@@ -166,13 +165,3 @@ def _tested(places: list[int], settings: Errors) -> set[int]:
         return set()
     count = min(settings.null_times, len(places))
     return {places[round(i)] for i in np.linspace(len(places) - 1, 0, count)}
-
-
-def _provenance(config: Mapping[str, Any], inputs: Mapping[str, Manifest]) -> Row:
-    return {
-        "stage": "errors",
-        "version": VERSION,
-        "config": dict(config),
-        "inputs": {name: {"fingerprint": m.fingerprint, "content": m.content} for name, m in inputs.items()},
-        "versions": {name: version(name) for name in ("error-propagation-benchmark", "torch", "numpy")},
-    }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.exits import BadData
-from pipeline_lib.records.files import digest, sha256, write_json
+from pipeline_lib.records.files import digest, sha256, write_json, write_text
 
 STORE = Path("results/store")
 
@@ -38,6 +38,13 @@ class Manifest:
     def save(self, path: Path | str) -> None:
         """Write the manifest atomically."""
         write_json(Path(path), asdict(self))
+
+    def publish(self, output: Path) -> None:
+        """Save the manifest as the declared output of a rule, with the costs of what it points to beside it."""
+        costs = Path(self.folder) / "costs.json"
+        if costs.is_file():
+            write_text(output.parent / "costs.json", costs.read_text())
+        self.save(output)
 
     @property
     def content(self) -> str:

@@ -23,7 +23,7 @@ from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadData
 from pipeline_lib.records.costs import Stopwatch
-from pipeline_lib.records.files import atomic, write_text
+from pipeline_lib.records.files import atomic
 from pipeline_lib.records.progress import Progress
 from pipeline_lib.records.store import Manifest, entry
 
@@ -104,8 +104,7 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, dat
         facts = {"name": f"{task}-{Path(data.facts['recipe']).stem}", "accuracy": accuracy, **network.about}
         watch.save(store.folder, images=float(options.steps * options.batch_size))
         manifest = store.finish([WEIGHTS], facts)
-    write_text(output.parent / "costs.json", (store.folder / "costs.json").read_text())
-    manifest.save(output)
+    manifest.publish(output)
 
 
 def train(options: Classifier, data: Prepared) -> SmallCNN:

@@ -17,12 +17,13 @@ from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
-from pipeline_lib.records import tables
+from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.scores.extractors import batches
-from pipeline_lib.scores.scoring import Scorer, provenance
+from pipeline_lib.scores.scoring import Scorer
 
+VERSION = 1
 NO_HOLDOUT = "no images were held out: set holdout of the dataset"
 NO_COUNT = "no images were held out and scores.samples is null: set one of them"
 
@@ -56,7 +57,7 @@ def run(
     else:
         rows += scorer.pending(NO_COUNT, ceiling)
     inputs = {"data": data, "classifier": classifier, "reference": reference}
-    tables.write(output, rows, tables.SCORES, provenance(config["samples"], **inputs))
+    tables.write(output, rows, tables.SCORES, provenance.of("controls", VERSION, config, inputs))
     watch.save(output.parent)
 
 

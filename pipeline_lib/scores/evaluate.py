@@ -10,12 +10,13 @@ import numpy as np
 
 from pipeline_lib import device
 from pipeline_lib.exits import BadConfig, BadData
-from pipeline_lib.records import tables
+from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.scores.extractors import batches
-from pipeline_lib.scores.scoring import Scorer, provenance
+from pipeline_lib.scores.scoring import Scorer
 
+VERSION = 1
 log = logging.getLogger(__name__)
 
 
@@ -43,7 +44,7 @@ def run(
                 log.info("%d calls: %s %.4g on %d images", columns["nfe"], row["metric"], row["value"], len(images))
         rows += new
     inputs = {"sample": sample, "classifier": classifier, "reference": reference}
-    tables.write(output, rows, tables.SCORES, provenance(config["samples"], **inputs))
+    tables.write(output, rows, tables.SCORES, provenance.of("scores", VERSION, config, inputs))
     watch.save(output.parent, images=float(scored))
 
 

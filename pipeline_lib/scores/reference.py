@@ -9,7 +9,7 @@ from typing import Any
 from pipeline_lib import device
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.records.costs import Stopwatch
-from pipeline_lib.records.files import atomic, sha256, write_text
+from pipeline_lib.records.files import atomic, sha256
 from pipeline_lib.records.store import Manifest, entry
 from pipeline_lib.scores.extractors import (
     INCEPTION,
@@ -49,8 +49,7 @@ def run(
         files += [_moments(extractor, images, store.folder) for extractor in extractors]
         watch.save(store.folder, images=float(len(images)))
         manifest = store.finish(files, _facts(extractors, images))
-    write_text(output.parent / "costs.json", (store.folder / "costs.json").read_text())
-    manifest.save(output)
+    manifest.publish(output)
 
 
 def moments_file(name: str) -> str:

@@ -82,8 +82,3 @@ class Scorer:
             {**cell, "metric": "FID", "extractor": name, "status": "pending", "note": note}
             for name, note in missing.items()
         ]
-
-
-def provenance(samples: int | None, **manifests: Manifest) -> dict[str, Any]:
-    """What a record of scores was computed from."""
-    return {"samples": samples, "inputs": {name: manifest.content for name, manifest in manifests.items()}}

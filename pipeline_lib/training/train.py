@@ -1,7 +1,6 @@
 """The train stage: finds a finished training in the store, or trains under a lease until it is done or time is up."""
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,9 +45,7 @@ def run(
             manifest = store.finished() or _train(config, runtime, store, data, stop, lease)
     else:
         log.info("trained before: found in %s", store.folder)
-    if (store.folder / "costs.json").is_file():
-        shutil.copy(store.folder / "costs.json", output.parent / "costs.json")
-    manifest.save(output)
+    manifest.publish(output)
 
 
 def _train(

@@ -55,7 +55,11 @@ def test_the_record_says_what_it_was_computed_from(trained: Manifest, statistics
     sample = sampled({9: digits()[0][:300]})
     run(None, sample, trained, statistics)
     inputs = tables.provenance("scores/scores.parquet")["inputs"]
-    assert inputs == {"sample": sample.content, "classifier": trained.content, "reference": statistics.content}
+    assert {name: made["content"] for name, made in inputs.items()} == {
+        "sample": sample.content,
+        "classifier": trained.content,
+        "reference": statistics.content,
+    }
 
 
 def test_fewer_images_than_dimensions_are_warned_of(

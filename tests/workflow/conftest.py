@@ -18,7 +18,13 @@ TINY: dict[str, Any] = {
     "experiment": "tiny",
     "base": {
         "diffusion": {"timesteps": 8},
-        "network": {"channels": 8, "channel_mult": [1, 2], "res_blocks": 1, "attention_resolutions": [4], "dropout": 0.0},
+        "network": {
+            "channels": 8,
+            "channel_mult": [1, 2],
+            "res_blocks": 1,
+            "attention_resolutions": [4],
+            "dropout": 0.0,
+        },
         "training": {"steps": 6, "batch_size": 16, "lr": 1e-3, "warmup_steps": 2, "ema_decay": 0.9},
     },
     "datasets": {"digits": {"recipe": "digits", "holdout": 80}},

@@ -50,7 +50,8 @@ def test_snakefile_is_short_and_rules_hold_no_logic() -> None:
 def test_parsing_needs_no_torch() -> None:
     code = (
         "import sys; from pipeline_lib.config.plan import load; list(load('config.yaml').stage_configs());"
-        "heavy = {'torch', 'pandas', 'mlflow', 'sklearn', 'matplotlib'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+        "heavy = {'torch', 'pandas', 'mlflow', 'sklearn', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
