@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from pipeline_lib.exits import BadConfig
+from pipeline_lib.records.files import sha256
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -45,7 +46,7 @@ def find(kind: str, name: str) -> ModuleType:
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise BadConfig(f"the file {path} named in the configuration does not exist.")
-    module_name = f"pipeline_user_{path.stem}"
+    module_name = f"pipeline_user_{path.stem}_{sha256(path)[:12]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)

@@ -1,12 +1,15 @@
 """The base of all configuration models, and the plain sentences that their errors become."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline_lib import registry
 from pipeline_lib.exits import BadConfig
+from pipeline_lib.records.files import sha256
 
 
 class Model(BaseModel):
@@ -27,13 +30,26 @@ def parse(model: type[M], values: Mapping[str, Any], where: str = "") -> M:
 
 
 def part(kind: str, values: Mapping[str, Any] | str, where: str) -> dict[str, Any]:
-    """Validate `{name: ..., **options}` against the `Options` of that part; returns it with all defaults filled in."""
+    """Validate `{name: ..., **options}` against the `Options` of that part; returns it with all defaults filled in.
+
+    A user's own file adds `code`, its sha256, so that editing it makes another identity. Raises BadConfig where the
+    file is no longer what it was when `code` was taken.
+    """
     values = {"name": values} if isinstance(values, str) else dict(values)
-    name = values.pop("name", None)
+    name, code = values.pop("name", None), values.pop("code", None)
     if not isinstance(name, str):
         raise BadConfig(f"{where}: 'name' is missing; {registry.nearest('', registry.names(kind))}")
     options = parse(registry.find(kind, name).Options, values, where)
-    return {"name": name, **options.model_dump(mode="json")}
+    own = {"code": sha256(Path(name))} if name.endswith(".py") else {}
+    if code is not None and own.get("code") != code:
+        raise BadConfig(f"{name} was edited after this job was planned; run the workflow again.")
+    return {"name": name, **own, **options.model_dump(mode="json")}
+
+
+def load_part(kind: str, values: Mapping[str, Any]) -> tuple[ModuleType, Any]:
+    """The module of a part that `part` has validated, and its options."""
+    module = registry.find(kind, values["name"])
+    return module, module.Options(**{k: v for k, v in values.items() if k not in ("name", "code")})
 
 
 def _sentence(error: ValidationError, model: type[Model], where: str) -> str:

@@ -124,7 +124,7 @@ class Variant(Model):
 class Method(Model):
     """A training method: an objective and its variants."""
 
-    objective: Name | str = Field(description="name of the objective, or a path to a user's own .py file")
+    objective: str = Field(description="name of the objective, or a path to a user's own .py file")
     label: str | None = Field(None, description="name in tables and figures; null: the key itself")
     run: Partial = Field({}, description="overrides of run sections for all variants")
     variants: dict[Name, Variant] = Field(min_length=1, description="named settings")

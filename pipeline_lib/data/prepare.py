@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import inspect
 import logging
 import os
 import shutil
@@ -14,14 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_lib import registry
-from pipeline_lib.config.base import Model, parse
+from pipeline_lib.config.base import Model, load_part, part
 from pipeline_lib.data.arrays import copy_rows, save
 from pipeline_lib.data.grid import save_grid
 from pipeline_lib.data.recipes import Source
 from pipeline_lib.exits import BadConfig, BadData, Bug, TryAgain
 from pipeline_lib.records.costs import Stopwatch
-from pipeline_lib.records.files import sha256
 from pipeline_lib.records.store import STORE, Entry, Manifest, entry
 
 log = logging.getLogger(__name__)
@@ -41,9 +38,7 @@ def run(config: dict[str, Any], runtime: dict[str, Any], output: Path) -> None:
     Facts: count and holdout (images in each part), shape [C,H,W], classes (names), recipe (name), notes.
     Raises BadConfig, BadData, and TryAgain where the disk is full; nothing half-prepared stays.
     """
-    values = dict(config["recipe"])
-    recipe = registry.find("data/recipes", values.pop("name"))
-    options = parse(recipe.Options, values, "recipe")
+    recipe, options = load_part("data/recipes", part("data/recipes", config["recipe"], "recipe"))
     place = entry("data", VERSION, config, _inputs(recipe, options))
     manifest = place.finished()
     if manifest is None:
@@ -69,13 +64,8 @@ def draw_holdout(count: int, holdout: int) -> np.ndarray:
 
 
 def _inputs(recipe: ModuleType, options: Model) -> dict[str, str]:
-    """What the result depends on besides the configuration: the files read, and the code of a user's own recipe."""
-    inputs = {}
-    if hasattr(recipe, "signature"):
-        inputs["source"] = recipe.signature(options)
-    if not recipe.__name__.startswith("pipeline_lib."):
-        inputs["recipe"] = sha256(Path(inspect.getfile(recipe)))
-    return inputs
+    """What the result depends on besides the configuration: the files that are read."""
+    return {"source": recipe.signature(options)} if hasattr(recipe, "signature") else {}
 
 
 @contextlib.contextmanager
@@ -125,11 +115,11 @@ def _fill(folder: Path, recipe: ModuleType, options: Model, config: dict[str, An
     if not holdout:
         os.replace(source.images, folder / "train-images.npy")
         del parts["holdout"]
-    for part, index in parts.items():
+    for split, index in parts.items():
         if holdout:
-            copy_rows(source.images, index, folder / f"{part}-images.npy")
+            copy_rows(source.images, index, folder / f"{split}-images.npy")
         if source.labels is not None:
-            save(folder / f"{part}-labels.npy", source.labels[index])
+            save(folder / f"{split}-labels.npy", source.labels[index])
     source.images.unlink(missing_ok=True)
     files = sorted(p.name for p in folder.glob("*-*.npy"))
     _save_sample(folder)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib import device, registry
+from pipeline_lib import device
+from pipeline_lib.config.base import load_part
 from pipeline_lib.config.models import Sampling
 from pipeline_lib.data.grid import save_grid
 from pipeline_lib.data.prepared import to_uint8
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline_lib.samplers import Observer
 
 VERSION = 1
+SAVE_SECONDS = 60.0  # between two records of how far a cell is
 log = logging.getLogger(__name__)
 
 
@@ -72,8 +74,7 @@ def draw(
     """
     noise = Noise(sampling.seed, index.device)
     x = denoiser.path.prior_std * noise.normal(Stream.PRIOR, index, 0, shape)
-    module = registry.find("samplers", sampling.sampler["name"])
-    options = module.Options(**{k: v for k, v in sampling.sampler.items() if k != "name"})
+    module, options = load_part("samplers", sampling.sampler)
     grid = denoiser.path.grid(nfe, sampling.spacing)
     corrections = [clip_x0] if sampling.clip_x0 else []
     counted = denoiser if isinstance(denoiser, Counted) else Counted(denoiser, batch)
@@ -160,7 +161,7 @@ def _draw_images(
         x = draw(counted, sampling, nfe, index, shape, batch, labels)
         images[start : start + len(index)] = to_uint8(x).cpu().numpy()
         progress.update(start + len(index))
-        if time.monotonic() - saved > 60:
+        if time.monotonic() - saved > SAVE_SECONDS:
             images.flush()
             write_json(mark, {"done": start + len(index), "calls": counted.images})
             saved = time.monotonic()

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from pipeline_lib import device, registry
+from pipeline_lib import device
+from pipeline_lib.config.base import load_part
 from pipeline_lib.config.models import Run
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.networks import trained
@@ -23,9 +24,8 @@ log = logging.getLogger(__name__)
 
 def objective(run: Run) -> Objective:
     """The objective of a run."""
-    options = dict(run.objective)
-    module = registry.find("objectives", options.pop("name"))
-    return module.build(module.Options(**options))
+    module, options = load_part("objectives", run.objective)
+    return module.build(options)
 
 
 def run(

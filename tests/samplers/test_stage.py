@@ -1,0 +1,80 @@
+"""The sample stage: cells, reuse, interruption."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline_lib.config.models import Sampling
+from pipeline_lib.records.store import Manifest
+from pipeline_lib.samplers import _stage
+from pipeline_lib.training import train
+from tests.conftest import RUNTIME, tiny_run
+
+
+@pytest.fixture
+def trained(tiny_data: Manifest, tmp_path: Path) -> Manifest:
+    train.run(tiny_run(), RUNTIME, tmp_path / "train.json", tiny_data)
+    return Manifest.load(tmp_path / "train.json")
+
+
+def sample(trained: Manifest, nfe: list[int], batch: int = 16, **more: int) -> Manifest:
+    output = Path("out/manifest.json")
+    output.parent.mkdir(exist_ok=True)
+    config = Sampling(sampler={"name": "ancestral"}, nfe=nfe, images=40, **more).model_dump(mode="json")
+    _stage.run(config, {"batch": batch}, output, trained)
+    return Manifest.load(output)
+
+
+def images(manifest: Manifest, cell: int = 0) -> np.ndarray:
+    return np.load(manifest.file(manifest.facts["cells"][cell]["images"]))
+
+
+def test_each_number_of_calls_is_a_cell_with_counted_calls(trained: Manifest) -> None:
+    manifest = sample(trained, [2, 8])
+    assert [(c["nfe"], c["calls"], c["count"], c["shape"]) for c in manifest.facts["cells"]] == [
+        (2, 2, 40, [1, 8, 8]),
+        (8, 8, 40, [1, 8, 8]),
+    ]
+    assert images(manifest).dtype == np.uint8
+    assert manifest.file("nfe0002/grid.png").stat().st_size > 0
+
+
+def test_a_cell_that_is_there_is_not_drawn_again(trained: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = sample(trained, [2, 8])
+    drawn = []
+    original = _stage._draw_images
+    monkeypatch.setattr(_stage, "_draw_images", lambda *a: (drawn.append(a[4]), original(*a))[1])
+    again = sample(trained, [8, 4])
+    assert drawn == [4]
+    assert again.files["nfe0008/images.npy"] == first.files["nfe0008/images.npy"]
+    assert set(again.files) == {f"nfe000{n}/{kind}" for n in (4, 8) for kind in ("images.npy", "grid.png")}
+
+
+def test_an_interrupted_cell_goes_on(trained: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = sample(trained, [8], seed=1)
+    whole, done = images(first).astype(int), Path(first.folder) / "nfe0008"
+    for file in done.iterdir():
+        file.unlink()
+    original, blocks = _stage.draw, []
+
+    def stops(*args: object) -> object:
+        blocks.append(args[3])
+        if len(blocks) == 3:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(_stage, "draw", stops)
+    monkeypatch.setattr(_stage, "SAVE_SECONDS", 0)
+    with pytest.raises(KeyboardInterrupt):
+        sample(trained, [8], seed=1)
+    assert json.loads((done / "part.json").read_text())["done"] == 32
+    monkeypatch.setattr(_stage, "draw", original)
+    manifest = sample(trained, [8], seed=1)
+    assert np.abs(images(manifest).astype(int) - whole).max() <= 1
+    assert manifest.facts["cells"][0]["calls"] == 8
+
+
+def test_another_seed_is_another_set(trained: Manifest) -> None:
+    assert (images(sample(trained, [4])) != images(sample(trained, [4], seed=1))).mean() > 0.5
