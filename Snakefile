@@ -10,9 +10,7 @@ plan = open_plan(workflow)
 
 EXPERIMENT = str(plan.root)
 RUN = "results/{experiment}/{dataset}/{method}/{variant}/s{seed}"
-CELLS = RUN + "/{sampling}"
-STAGE = "python -m pipeline_lib"
-RETRY = "--attempt {resources.attempt}"
+CELLS = "results/{experiment}/{dataset}/{method}/{variant}/s{seed}/{sampling}"
 
 
 wildcard_constraints:
@@ -39,5 +37,5 @@ rule all:
 
 onerror:
     shell(
-        f"{STAGE} tables {plan.name} && {STAGE} figures {plan.name} && {STAGE} report {plan.name}"
+        f"for stage in tables figures report; do python -m pipeline_lib $stage {plan.name}; done"
     )

@@ -4,13 +4,13 @@ DATASET = "results/{experiment}/{dataset}"
 
 rule data:
     input:
-        config=DATASET + "/data/config.json",
+        config=f"{DATASET}/data/config.json",
     output:
-        manifest=DATASET + "/data/manifest.json",
+        manifest=f"{DATASET}/data/manifest.json",
     log:
-        DATASET + "/data/log.txt",
+        f"{DATASET}/data/log.txt",
     benchmark:
-        DATASET + "/data/benchmark.tsv"
+        f"{DATASET}/data/benchmark.tsv"
     conda:
         "../envs/compute.yaml"
     resources:
@@ -18,22 +18,20 @@ rule data:
         mem_mb=plan.memory_mb,
         attempt=plan.attempt,
     shell:
-        STAGE
-        + " data --config {input.config} --output {output.manifest} "
-        + RETRY
-        + " &> {log}"
+        "python -m pipeline_lib data --config {input.config} --output {output.manifest}"
+        " --attempt {resources.attempt} &> {log}"
 
 
 rule classifier:
     input:
-        config=DATASET + "/classifier/config.json",
+        config=f"{DATASET}/classifier/config.json",
         data=rules.data.output.manifest,
     output:
-        manifest=DATASET + "/classifier/manifest.json",
+        manifest=f"{DATASET}/classifier/manifest.json",
     log:
-        DATASET + "/classifier/log.txt",
+        f"{DATASET}/classifier/log.txt",
     benchmark:
-        DATASET + "/classifier/benchmark.tsv"
+        f"{DATASET}/classifier/benchmark.tsv"
     conda:
         "../envs/compute.yaml"
     resources:
@@ -42,21 +40,21 @@ rule classifier:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        STAGE + " classifier --config {input.config} --data {input.data}"
-        " --output {output.manifest} " + RETRY + " &> {log}"
+        "python -m pipeline_lib classifier --config {input.config} --data {input.data}"
+        " --output {output.manifest} --attempt {resources.attempt} &> {log}"
 
 
 rule reference:
     input:
-        config=DATASET + "/reference/config.json",
+        config=f"{DATASET}/reference/config.json",
         data=rules.data.output.manifest,
         classifier=rules.classifier.output.manifest,
     output:
-        manifest=DATASET + "/reference/manifest.json",
+        manifest=f"{DATASET}/reference/manifest.json",
     log:
-        DATASET + "/reference/log.txt",
+        f"{DATASET}/reference/log.txt",
     benchmark:
-        DATASET + "/reference/benchmark.tsv"
+        f"{DATASET}/reference/benchmark.tsv"
     conda:
         "../envs/compute.yaml"
     resources:
@@ -65,23 +63,22 @@ rule reference:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        STAGE
-        + " reference --config {input.config} --data {input.data} --classifier {input.classifier}"
-        " --output {output.manifest} " + RETRY + " &> {log}"
+        "python -m pipeline_lib reference --config {input.config} --data {input.data} --classifier {input.classifier}"
+        " --output {output.manifest} --attempt {resources.attempt} &> {log}"
 
 
 rule controls:
     input:
-        config=DATASET + "/controls/config.json",
+        config=f"{DATASET}/controls/config.json",
         data=rules.data.output.manifest,
         classifier=rules.classifier.output.manifest,
         reference=rules.reference.output.manifest,
     output:
-        scores=DATASET + "/controls/scores.parquet",
+        scores=f"{DATASET}/controls/scores.parquet",
     log:
-        DATASET + "/controls/log.txt",
+        f"{DATASET}/controls/log.txt",
     benchmark:
-        DATASET + "/controls/benchmark.tsv"
+        f"{DATASET}/controls/benchmark.tsv"
     conda:
         "../envs/compute.yaml"
     resources:
@@ -90,23 +87,21 @@ rule controls:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        STAGE
-        + " controls --config {input.config} --data {input.data} --classifier {input.classifier}"
-        " --reference {input.reference} --output {output.scores} "
-        + RETRY
-        + " &> {log}"
+        "python -m pipeline_lib controls --config {input.config} --data {input.data} --classifier {input.classifier}"
+        " --reference {input.reference} --output {output.scores}"
+        " --attempt {resources.attempt} &> {log}"
 
 
 rule bandwidths:
     input:
-        config=DATASET + "/bandwidths/config.json",
+        config=f"{DATASET}/bandwidths/config.json",
         data=rules.data.output.manifest,
     output:
-        manifest=DATASET + "/bandwidths/manifest.json",
+        manifest=f"{DATASET}/bandwidths/manifest.json",
     log:
-        DATASET + "/bandwidths/log.txt",
+        f"{DATASET}/bandwidths/log.txt",
     benchmark:
-        DATASET + "/bandwidths/benchmark.tsv"
+        f"{DATASET}/bandwidths/benchmark.tsv"
     conda:
         "../envs/compute.yaml"
     resources:
@@ -114,5 +109,5 @@ rule bandwidths:
         mem_mb=plan.memory_mb,
         attempt=plan.attempt,
     shell:
-        STAGE + " bandwidths --config {input.config} --data {input.data}"
-        " --output {output.manifest} " + RETRY + " &> {log}"
+        "python -m pipeline_lib bandwidths --config {input.config} --data {input.data}"
+        " --output {output.manifest} --attempt {resources.attempt} &> {log}"

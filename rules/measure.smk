@@ -3,17 +3,17 @@
 
 rule errors:
     input:
-        config=CELLS + "/errors/config.json",
+        config=f"{CELLS}/errors/config.json",
         train=rules.train.output.manifest,
         data=rules.data.output.manifest,
         bandwidths=rules.bandwidths.output.manifest,
     output:
-        errors=CELLS + "/errors/errors.parquet",
-        trends=CELLS + "/errors/trends.parquet",
+        errors=f"{CELLS}/errors/errors.parquet",
+        trends=f"{CELLS}/errors/trends.parquet",
     log:
-        CELLS + "/errors/log.txt",
+        f"{CELLS}/errors/log.txt",
     benchmark:
-        CELLS + "/errors/benchmark.tsv"
+        f"{CELLS}/errors/benchmark.tsv"
     conda:
         "../envs/compute.yaml"
     resources:
@@ -22,25 +22,23 @@ rule errors:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        STAGE
-        + " errors --config {input.config} --train {input.train} --data {input.data}"
-        " --bandwidths {input.bandwidths} --output {output.errors} --trends {output.trends} "
-        + RETRY
-        + " &> {log}"
+        "python -m pipeline_lib errors --config {input.config} --train {input.train} --data {input.data}"
+        " --bandwidths {input.bandwidths} --output {output.errors} --trends {output.trends}"
+        " --attempt {resources.attempt} &> {log}"
 
 
 rule scores:
     input:
-        config=CELLS + "/scores/config.json",
+        config=f"{CELLS}/scores/config.json",
         sample=rules.sample.output.manifest,
         classifier=rules.classifier.output.manifest,
         reference=rules.reference.output.manifest,
     output:
-        scores=CELLS + "/scores/scores.parquet",
+        scores=f"{CELLS}/scores/scores.parquet",
     log:
-        CELLS + "/scores/log.txt",
+        f"{CELLS}/scores/log.txt",
     benchmark:
-        CELLS + "/scores/benchmark.tsv"
+        f"{CELLS}/scores/benchmark.tsv"
     conda:
         "../envs/compute.yaml"
     resources:
@@ -49,8 +47,6 @@ rule scores:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        STAGE
-        + " scores --config {input.config} --sample {input.sample} --classifier {input.classifier}"
-        " --reference {input.reference} --output {output.scores} "
-        + RETRY
-        + " &> {log}"
+        "python -m pipeline_lib scores --config {input.config} --sample {input.sample} --classifier {input.classifier}"
+        " --reference {input.reference} --output {output.scores}"
+        " --attempt {resources.attempt} &> {log}"

@@ -22,7 +22,7 @@ rule tables:
     conda:
         "../envs/report.yaml"
     shell:
-        STAGE + " tables {wildcards.experiment} &> {log}"
+        "python -m pipeline_lib tables {wildcards.experiment} &> {log}"
 
 
 rule figures:
@@ -42,7 +42,7 @@ rule figures:
     conda:
         "../envs/report.yaml"
     shell:
-        STAGE + " figures {wildcards.experiment} &> {log}"
+        "python -m pipeline_lib figures {wildcards.experiment} &> {log}"
 
 
 rule report:
@@ -59,7 +59,7 @@ rule report:
     conda:
         "../envs/report.yaml"
     shell:
-        STAGE + " report {wildcards.experiment} &> {log}"
+        "python -m pipeline_lib report {wildcards.experiment} &> {log}"
 
 
 rule track:
@@ -78,4 +78,4 @@ rule track:
     conda:
         "../envs/report.yaml"
     shell:
-        STAGE + " track {wildcards.experiment} &> {log}"
+        "python -m pipeline_lib track {wildcards.experiment} &> {log}"

@@ -4,14 +4,14 @@
 
 rule train:
     input:
-        config=RUN + "/train/config.json",
+        config=f"{RUN}/train/config.json",
         data=rules.data.output.manifest,
     output:
-        manifest=RUN + "/train/manifest.json",
+        manifest=f"{RUN}/train/manifest.json",
     log:
-        RUN + "/train/log.txt",
+        f"{RUN}/train/log.txt",
     benchmark:
-        RUN + "/train/benchmark.tsv"
+        f"{RUN}/train/benchmark.tsv"
     conda:
         "../envs/compute.yaml"
     threads: plan.threads
@@ -21,21 +21,20 @@ rule train:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        STAGE
-        + " train --config {input.config} --data {input.data} --output {output.manifest}"
-        " --max-minutes {resources.runtime} " + RETRY + " &> {log}"
+        "python -m pipeline_lib train --config {input.config} --data {input.data} --output {output.manifest}"
+        " --max-minutes {resources.runtime} --attempt {resources.attempt} &> {log}"
 
 
 rule sample:
     input:
-        config=CELLS + "/sample/config.json",
+        config=f"{CELLS}/sample/config.json",
         train=rules.train.output.manifest,
     output:
-        manifest=CELLS + "/sample/manifest.json",
+        manifest=f"{CELLS}/sample/manifest.json",
     log:
-        CELLS + "/sample/log.txt",
+        f"{CELLS}/sample/log.txt",
     benchmark:
-        CELLS + "/sample/benchmark.tsv"
+        f"{CELLS}/sample/benchmark.tsv"
     conda:
         "../envs/compute.yaml"
     resources:
@@ -44,5 +43,5 @@ rule sample:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        STAGE + " sample --config {input.config} --train {input.train}"
-        " --output {output.manifest} " + RETRY + " &> {log}"
+        "python -m pipeline_lib sample --config {input.config} --train {input.train}"
+        " --output {output.manifest} --attempt {resources.attempt} &> {log}"
