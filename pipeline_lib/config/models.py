@@ -55,6 +55,9 @@ class Training(Model):
     lr: float = Field(2e-4, gt=0, description="learning rate of Adam")
     adam_betas: tuple[float, float] = Field((0.9, 0.999), description="betas of Adam")
     warmup_steps: int = Field(5000, ge=0, description="steps of linear learning-rate warm-up")
+    lr_decay: Literal["none", "linear"] = Field(
+        "none", description="linear: from the end of the warm-up the rate falls to zero at the last step"
+    )
     grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null switches clipping off")
     ema_decay: float = Field(0.9999, ge=0, lt=1, description="decay of the weight average, per update")
     ema_every: int = Field(1, ge=1, description="steps between two updates of the weight average")

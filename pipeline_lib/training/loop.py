@@ -124,8 +124,10 @@ class Trainer:
 
 
 def learning_rate(config: Training, done: int) -> float:
-    """Linear warm-up to the constant rate; `done` steps lie behind."""
-    return config.lr * min(1.0, (done + 1) / max(config.warmup_steps, 1))
+    """Linear warm-up, then a constant rate or a linear fall to zero; `done` steps lie behind."""
+    warm = min(1.0, (done + 1) / max(config.warmup_steps, 1))
+    left = (config.steps - done) / max(config.steps - config.warmup_steps, 1)
+    return config.lr * (min(warm, left) if config.lr_decay == "linear" else warm)
 
 
 class History:

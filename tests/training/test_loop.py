@@ -62,6 +62,11 @@ def test_warmup_is_linear_and_ends_at_the_rate() -> None:
     assert learning_rate(Training(lr=1.0, warmup_steps=0), 0) == 1.0
 
 
+def test_decay_is_linear_from_the_end_of_the_warmup_to_zero() -> None:
+    config = Training(lr=1.0, warmup_steps=2, steps=6, lr_decay="linear")
+    assert [learning_rate(config, i) for i in range(7)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+
+
 def test_ema_is_the_weighted_sum_of_its_definition() -> None:
     network = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(network.weight)
