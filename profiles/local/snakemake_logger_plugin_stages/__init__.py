@@ -66,8 +66,10 @@ class LogHandler(LogHandlerBase):
         seconds = time.monotonic() - start
         self.done[job.rule_name] += 1
         self.seconds.setdefault(job.rule_name, []).append(seconds)
+        rule = job.rule_name
+        of_rule = f"{self.done[rule]}/{self.totals[rule]}" if self.totals[rule] > 1 else ""
         place = f"[{self.done.total():3d}/{self.totals.total()}]"
-        self._print(f"{place} {self._label(job)} done in {duration(seconds)}; {self._left()}")
+        self._print(f"{place} {self._label(job, of_rule)} done in {duration(seconds)}; {self._left()}")
 
     def _fail(self, record: LogRecord) -> None:
         job, _ = self.running.pop(record.jobid, (record, 0.0))
@@ -76,13 +78,9 @@ class LogHandler(LogHandlerBase):
         self._print(f"[failed ] {self._label(job)}: {lines[-1] if lines else 'no log'}\n          log: {log}")
 
     def _left(self) -> str:
-        counts = [f"{rule} {self.done[rule]}/{total}" for rule, total in self.totals.items() if self.done[rule] < total]
-        if not counts:
+        """Time left, from the mean time of each rule; one that never ran is taken to be like the others."""
+        if self.done == self.totals:
             return "all done"
-        return f"{', '.join(sorted(counts))}; {self._eta()}"
-
-    def _eta(self) -> str:
-        """From the mean time of each rule; one that never ran is taken to be like the others."""
         means = {rule: sum(s) / len(s) for rule in self.totals if (s := self._known(rule))}
         usual = sum(means.values()) / len(means)
         seconds = sum((total - self.done[rule]) * means.get(rule, usual) for rule, total in self.totals.items())
@@ -98,11 +96,11 @@ class LogHandler(LogHandlerBase):
         return self.seconds[rule]
 
     @staticmethod
-    def _label(record: Any) -> str:
+    def _label(record: Any, of_rule: str = "") -> str:
         values = {k: v for k, v in dict(record.wildcards or {}).items() if k != "experiment"}
         if "seed" in values:
             values["seed"] = f"s{values['seed']}"
-        return " ".join([record.rule_name, "/".join(values.values())]).strip()
+        return " ".join(filter(None, [record.rule_name, of_rule, "/".join(values.values())]))
 
     @staticmethod
     def _print(text: str) -> None:
