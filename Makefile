@@ -25,7 +25,7 @@ install: .venv/installed  ## create .venv and install the pinned dependencies
 run: install  ## run the experiment of config.yaml (CONFIG=file for another) and show where its results are
 	PYTHONPATH=profiles/local $(SNAKEMAKE) --logger stages $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
 	@$(BIN)/python -m pipeline_lib check $(NAME)
-	@printf '\n%-8s %s\n' report results/$(NAME)/report.html tables results/$(NAME)/tables/ figures results/$(NAME)/figures/ MLflow 'make ui'
+	@printf '%-8s %s\n' report results/$(NAME)/report.html tables results/$(NAME)/tables/ figures results/$(NAME)/figures/ MLflow 'make ui'
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile

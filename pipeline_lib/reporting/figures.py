@@ -18,7 +18,7 @@ from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.files import atomic
 from pipeline_lib.records.tables import read
 from pipeline_lib.reporting.collect import collect, manifest
-from pipeline_lib.reporting.summaries import cells, label, main_bandwidth
+from pipeline_lib.reporting.summaries import label, main_bandwidth
 
 # Okabe and Ito (2008): told apart by colour-blind readers; a second round of methods repeats it with other dashes
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -44,30 +44,31 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure of the cumulative error: a cell and a reading of the bandwidth, and the name of its files."""
+    """One figure of the cumulative error: a sampling and a reading of the bandwidth, and the name of its files."""
 
     name: str
     sampler: str
-    nfe: int
     bandwidth: str
 
     @property
     def title(self) -> str:
         """In words."""
-        return f"{self.sampler}, {self.nfe} network calls, bandwidth {self.bandwidth}"
+        return f"{self.sampler}, bandwidth {self.bandwidth}"
 
 
 def drawings(experiment: Mapping[str, Any]) -> list[Drawing]:
-    """fig2 is the main cell at the main bandwidth; the others carry theirs in their names."""
+    """fig2 is the first sampling at the main bandwidth; the others carry theirs in their names."""
     main = main_bandwidth(experiment)
     readings = sorted(experiment["errors"]["bandwidths"], key=lambda b: b != main)
-    found = [Drawing(f"fig2-{s}-nfe{n}-{b}", s, n, b) for b in readings for s, n in cells(experiment)]
-    return [Drawing("fig2", found[0].sampler, found[0].nfe, main), *found[1:]]
+    found = [Drawing(f"fig2-{s}-{b}", s, b) for b in readings for s in experiment["samplings"]]
+    return [Drawing("fig2", found[0].sampler, main), *found[1:]]
 
 
 def run(folder: Path, experiment: dict[str, Any]) -> None:
-    """Write `figures/{fig2,training}.{svg,png}` below `folder`, and a fig2-* for every other cell that has data."""
+    """Write `figures/{fig2,training}.{svg,png}` below `folder`, and a fig2-* for every other reading that has data."""
     errors = collect(folder, experiment)["cumulative_error"]
+    for old in (folder / "figures").glob("fig2-*"):  # of samplings that the experiment no longer has
+        old.unlink()
     with mpl.rc_context(STYLE):
         for drawing in drawings(experiment):
             rows = _rows(errors, drawing)
@@ -77,24 +78,23 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
 
 
 def _rows(errors: pd.DataFrame, drawing: Drawing) -> pd.DataFrame:
-    mask = errors["sampler"].eq(drawing.sampler) & errors["nfe"].eq(drawing.nfe)
-    return errors[mask & errors["bandwidth"].eq(drawing.bandwidth)]
+    return errors[errors["sampler"].eq(drawing.sampler) & errors["bandwidth"].eq(drawing.bandwidth)]
 
 
 def cumulative_error(rows: pd.DataFrame, experiment: Mapping[str, Any], drawing: Drawing) -> Figure:
-    """A panel per dataset and kernel, a curve per method and variant; sampling runs from left to right."""
+    """A row of panels per dataset and number of calls, a panel per kernel, a curve per method and variant."""
     if rows.empty:
         return _empty("MMD² along the sampling chain")
-    datasets = [d for d in experiment["datasets"] if d in set(rows["dataset"])]
+    known = [(d, n) for d in experiment["datasets"] for n in sorted(set(rows.loc[rows["dataset"].eq(d), "nfe"]))]
     kernels = [k for k in experiment["errors"]["kernels"] if k in set(rows["kernel"])]
-    size = (max(3.4, 2.35 * len(kernels)), 1.95 * len(datasets) + 1.0)
+    size = (max(3.4, 2.35 * len(kernels)), 1.95 * len(known) + 1.0)
     figure, axes = plt.subplots(
-        len(datasets), len(kernels), figsize=size, squeeze=False, sharex=True, layout="constrained"
+        len(known), len(kernels), figsize=size, squeeze=False, sharex=True, layout="constrained"
     )
-    for i, dataset in enumerate(datasets):
+    for i, (dataset, nfe) in enumerate(known):
         for j, kernel in enumerate(kernels):
-            panel = rows[rows["dataset"].eq(dataset) & rows["kernel"].eq(kernel)]
-            _panel(axes[i, j], panel, experiment, f"{dataset} · {kernel}")
+            panel = rows[rows["dataset"].eq(dataset) & rows["nfe"].eq(nfe) & rows["kernel"].eq(kernel)]
+            _panel(axes[i, j], panel, experiment, f"{dataset}, {nfe} calls · {kernel}")
         axes[i, 0].set_ylabel("MMD²")
     for axis in axes[-1]:
         axis.set_xlabel("t / T  (sampling runs →)")

@@ -226,21 +226,21 @@ def trend_table(trends: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
 
 
 def readings(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) -> list[dict[str, str]]:
-    """For every trained method in the main cell, what the numbers say, in words."""
-    sampler, nfe = cells(experiment)[0]
+    """For every trained method in each cell of the first sampling, what the numbers say, in words."""
+    errors, trends = (_main(tables[name], experiment) for name in ("cumulative_error", "trends"))
     found = []
-    errors, trends = (_main(tables[name], experiment, sampler, nfe) for name in ("cumulative_error", "trends"))
-    for key, curves in errors.groupby(["dataset", "method", "variant"], sort=False):
-        dataset, method, variant = map(str, key)
-        mine = trends["dataset"].eq(dataset) & trends["method"].eq(method) & trends["variant"].eq(variant)
-        says = "; ".join(filter(None, (_above_null(curves), _rank_correlations(trends[mine]))))
-        found.append({"who": f"{label(experiment, method, variant)} on {dataset}", "says": f"{says}."})
+    for key, curves in errors.groupby(["dataset", "method", "variant", "nfe"], sort=False):
+        dataset, method, variant, nfe = map(str, key)
+        mine = trends[(trends[["dataset", "method", "variant", "nfe"]] == list(key)).all(axis=1)]
+        says = "; ".join(filter(None, (_above_null(curves), _rank_correlations(mine))))
+        who = f"{label(experiment, method, variant)} on {dataset}, {nfe} network calls"
+        found.append({"who": who, "says": f"{says}."})
     return found
 
 
-def _main(rows: pd.DataFrame, experiment: Mapping[str, Any], sampler: str, nfe: int) -> pd.DataFrame:
-    mask = rows["sampler"].eq(sampler) & rows["nfe"].eq(nfe)
-    return rows[mask & rows["bandwidth"].eq(main_bandwidth(experiment))]
+def _main(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
+    first = rows["sampler"].eq(next(iter(experiment["samplings"])))
+    return rows[first & rows["bandwidth"].eq(main_bandwidth(experiment))]
 
 
 def _above_null(curves: pd.DataFrame) -> str:

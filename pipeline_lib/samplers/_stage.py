@@ -94,12 +94,12 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, tra
     store = entry("sample", VERSION, identity, {"weights": train.files["weights.safetensors"]})
     where = device.pick()
     denoiser, facts = trained.load(train.file("weights.safetensors"), where)
-    watch = Stopwatch("sample")
     cells = [_cell(store, denoiser, facts, sampling, nfe, runtime["batch"], where) for nfe in sampling.nfe]
     files = {f"{_name(c['nfe'])}/{kind}": c["files"][kind] for c in cells for kind in c["files"]}
     facts_out = {"cells": [c["facts"] | {"nfe": c["nfe"]} for c in cells]}
     write_json(store.folder / "identity.json", store.identity)
-    watch.save(output.parent, images=float(len(cells) * sampling.images))
+    drawn_before = {"seconds": sum(c["seconds"] for c in cells), "segments": 0}
+    Stopwatch("sample", drawn_before).save(output.parent, images=float(len(cells) * sampling.images))
     Manifest("sample", store.fingerprint, str(store.folder), files, facts_out).save(output)
 
 
@@ -118,11 +118,13 @@ def _cell(
         log.info("%d calls: drawn before, found in %s", nfe, folder)
         return json.loads(done.read_text())
     folder.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
     calls = _draw_images(folder, denoiser, facts, sampling, nfe, batch, where)
     images = np.load(folder / "images.npy", mmap_mode="r")
     save_grid(images[:64], folder / "grid.png")
     cell = {
         "nfe": nfe,
+        "seconds": time.monotonic() - start,
         "files": {name: sha256(folder / name) for name in ("images.npy", "grid.png")},
         "facts": {
             "calls": calls,

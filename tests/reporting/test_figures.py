@@ -19,13 +19,11 @@ def test_same_bytes_twice_and_text_is_text(tree):
     built = tree(seeds=(0,)).complete()
     figures.run(built.folder, built.experiment)
     first = {p.name: p.read_bytes() for p in (built.folder / "figures").iterdir()}
-    assert set(first) == {
-        f"{n}.{k}" for n in ("fig2", "fig2-ancestral-nfe20-per-t", "training") for k in ("svg", "png")
-    }
+    assert set(first) == {f"{n}.{k}" for n in ("fig2", "fig2-ancestral-per-t", "training") for k in ("svg", "png")}
     figures.run(built.folder, built.experiment)
     assert first == {p.name: p.read_bytes() for p in (built.folder / "figures").iterdir()}
     text = first["fig2.svg"].decode()
-    assert all(words in text for words in ("digits · laplace", "DDPM", "detectable from 1.0e-02"))
+    assert all(words in text for words in ("digits, 20 calls · laplace", "DDPM", "detectable from 1.0e-02"))
     assert "dc:date" not in text
 
 
@@ -50,7 +48,7 @@ def test_main_drawing_comes_first(tree):
     experiment = tree().experiment
     assert [(d.name, d.bandwidth) for d in figures.drawings(experiment)] == [
         ("fig2", "shared"),
-        ("fig2-ancestral-nfe20-per-t", "per-t"),
+        ("fig2-ancestral-per-t", "per-t"),
     ]
 
 
