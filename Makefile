@@ -50,4 +50,4 @@ screenshots: install  ## pictures of the report and of MLflow for the docs (need
 	$(BIN)/python -m pipeline_lib.tracking.screenshots
 
 rulegraph: install  ## the picture of the pipeline in the README (needs graphviz)
-	$(SNAKEMAKE) --rulegraph dot 2>/dev/null | sed -n '/^digraph/,$$p' | dot -Tsvg > docs/images/rulegraph.svg
+	$(SNAKEMAKE) --rulegraph dot 2>/dev/null | sed -n '/^digraph/,$$p' | tred | dot -Tsvg > docs/images/rulegraph.svg
