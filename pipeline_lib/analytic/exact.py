@@ -133,7 +133,7 @@ def modular_error(link: Link, direction: str = "p||q", under: str = "p") -> floa
 
 
 def backward_gap(link: Link) -> float:
-    """E over p_theta(x_u) of KL(p_theta(x_t | x_u) || q(x_t | x_u)): by the chain rule E_t = E_{t+1} + E_t^mod - gap."""
+    """E over p_theta(x_u) of KL(p_theta(x_t | x_u) || q(x_t | x_u)): by the chain rule E_t = E_{t+1} + E_t^mod - it."""
     p_gain, p_offset, p_noise = _reversed(link.p_t, link.m, link.v, link.noise)
     q_gain, q_offset, q_noise = _reversed(link.q_t, link.m_exact, link.v_exact, link.noise_exact)
     difference, offset = p_gain - q_gain, p_offset - q_offset
