@@ -109,7 +109,7 @@ def gradient_scores(objective: Objective, affine: Affine, problem: Problem, batc
     return stacked.mean(0) / (stacked.std(0) / batches**0.5)
 
 
-def fit(objective: Objective, problem: Problem, steps: int = 1500, lr: float = 0.05) -> Affine:
+def fit(objective: Objective, problem: Problem, steps: int = 1000, lr: float = 0.05) -> Affine:
     """An affine denoiser trained from zero by Adam with a rate that falls to zero."""
     affine = Affine(problem.path, problem.kind, problem.data.dimension)
     adam = torch.optim.Adam(affine.parameters(), lr=lr)

@@ -51,7 +51,8 @@ class Prediction:
 class Denoising(Protocol):
     """The interface: a path, and a prediction at x (B,C,H,W), t (B,) or a number, labels (B,) or None."""
 
-    path: GaussianPath
+    @property
+    def path(self) -> GaussianPath: ...
 
     def __call__(self, x: Tensor, t: Tensor | float, labels: Tensor | None = None) -> Prediction: ...
 

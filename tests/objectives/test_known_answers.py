@@ -16,7 +16,7 @@ KINDS = ["eps", "x0", "v"]
 
 
 def problem(kind: str) -> kit.Problem:
-    return kit.Problem(paths.build(Diffusion(timesteps=8)), DATA, kind)
+    return kit.Problem(paths.build(Diffusion(timesteps=30)), DATA, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -35,7 +35,7 @@ def test_ddpm_loss_equals_its_closed_form(kind: str) -> None:
 def test_ddpm_is_stationary_at_the_exact_denoiser_and_nowhere_near(kind: str) -> None:
     at, objective = problem(kind), ddpm.build(ddpm.Options())
     scores = kit.gradient_scores(objective, at.optimum(), at)
-    assert float(scores.abs().max()) < 4.5  # 48 weights
+    assert float(scores.abs().max()) < 4.5  # 180 weights
     assert float(scores.square().mean()) < 2
     moved = copy.deepcopy(at.optimum())
     with torch.no_grad():
@@ -49,4 +49,4 @@ def test_training_with_ddpm_ends_at_the_exact_denoiser(kind: str) -> None:
     fitted, best = kit.fit(ddpm.build(ddpm.Options()), at), at.optimum()
     excess = at.simple_loss(fitted) - at.simple_loss(best)
     untrained = at.simple_loss(kit.Affine(at.path, at.kind, 2)) - at.simple_loss(best)
-    assert 0 <= excess < 2e-3 * untrained
+    assert 0 <= excess < 1e-2 * untrained
