@@ -3,9 +3,9 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
+PORT ?= 5000
 CONFIG ?= config.yaml
 BIN := .venv/bin
-NAME = $(shell sed -n 's/^experiment: *\([A-Za-z0-9.-]*\).*/\1/p' $(CONFIG))
 GPUS = $(shell ls /dev/nvidia[0-9]* 2>/dev/null | wc -l)
 SNAKEMAKE = $(BIN)/snakemake --profile profiles/local --configfile $(CONFIG)
 
@@ -17,15 +17,19 @@ help:  ## list the targets
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}; try: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo 'installing into .venv; the first time takes two minutes or so'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 install: .venv/installed  ## create .venv and install the pinned dependencies
 
-run: install  ## run the experiment of config.yaml (CONFIG=file for another) and show where its results are
-	PYTHONPATH=profiles/local $(SNAKEMAKE) --logger stages $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
-	@$(BIN)/python -m pipeline_lib check $(NAME)
-	@printf '%-8s %s\n' report results/$(NAME)/report.html tables results/$(NAME)/tables/ figures results/$(NAME)/figures/ MLflow 'make ui'
+run: install  ## run the experiment of config.yaml (CONFIG=file for another) and say where its results are
+	@test -f $(CONFIG) || { echo 'error: there is no file $(CONFIG)'; exit 78; }
+	@status=0; \
+	PYTHONPATH=profiles/local $(SNAKEMAKE) --logger stages $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS)) || status=$$?; \
+	$(BIN)/python -m pipeline_lib where $(CONFIG) || status=$$?; \
+	[ $$status -ne 0 ] || $(BIN)/python -m pipeline_lib check $(CONFIG) || status=$$?; \
+	exit $$status
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -42,9 +46,9 @@ fmt: install  ## format everything
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-ui: install  ## open MLflow on http://127.0.0.1:5000
+ui: install  ## open MLflow on http://127.0.0.1:5000 (PORT=n for another port)
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --workers 1 \
-	  --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///results/mlflow.db --artifacts-destination results/mlartifacts
+	  --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///results/mlflow.db --artifacts-destination results/mlartifacts
 
 screenshots: install  ## pictures of the report and of MLflow for the docs (needs chromium)
 	$(BIN)/python -m pipeline_lib.tracking.screenshots

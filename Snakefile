@@ -8,7 +8,6 @@ from pipeline_lib.workflow import open_plan
 min_version("9.27")
 plan = open_plan(workflow)
 
-EXPERIMENT = str(plan.root)
 RUN = "results/{experiment}/{dataset}/{method}/{variant}/s{seed}"
 CELLS = "results/{experiment}/{dataset}/{method}/{variant}/s{seed}/{sampling}"
 
@@ -31,8 +30,17 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        f"{EXPERIMENT}/report.html",
-        f"{EXPERIMENT}/tracking/mlflow.json" if plan.experiment.tracking.enabled else [],
+        expand(rules.report.output, experiment=plan.name),
+        expand(rules.tables.output, experiment=plan.name),
+        expand(rules.figures.output, experiment=plan.name),
+        plan.made_once(),
+        plan.manifests("train"),
+        plan.manifests("sample"),
+        plan.records("errors"),
+        plan.records("trends"),
+        plan.records("scores"),
+        plan.controls(),
+        f"{plan.root}/tracking/mlflow.json" if plan.experiment.tracking.enabled else [],
 
 
 onerror:

@@ -4,6 +4,7 @@ Exit codes (sysexits.h): 0 done, 75 try again (work is saved), 65 bad data, 78 b
 """
 
 import argparse
+import errno
 import importlib
 import json
 import logging
@@ -49,6 +50,7 @@ EXPERIMENT_STAGES = {
     "figures": ("reporting.figures", "draw the figures from the tables"),
     "report": ("reporting.report", "build the offline HTML report"),
     "track": ("tracking.push", "push an experiment to MLflow"),
+    "where": ("", "say where the report, tables and figures are"),
     "check": ("reporting.check", "verify what the experiment claims; exits 1 where it does not hold"),
 }
 
@@ -71,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         )
     for name, (_, text) in EXPERIMENT_STAGES.items():
         sub = commands.add_parser(name, help=text)
-        sub.add_argument("experiment", help="name of the experiment, or its folder in results/")
+        sub.add_argument("experiment", help="name of the experiment, its folder in results/, or its file")
     sub = commands.add_parser("prune", help="list stored results that no manifest names")
     sub.add_argument("--delete", action="store_true", help="remove them")
     return top
@@ -80,14 +82,14 @@ def parser() -> argparse.ArgumentParser:
 def run_stage(name: str, args: argparse.Namespace) -> None:
     """Run one stage; a permanent failure leaves a marker, and a later attempt at the same thing ends at once."""
     stage = STAGES[name]
-    config = json.loads(args.config.read_text())
+    config = _configuration(args.config)
     marker = args.output.parent / "failed.json"
-    inputs = {m: getattr(args, m) for m in stage.manifests}
-    key = digest({"config": config["config"], "inputs": {k: p.read_text() for k, p in inputs.items()}})
+    manifests = {m: Manifest.load(getattr(args, m)) for m in stage.manifests}
+    key = digest({"config": config["config"], "inputs": {k: m.content for k, m in manifests.items()}})
     _heed(marker, key, args.attempt)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
         module = importlib.import_module(f"pipeline_lib.{stage.module}")
-        manifests = {k: Manifest.load(p) for k, p in inputs.items()}
         extra = {k: getattr(args, k) for k in (*stage.paths, *stage.options)}
         module.run(config=config["config"], runtime=config["runtime"], output=args.output, **manifests, **extra)
     except PipelineError as error:
@@ -95,22 +97,59 @@ def run_stage(name: str, args: argparse.Namespace) -> None:
         raise
     except MemoryError:
         raise TryAgain("the job ran out of memory; give it more with runtime.memory_mb.") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise _bug(name, error, marker, key) from error
+        raise TryAgain(f"the disk is full ({error}); free some space and run again.") from error
     except Exception as error:
-        traceback.print_exc()
-        bug = Bug(f"{type(error).__name__} in the {name} stage: {error}; this is a bug, the lines above say where.")
-        _mark(marker, key, bug)
-        raise bug from error
+        raise _bug(name, error, marker, key) from error
+
+
+def _bug(name: str, error: Exception, marker: Path, key: str) -> Bug:
+    traceback.print_exception(error)
+    bug = Bug(f"{type(error).__name__} in the {name} stage: {error}; this is a bug, the lines above say where.")
+    _mark(marker, key, bug)
+    return bug
+
+
+def _configuration(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        return {"config": content["config"], "runtime": content["runtime"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadConfig(f"the stage configuration {path} cannot be read ({error}).") from None
 
 
 def run_experiment_stage(name: str, experiment: str) -> int:
-    """Run a stage that reads a whole experiment."""
-    folder = Path(experiment) if Path(experiment).is_dir() else Path("results") / experiment
+    """Run a stage that reads a whole experiment, given by its name, its folder or its configuration file."""
+    folder = experiment_folder(experiment)
     path = folder / "config" / "experiment.json"
     if not path.is_file():
         known = sorted(p.parent.parent.name for p in Path("results").glob("*/config/experiment.json"))
         raise BadConfig(f"there is no experiment in {folder}; there are: {', '.join(known) or 'none yet'}.")
+    if name == "where":
+        return where(folder)
     module = importlib.import_module(f"pipeline_lib.{EXPERIMENT_STAGES[name][0]}")
     return module.run(folder, json.loads(path.read_text())) or 0
+
+
+def experiment_folder(experiment: str) -> Path:
+    """Its folder in results/."""
+    if experiment.endswith((".yaml", ".yml")):
+        from pipeline_lib.config.load import read
+
+        return Path("results") / str(read(Path(experiment)).get("experiment"))
+    given = Path(experiment)
+    return given if (given / "config" / "experiment.json").is_file() else Path("results") / experiment
+
+
+def where(folder: Path) -> int:
+    """Print where the results of an experiment are."""
+    places = {"report": "report.html", "tables": "tables/", "figures": "figures/"}
+    for what, place in places.items():
+        print(f"{what:8} {folder}/{place}")
+    print(f"{'MLflow':8} make ui")
+    return 0
 
 
 def _heed(marker: Path, key: str, attempt: int) -> None:
@@ -143,8 +182,11 @@ def main(arguments: list[str] | None = None) -> int:
             return run(delete=args.delete)
         return run_experiment_stage(args.command, args.experiment)
     except PipelineError as error:
-        log.error("%s", error)
+        log.error("%s: %s", "stopped" if error.exit_code == TryAgain.exit_code else "error", error)
         return error.exit_code
+    except KeyboardInterrupt:
+        log.error("stopped: interrupted; what is finished is kept")
+        return TryAgain.exit_code
 
 
 if __name__ == "__main__":

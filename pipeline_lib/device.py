@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import socket
 from pathlib import Path
 
 import torch
@@ -18,12 +19,13 @@ def pick(locks: Path = Path("work/locks")) -> torch.device:
         return torch.device("cuda:0")
     locks.mkdir(parents=True, exist_ok=True)
     for index in range(count):
-        handle = os.open(locks / f"gpu{index}", os.O_RDWR | os.O_CREAT)
+        handle = os.open(locks / f"{socket.gethostname()}-gpu{index}", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(handle)
             continue
         _held.append(handle)
+        torch.cuda.set_device(index)
         return torch.device(f"cuda:{index}")
     return torch.device("cuda:0")

@@ -16,6 +16,8 @@ from types import ModuleType
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.records.files import sha256
 
+ENTRY_POINTS = {"data/recipes": "prepare", "objectives": "build", "samplers": "sample"}
+
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The tail of an error message: the closest valid name, or all of them where none is close."""
@@ -34,10 +36,14 @@ def names(kind: str) -> list[str]:
 def find(kind: str, name: str) -> ModuleType:
     """The module of the part `name` of `kind`; a name that ends in .py is a user's own file.
 
-    Raises BadConfig for an unknown name or a missing file.
+    Raises BadConfig for an unknown name, and for a file that is missing or is no such part.
     """
     if name.endswith(".py"):
-        return _from_file(Path(name))
+        module = _from_file(Path(name))
+        for wanted in ("Options", ENTRY_POINTS[kind]):
+            if not hasattr(module, wanted):
+                raise BadConfig(f"the file {name} defines no '{wanted}', which every part in {kind} has.")
+        return module
     if name not in names(kind):
         raise BadConfig(f"there is no '{name}' in {kind}; {nearest(name, names(kind))}")
     return importlib.import_module(f"pipeline_lib.{kind.replace('/', '.')}.{name.replace('-', '_')}")
@@ -53,6 +59,9 @@ def _from_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise BadConfig(f"the file {path} cannot be imported ({type(error).__name__}: {error}).") from error
     sys.modules[module_name] = module
-    spec.loader.exec_module(module)
     return module

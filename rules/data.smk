@@ -38,7 +38,6 @@ rule classifier:
         runtime=plan.job_minutes,
         mem_mb=plan.memory_mb,
         attempt=plan.attempt,
-        gpu=1,
     shell:
         "python -m pipeline_lib classifier --config {input.config} --data {input.data}"
         " --output {output.manifest} --attempt {resources.attempt} &> {log}"
@@ -108,6 +107,7 @@ rule bandwidths:
         runtime=plan.job_minutes,
         mem_mb=plan.memory_mb,
         attempt=plan.attempt,
+        gpu=1,
     shell:
         "python -m pipeline_lib bandwidths --config {input.config} --data {input.data}"
         " --output {output.manifest} --attempt {resources.attempt} &> {log}"

@@ -17,7 +17,7 @@ rule train:
     threads: plan.threads
     resources:
         runtime=plan.train_minutes,
-        mem_mb=plan.memory_mb,
+        mem_mb=plan.experiment.runtime.memory_mb,
         attempt=plan.attempt,
         gpu=1,
     shell:

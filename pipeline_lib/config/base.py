@@ -35,6 +35,8 @@ def part(kind: str, values: Mapping[str, Any] | str, where: str) -> dict[str, An
     A user's own file adds `code`, its sha256, so that editing it makes another identity. Raises BadConfig where the
     file is no longer what it was when `code` was taken.
     """
+    if not isinstance(values, str | Mapping):
+        raise BadConfig(f"{where}: give a name, or a mapping with a name and options (it is {values!r}).")
     values = {"name": values} if isinstance(values, str) else dict(values)
     name, code = values.pop("name", None), values.pop("code", None)
     if not isinstance(name, str):

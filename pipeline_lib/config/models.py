@@ -4,6 +4,7 @@ A *run* (one training) is described by four sections: diffusion, network, object
 datasets, methods with their variants, and seeds, and says how each trained run is sampled, measured and scored.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -12,13 +13,31 @@ from pipeline_lib.config.base import Model, parse, part
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9.-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+Kernel = Literal["laplace", "gaussian", "rational-quadratic"]
 Partial = dict[str, Any]
 
 
-def _power_of_halving(value: list[int]) -> list[int]:
+def _positive(value: list[int]) -> list[int]:
     if any(m < 1 for m in value):
         raise ValueError("every channel multiplier must be at least 1")
     return value
+
+
+def _with_part(values: Any, key: str, kind: str) -> Any:
+    """The values with the part under `key` validated; what is no mapping is left to the model to refuse."""
+    return {**values, key: part(kind, values.get(key, {}), key)} if isinstance(values, Mapping) else values
+
+
+def _different_seeds(seeds: list[int] | None) -> list[int] | None:
+    if seeds is not None and (not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0):
+        raise ValueError("seeds must be different numbers from 0 on")
+    return seeds
+
+
+def _different(values: list[str]) -> list[str]:
+    if len(set(values)) < len(values):
+        raise ValueError("a name stands twice")
+    return values
 
 
 class Diffusion(Model):
@@ -34,8 +53,8 @@ class Network(Model):
     """The U-Net of Ho et al. (2020)."""
 
     name: Literal["unet"] = Field("unet", description="network architecture")
-    channels: int = Field(128, ge=8, description="channels at full resolution")
-    channel_mult: Annotated[list[int], AfterValidator(_power_of_halving)] = Field(
+    channels: int = Field(128, ge=8, multiple_of=4, description="channels at full resolution")
+    channel_mult: Annotated[list[int], AfterValidator(_positive)] = Field(
         [1, 2, 2, 2], min_length=1, description="channel multiplier at each resolution, each half of the one before"
     )
     res_blocks: int = Field(2, ge=1, description="residual blocks at each resolution")
@@ -68,6 +87,12 @@ class Training(Model):
     threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity, since sums depend on it")
 
     @model_validator(mode="after")
+    def _betas_are_decays(self) -> "Training":
+        if not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise ValueError(f"adam_betas {list(self.adam_betas)} must lie in [0, 1)")
+        return self
+
+    @model_validator(mode="after")
     def _groups_stay_whole(self) -> "Training":
         group = self.mmd_group
         if group and (group > self.batch_size or self.batch_size % group):
@@ -85,8 +110,8 @@ class Run(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_objective(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {**values, "objective": part("objectives", values.get("objective", {}), "objective")}
+    def _fill_objective(cls, values: Any) -> Any:
+        return _with_part(values, "objective", "objectives")
 
 
 class Runtime(Model):
@@ -110,8 +135,8 @@ class Dataset(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_recipe(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {**values, "recipe": part("data/recipes", values.get("recipe", {}), "recipe")}
+    def _fill_recipe(cls, values: Any) -> Any:
+        return _with_part(values, "recipe", "data/recipes")
 
 
 class Variant(Model):
@@ -120,7 +145,9 @@ class Variant(Model):
     preset: str | None = Field(None, description="preset of the objective to start from, such as paper or released")
     control: str | None = Field(None, description="'method/variant' that differs in the method alone")
     datasets: list[Name] | None = Field(None, description="the datasets it is trained on; null: all")
-    seeds: list[int] | None = Field(None, description="training seeds; null: those of the experiment")
+    seeds: Annotated[list[int] | None, AfterValidator(_different_seeds)] = Field(
+        None, description="training seeds; null: those of the experiment"
+    )
     run: Partial = Field({}, description="overrides of run sections")
 
 
@@ -145,8 +172,8 @@ class Sampling(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_sampler(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {**values, "sampler": part("samplers", values.get("sampler", {}), "sampler")}
+    def _fill_sampler(cls, values: Any) -> Any:
+        return _with_part(values, "sampler", "samplers")
 
     @model_validator(mode="after")
     def _nfe_positive(self) -> "Sampling":
@@ -160,12 +187,14 @@ class Errors(Model):
 
     chains: int = Field(1000, ge=8, description="N, sampled chains that are measured")
     forward: int | None = Field(None, ge=8, description="M, forward samples; null: as many as chains")
-    times: int | Literal["every"] = Field(20, description="how many t of the grid are measured, or 'every'")
+    times: Annotated[int, Field(ge=2)] | Literal["every"] = Field(
+        20, description="how many t of the grid are measured, or 'every'"
+    )
     statistic: Literal["u", "v"] = Field("u", description="unbiased U-statistic or V-statistic (with diagonals)")
-    kernels: list[Literal["laplace", "gaussian", "rational-quadratic"]] = Field(
+    kernels: Annotated[list[Kernel], AfterValidator(_different)] = Field(
         ["laplace", "gaussian", "rational-quadratic"], min_length=1, description="kernels, all computed in one pass"
     )
-    bandwidths: list[Literal["shared", "per-t"]] = Field(
+    bandwidths: Annotated[list[Literal["shared", "per-t"]], AfterValidator(_different)] = Field(
         ["shared", "per-t"], min_length=1, description="one kernel for all t (the paper's single RKHS), or one per t"
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of intervals and of the null's quantile")
@@ -205,12 +234,22 @@ class Check(Model):
     at_most: float | None = Field(None, description="largest accepted value")
     at_least: float | None = Field(None, description="smallest accepted value")
 
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> "Check":
+        if self.at_most is None and self.at_least is None:
+            raise ValueError("a check needs at_most or at_least")
+        return self
+
 
 class Tracking(Model):
     """Where the results are pushed as MLflow runs."""
 
     enabled: bool = Field(True, description="whether `make run` pushes to MLflow")
-    uri: str = Field("sqlite:///results/mlflow.db", description="a sqlite file of one machine, or an http(s) server")
+    uri: str = Field(
+        "sqlite:///results/mlflow.db",
+        pattern=r"^(sqlite:///|https?://)",
+        description="a sqlite file of one machine, or an http(s) server",
+    )
 
 
 class Experiment(Model):
@@ -218,7 +257,7 @@ class Experiment(Model):
 
     experiment: Name = Field(description="name of the experiment and of its folder in results/")
     title: str = Field("", description="headline of the report")
-    seeds: list[int] = Field([0], min_length=1, description="training seeds")
+    seeds: Annotated[list[int], AfterValidator(_different_seeds)] = Field([0], description="training seeds")
     base: Partial = Field({}, description="run sections (diffusion, network, training) that every run starts from")
     datasets: dict[Name, Dataset] = Field(min_length=1, description="datasets by name")
     methods: dict[Name, Method] = Field(min_length=1, description="training methods by name")
@@ -228,12 +267,6 @@ class Experiment(Model):
     checks: list[Check] = Field([], description="what `check` verifies")
     tracking: Tracking = Field(Tracking(), description="MLflow")
     runtime: Runtime = Field(Runtime(), description="how jobs are run")
-
-    @model_validator(mode="after")
-    def _seeds_differ(self) -> "Experiment":
-        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError("seeds must be different numbers from 0 on")
-        return self
 
 
 def parse_experiment(values: dict[str, Any]) -> Experiment:

@@ -14,8 +14,8 @@ from pipeline_lib import registry
 from pipeline_lib.config.base import parse
 from pipeline_lib.config.load import merge, read
 from pipeline_lib.config.models import Experiment, Method, Run, Variant, parse_experiment
-from pipeline_lib.exits import BadConfig
-from pipeline_lib.records.files import write_if_changed
+from pipeline_lib.exits import BadConfig, TryAgain
+from pipeline_lib.records.files import holds, write_text
 
 RESERVED = {
     "experiment": {"store", "reference", "data"},
@@ -51,6 +51,7 @@ class Plan:
         _refuse_reserved(experiment)
         self.instances = list(_instances(experiment))
         _check_nfe(self)
+        _check_counts(experiment)
 
     @property
     def name(self) -> str:
@@ -107,7 +108,8 @@ class Plan:
     def write(self) -> None:
         """Write all stage configurations, each only if it differs.
 
-        Raises BadConfig where another configuration file owns the experiment of this name.
+        Raises BadConfig where another configuration file owns the experiment of this name, and TryAgain where something
+        would change while another Snakemake runs here.
         """
         owner = self.root / "config" / "source.json"
         if self.source and owner.is_file():
@@ -117,11 +119,17 @@ class Plan:
                     f"experiment '{self.name}' belongs to {other}; give {self.source} another name under 'experiment', "
                     f"or remove {owner} to hand it over."
                 )
-        write_if_changed(owner, _json({"source": self.source}))
         summary = json.dumps(self.summary(), indent=1) + "\n"  # in the order of the file, which is that of the tables
-        write_if_changed(self.root / "config" / "experiment.json", summary)
-        for folder, config in self.stage_configs():
-            write_if_changed(self.root / folder / "config.json", _json(config))
+        files = {owner: _json({"source": self.source}), self.root / "config" / "experiment.json": summary}
+        files |= {self.root / folder / "config.json": _json(config) for folder, config in self.stage_configs()}
+        changed = {path: text for path, text in files.items() if not holds(path, text)}
+        if changed and (locked := next(Path(".snakemake/locks").glob("*"), None)):
+            raise TryAgain(
+                f"another Snakemake works in this folder ({locked}), and the configuration must not change under its "
+                "jobs: wait for it, or run `snakemake --unlock` if it was killed."
+            )
+        for path, text in changed.items():
+            write_text(path, text)
 
     def records(self, name: str) -> list[str]:
         """Paths of the records `<name>.parquet` (errors, trends, scores) of all sampled runs."""
@@ -137,6 +145,11 @@ class Plan:
             return [f"{self.root}/{one.path}/train/manifest.json" for one in self.instances]
         samplings = self.experiment.sampling
         return [f"{self.root}/{one.path}/{s}/{stage_name}/manifest.json" for one in self.instances for s in samplings]
+
+    def made_once(self) -> list[str]:
+        """Paths of the manifests of every dataset."""
+        stages = ("data", "classifier", "reference", "bandwidths")
+        return [f"{self.root}/{name}/{s}/manifest.json" for name in self.experiment.datasets for s in stages]
 
     def controls(self) -> list[str]:
         """Paths of the floor and ceiling records of every dataset."""
@@ -231,7 +244,7 @@ def _refuse_reserved(exp: Experiment) -> None:
     }
     for kind, given in used.items():
         for name in set(given) & RESERVED[kind]:
-            raise BadConfig(f"'{name}' cannot be the name of a {kind}: the results keep a folder of that name.")
+            raise BadConfig(f"'{name}' cannot be the name of the {kind}: the results keep a folder of that name.")
 
 
 def _check_nfe(plan: Plan) -> None:
@@ -243,6 +256,22 @@ def _check_nfe(plan: Plan) -> None:
                     f"sampling.{name}: nfe {max(sampling.nfe)} is more than the {timesteps} steps of "
                     f"{one.method}/{one.variant}."
                 )
+
+
+def _check_counts(exp: Experiment) -> None:
+    """What is scored must have been drawn, and what is checked must be sampled."""
+    for name, sampling in exp.sampling.items():
+        for dataset_name, dataset in exp.datasets.items():
+            wanted = exp.scores.samples or dataset.holdout
+            if wanted > sampling.images:
+                raise BadConfig(
+                    f"sampling.{name}: images is {sampling.images}, but {wanted} are scored on {dataset_name} (as many "
+                    "as are held out, or scores.samples)."
+                )
+    known = {nfe for sampling in exp.sampling.values() for nfe in sampling.nfe}
+    for check in exp.checks:
+        if check.nfe not in known:
+            raise BadConfig(f"checks: nfe {check.nfe} is not sampled; it is one of {sorted(known)}.")
 
 
 def _json(content: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ number; a plain write raises OSError with ENOSPC, which can be told from a bug.
 """
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,21 +17,27 @@ BLOCK_BYTES = 2**25
 
 
 @contextlib.contextmanager
-def appending(path: Path, row_shape: tuple[int, ...], dtype: Any) -> Iterator[Callable[[np.ndarray], None]]:
+def appending(
+    path: Path, row_shape: tuple[int, ...], dtype: Any, keep: int = 0
+) -> Iterator[Callable[[np.ndarray], None]]:
     """Create the .npy file `path` and yield `append(rows)`, rows (n, *row_shape); the row count is known at the end.
 
-    Raises OSError where the disk is full, and ValueError for rows of another shape or type.
+    `keep` rows of a file that was begun before stay. Raises OSError where the disk is full, and ValueError for rows of
+    another shape or type.
     """
-    dtype, count = np.dtype(dtype), 0
-    with path.open("wb") as stream:
+    dtype, count = np.dtype(dtype), keep
+    with path.open("r+b" if keep else "wb") as stream:
         _write_header(stream, (0, *row_shape), dtype)
         start = stream.tell()
+        stream.seek(start + keep * dtype.itemsize * math.prod(row_shape))
+        stream.truncate()
 
         def append(rows: np.ndarray) -> None:
             nonlocal count
             if rows.shape[1:] != row_shape or rows.dtype != dtype:
                 raise ValueError(f"rows are {rows.dtype} {rows.shape[1:]}, not {dtype} {row_shape}")
             stream.write(np.ascontiguousarray(rows).data)
+            stream.flush()
             count += len(rows)
 
         yield append

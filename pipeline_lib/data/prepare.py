@@ -1,12 +1,9 @@
 """The data stage: a recipe's images, split into training and held-out ones, with a grid to look at."""
 
-import contextlib
 import errno
-import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +22,6 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 SEED = 0  # of the split: which images are held out must not depend on any setting
-LOCKS = Path("work/locks")
 GRID_IMAGES = 64
 
 
@@ -40,10 +36,7 @@ def run(config: dict[str, Any], runtime: dict[str, Any], output: Path) -> None:
     """
     recipe, options = load_part("data/recipes", part("data/recipes", config["recipe"], "recipe"))
     place = entry("data", VERSION, config, _inputs(recipe, options))
-    manifest = place.finished()
-    if manifest is None:
-        with _alone(place):
-            manifest = place.finished() or _prepare(place, recipe, options)
+    manifest = place.obtain(lambda: _prepare(place, recipe, options))
     manifest.publish(output)
     facts = manifest.facts
     log.info(
@@ -57,7 +50,7 @@ def draw_holdout(count: int, holdout: int) -> np.ndarray:
     A plain draw, not stratified: a score of held-out images is what a perfect sampler would reach, and that draws its
     classes at random too. Raises BadConfig where nothing would be left.
     """
-    if holdout >= count:
+    if holdout > count - 2:
         raise BadConfig(f"'holdout' is {holdout}, but the dataset has {count} images; leave some to train on.")
     random = np.random.RandomState(SEED)  # its stream is frozen for good, a Generator's is not (NEP 19)
     return random.permutation(count)[:holdout]
@@ -66,19 +59,6 @@ def draw_holdout(count: int, holdout: int) -> np.ndarray:
 def _inputs(recipe: ModuleType, options: Model) -> dict[str, str]:
     """What the result depends on besides the configuration: the files that are read."""
     return {"source": recipe.signature(options)} if hasattr(recipe, "signature") else {}
-
-
-@contextlib.contextmanager
-def _alone(place: Entry) -> Iterator[None]:
-    """Hold the lock of a store entry; waits for another job that prepares the same."""
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    with (LOCKS / place.folder.name).open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another job prepares %s; waiting for it", place.folder)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _prepare(place: Entry, recipe: ModuleType, options: Model) -> Manifest:

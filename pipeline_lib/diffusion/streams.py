@@ -14,7 +14,6 @@ class Stream(IntEnum):
     REVERSE = 5  # noise of reverse steps
     FORWARD = 6  # forward samples that errors are measured against
     LABEL = 7  # labels of conditional samples
-    WEIGHTS = 8  # initial weights
-    DROPOUT = 9  # dropout masks
-    ROLLOUT = 10  # starting time and length of rollouts inside objectives
-    CONTROL = 11  # noise images that serve as ceiling
+    DROPOUT = 8  # seeds of dropout masks
+    CONTROL = 9  # noise images that serve as ceiling
+    CLASSIFIER = 10  # batches of the feature extractor

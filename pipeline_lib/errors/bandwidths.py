@@ -22,7 +22,7 @@ from pipeline_lib.errors.forward import BANDWIDTHS, ForwardSamples, normalise
 from pipeline_lib.exits import BadData
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import write_json
-from pipeline_lib.records.store import Manifest, entry
+from pipeline_lib.records.store import Entry, Manifest, entry
 
 VERSION = 1
 IMAGES = 1000  # 499 500 pairs: the median of distances in thousands of dimensions has settled long before
@@ -61,17 +61,19 @@ class Bandwidths:
 def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, data: Manifest) -> None:
     """Measure the bandwidths of a dataset, or find them in the store; raises BadData where images do not differ."""
     store = entry("bandwidths", VERSION, config, {"data": data.content})
-    manifest = store.finished()
-    if manifest is None:
-        watch = Stopwatch("bandwidths")
-        frozen = measure(Prepared(data), config["seed"], device.pick())
-        write_json(store.folder / FILE, vars(frozen))
-        manifest = store.finish([FILE], {"shared": frozen.shared, "sigma_data2": frozen.sigma_data2})
-        watch.save(store.folder, images=float(frozen.images))
+    manifest = store.obtain(lambda: _make(store, Prepared(data), config["seed"]))
     log.info(
         "length scale %.4g for all t, sigma_data %.4g", manifest.facts["shared"], manifest.facts["sigma_data2"] ** 0.5
     )
     manifest.publish(output)
+
+
+def _make(store: Entry, data: Prepared, seed: int) -> Manifest:
+    watch = Stopwatch("bandwidths")
+    frozen = measure(data, seed, device.pick())
+    write_json(store.folder / FILE, vars(frozen))
+    watch.save(store.folder, images=float(frozen.images))
+    return store.finish([FILE], {"shared": frozen.shared, "sigma_data2": frozen.sigma_data2})
 
 
 def measure(data: Prepared, seed: int, where: torch.device | str = "cpu") -> Bandwidths:

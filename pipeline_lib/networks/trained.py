@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from pipeline_lib.config.models import Run
@@ -32,7 +32,8 @@ def save(path: Path, weights: Mapping[str, Tensor], run: Run, shape: tuple[int, 
     about = {"run": run.model_dump(mode="json"), "shape": list(shape), "classes": classes}
     with atomic(path) as temporary:
         tensors = {k: v.detach().to("cpu").contiguous() for k, v in weights.items()}
-        save_file(tensors, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+        content = serialise(tensors, {"about": json.dumps(about, sort_keys=True)})
+        temporary.write_bytes(content)  # the library's own writer hides that a disk is full
 
 
 def about(path: Path) -> dict[str, Any]:

@@ -23,15 +23,19 @@ class Options(Model):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Ho et al. (2020), Sec. 4 and App. B; CIFAR-10. Flips are on there.
+    # Ho et al. (2020), Sec. 4 and App. B; CIFAR-10
     "paper": {
         "diffusion": {"schedule": "linear", "prediction": "eps"},
         "training": {
             "lr": 2e-4,
+            "lr_decay": "none",
             "adam_betas": [0.9, 0.999],
             "warmup_steps": 5000,
             "grad_clip": 1.0,
             "ema_decay": 0.9999,
+            "ema_every": 1,
+            "ema_warmup": False,
+            "flip": True,
         },
     },
 }

@@ -20,6 +20,8 @@ class Stopwatch:
         seconds = self.before.get("seconds", 0.0) + time.monotonic() - self.start
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         device, gpu_memory = _device()
+        if gpu_memory is not None:
+            gpu_memory = max(gpu_memory, self.before.get("peak_gpu_memory_mb") or 0.0)
         return {
             "stage": self.stage,
             "seconds": seconds,
@@ -41,6 +43,6 @@ def _device() -> tuple[str, float | None]:
     import sys
 
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if torch is not None and torch.cuda.is_initialized():
         return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 2**20
     return "cpu", None

@@ -48,12 +48,9 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
-def write_if_changed(path: Path, text: str) -> bool:
-    """Write `text` only where the file does not hold it already; says whether it wrote."""
-    if path.is_file() and path.read_text() == text:
-        return False
-    write_text(path, text)
-    return True
+def holds(path: Path, text: str) -> bool:
+    """Whether the file is there and holds exactly `text`."""
+    return path.is_file() and path.read_text() == text
 
 
 def sha256(path: Path) -> str:

@@ -1,18 +1,21 @@
 """Stored results that no manifest of any experiment names: what changed configurations left behind."""
 
-import json
 import shutil
 from pathlib import Path
 
-from pipeline_lib.records.store import STORE
+from pipeline_lib.records.store import STORE, Manifest
 
 
 def orphans(results: Path = Path("results")) -> list[Path]:
-    """Folders of the store that no manifest outside it points to, and that no job is working in."""
+    """Finished folders of the store that no manifest outside it points to.
+
+    Unfinished ones stay: a training between two attempts has no manifest either, and its checkpoint is worth hours.
+    Raises BadData where a manifest cannot be read, since what it names would seem to be an orphan.
+    """
     manifests = [p for p in results.glob("*/**/manifest.json") if STORE not in p.parents]
-    named = {Path(json.loads(p.read_text())["folder"]).name for p in manifests}
-    folders = sorted(p for p in STORE.glob("*-*") if p.is_dir())
-    return [p for p in folders if p.name not in named and not (p / "lease.json").exists()]
+    named = {Path(Manifest.load(p).folder).name for p in manifests}
+    folders = sorted(p for p in STORE.glob("*-*") if (p / "identity.json").is_file())
+    return [p for p in folders if p.name not in named]
 
 
 def size(folder: Path) -> int:
@@ -24,8 +27,7 @@ def run(delete: bool) -> int:
     """List the orphans with their sizes, and remove them if asked; returns 0."""
     found = orphans()
     for folder in found:
-        unfinished = "" if (folder / "manifest.json").exists() else ", unfinished"
-        print(f"{size(folder) / 2**20:10.1f} MB  {folder}{unfinished}")
+        print(f"{size(folder) / 2**20:10.1f} MB  {folder}")
         if delete:
             shutil.rmtree(folder)
     print(f"{len(found)} removed." if delete else f"{len(found)} could go; prune --delete removes them.")

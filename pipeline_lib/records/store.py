@@ -5,8 +5,11 @@ deletes it. The declared output of a rule is a manifest with the files' hashes a
 the next (no times, no hosts: those go to costs.json), so an equal result has an equal manifest.
 """
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from pipeline_lib.exits import BadData
 from pipeline_lib.records.files import digest, sha256, write_json, write_text
 
 STORE = Path("results/store")
+LOCKS = Path("work/locks")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,12 @@ class Manifest:
         """Path of a file, after its hash was compared; raises BadData where it is missing or changed."""
         path = Path(self.folder) / name
         if not path.is_file():
-            raise BadData(f"{path} is missing; delete {self.folder} and run again, so that it is made anew.")
+            raise BadData(f"{path} is missing; make it anew with `snakemake --profile profiles/local -R {self.stage}`.")
         if sha256(path) != self.files[name]:
-            raise BadData(f"{path} is not what it was when it was made; delete {self.folder} and run again.")
+            raise BadData(
+                f"{path} is not what it was when it was made; delete {self.folder} and make it anew with "
+                f"`snakemake --profile profiles/local -R {self.stage}`."
+            )
         return path
 
 
@@ -81,6 +89,14 @@ class Entry:
         manifest = Manifest.load(path)
         return manifest if all((self.folder / name).is_file() for name in manifest.files) else None
 
+    def obtain(self, make: Callable[[], Manifest]) -> Manifest:
+        """The finished manifest, or the one that `make` makes; of two jobs that want the same, one makes it."""
+        manifest = self.finished()
+        if manifest is None:
+            with alone(self.folder):
+                manifest = self.finished() or make()
+        return manifest
+
     def finish(self, files: list[str], facts: Mapping[str, Any]) -> Manifest:
         """Record the files as the result; the manifest is written last, so its presence means that all is there."""
         hashes = {name: sha256(self.folder / name) for name in sorted(files)}
@@ -88,6 +104,19 @@ class Entry:
         write_json(self.folder / "identity.json", self.identity)
         manifest.save(self.folder / "manifest.json")
         return manifest
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder in the store, once another job that works there has let go of it."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    with (LOCKS / "-".join(folder.relative_to(STORE).parts)).open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another job works in %s; waiting for it", folder)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def entry(stage: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> Entry:

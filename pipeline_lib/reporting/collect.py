@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.store import Manifest
-from pipeline_lib.records.tables import COSTS, ERRORS, IDENTITY, SCORES, TRENDS, Column, frame, read
+from pipeline_lib.records.tables import COSTS, ERRORS, IDENTITY, SCORES, TRENDS, Column, frame, provenance, read
 
 TABLES = {
     "scores": [*IDENTITY, *SCORES],
@@ -108,8 +108,27 @@ def _own_state(folder: Path, place: str) -> State:
     if (here / "failed.json").is_file():
         return State("failed", place, json.loads((here / "failed.json").read_text())["sentence"], log)
     if (here / RECORDS.get(here.name, "manifest.json")).is_file():
+        if _is_stale(here):
+            return State("pending", place, "what is there was made with another configuration", log)
         return State("done", place, "", log)
     return State("pending", place, "started, not finished" if log else "not run yet", log)
+
+
+def _is_stale(here: Path) -> bool:
+    """Whether a training, samples or a record were made with another configuration than the one that stands there."""
+    try:
+        wanted = json.loads((here / "config.json").read_text())["config"]
+        if here.name in ("train", "sample"):
+            stored = Path(Manifest.load(here / "manifest.json").folder) / "identity.json"
+            made = json.loads(stored.read_text())["config"]
+            wanted = {k: v for k, v in wanted.items() if here.name == "train" or k != "nfe"}  # each nfe is a cell
+        elif here.name in RECORDS:
+            made = provenance(here / RECORDS[here.name])["config"]
+        else:
+            return False
+    except (OSError, ValueError, KeyError, PipelineError):
+        return False  # without both there is nothing to compare
+    return made != wanted
 
 
 def manifest(folder: Path, place: str) -> Manifest | None:

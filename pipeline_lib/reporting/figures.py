@@ -97,7 +97,7 @@ def cumulative_error(rows: pd.DataFrame, experiment: Mapping[str, Any], drawing:
             _panel(axes[i, j], panel, experiment, kernel)
         axes[i, 0].set_ylabel(f"{dataset}, {nfe} calls\nMMD²")
     for axis in axes[-1]:
-        axis.set_xlabel("t / T  (sampling runs →)")
+        axis.set_xlabel("t / first t  (sampling runs →)")
     _legend(figure, axes.flat)
     return figure
 
@@ -131,7 +131,7 @@ def _curve(axes: Axes, rows: pd.DataFrame, name: str, colour: str, dash: Any) ->
 
 
 def _at_steps(rows: pd.DataFrame) -> Any:
-    """Rows grouped by step, with x = t / T of their own chain, whose first step stands at T."""
+    """Rows grouped by step, with x = t over the first t of their own chain."""
     start = rows.groupby(["dataset", "method", "variant", "seed"])["t"].transform("max")
     return rows.assign(x=rows["t"] / start).groupby("step")
 

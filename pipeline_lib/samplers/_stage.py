@@ -16,6 +16,7 @@ from torch import Tensor
 from pipeline_lib import device
 from pipeline_lib.config.base import load_part
 from pipeline_lib.config.models import Sampling
+from pipeline_lib.data.arrays import appending
 from pipeline_lib.data.grid import save_grid
 from pipeline_lib.data.prepared import to_uint8
 from pipeline_lib.diffusion.denoiser import Denoising, Prediction
@@ -25,7 +26,7 @@ from pipeline_lib.networks import trained
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import sha256, write_json
 from pipeline_lib.records.progress import Progress
-from pipeline_lib.records.store import Entry, Manifest, entry
+from pipeline_lib.records.store import Entry, Manifest, alone, entry
 from pipeline_lib.samplers import Draw, clip_x0
 
 if TYPE_CHECKING:
@@ -113,10 +114,23 @@ def _cell(
     where: torch.device,
 ) -> dict[str, Any]:
     folder = store.folder / _name(nfe)
-    done = folder / "done.json"
-    if done.is_file():
-        log.info("%d calls: drawn before, found in %s", nfe, folder)
-        return json.loads(done.read_text())
+    with alone(folder):
+        done = folder / "done.json"
+        if done.is_file():
+            log.info("%d calls: drawn before, found in %s", nfe, folder)
+            return json.loads(done.read_text())
+        return _new_cell(folder, denoiser, facts, sampling, nfe, batch, where)
+
+
+def _new_cell(
+    folder: Path,
+    denoiser: Denoising,
+    facts: dict[str, Any],
+    sampling: Sampling,
+    nfe: int,
+    batch: int,
+    where: torch.device,
+) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     calls = _draw_images(folder, denoiser, facts, sampling, nfe, batch, where)
@@ -134,7 +148,7 @@ def _cell(
             "shape": list(images.shape[1:]),
         },
     }
-    write_json(done, cell)
+    write_json(folder / "done.json", cell)
     return cell
 
 
@@ -151,23 +165,21 @@ def _draw_images(
     shape, total = tuple(facts["shape"]), sampling.images
     part, mark = folder / "images.part.npy", folder / "part.json"
     begun = json.loads(mark.read_text()) if mark.is_file() and part.is_file() else {"done": 0, "calls": 0}
-    mode = "r+" if begun["done"] else "w+"
-    images = np.lib.format.open_memmap(part, mode, dtype=np.uint8, shape=(total, *shape))
     counted = Counted(denoiser, batch)
     counted.images = begun["calls"]
     progress = Progress(log, f"{nfe} calls", "images", total, begun["done"])
     saved = time.monotonic()
-    for start in range(begun["done"], total, batch):
-        index = torch.arange(start, min(start + batch, total), device=where)
-        labels = labels_of(index, facts["classes"], sampling.seed) if facts["run"]["network"]["conditional"] else None
-        x = draw(counted, sampling, nfe, index, shape, batch, labels)
-        images[start : start + len(index)] = to_uint8(x).cpu().numpy()
-        progress.update(start + len(index))
-        if time.monotonic() - saved > SAVE_SECONDS:
-            images.flush()
-            write_json(mark, {"done": start + len(index), "calls": counted.images})
-            saved = time.monotonic()
-    images.flush()
+    with appending(part, shape, np.uint8, keep=begun["done"]) as append:
+        for start in range(begun["done"], total, batch):
+            index = torch.arange(start, min(start + batch, total), device=where)
+            labels = (
+                labels_of(index, facts["classes"], sampling.seed) if facts["run"]["network"]["conditional"] else None
+            )
+            append(to_uint8(draw(counted, sampling, nfe, index, shape, batch, labels)).cpu().numpy())
+            progress.update(start + len(index))
+            if time.monotonic() - saved > SAVE_SECONDS:
+                write_json(mark, {"done": start + len(index), "calls": counted.images})
+                saved = time.monotonic()
     part.replace(folder / "images.npy")
     mark.unlink(missing_ok=True)
     return counted.images / total

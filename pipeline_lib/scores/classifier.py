@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,7 +25,7 @@ from pipeline_lib.exits import BadData
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import atomic
 from pipeline_lib.records.progress import Progress
-from pipeline_lib.records.store import Manifest, entry
+from pipeline_lib.records.store import Entry, Manifest, entry
 
 VERSION = 1
 WEIGHTS = "classifier.safetensors"
@@ -91,20 +91,20 @@ def batch_of(data: Prepared, index: Tensor, turns: Tensor | None) -> tuple[Tenso
 def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, data: Manifest) -> None:
     """Train the classifier of a dataset, unless the store has it, and write its manifest."""
     store = entry("classifier", VERSION, config, {"data": data.content})
-    manifest = store.finished()
-    if manifest is None:
-        watch = Stopwatch("classifier")
-        options, images = Classifier.model_validate(config), Prepared(data)
-        task = "classifier" if labelled(images) else "rotation"
-        with _one_thread():
-            network = train(options, images)
-            accuracy = accuracy_of(network, images.holdout()) if data.facts["holdout"] else None
-        log.info("%s: accuracy on held-out images %s", task, "not measured" if accuracy is None else f"{accuracy:.4f}")
-        save(store.folder / WEIGHTS, network)
-        facts = {"name": f"{task}-{Path(data.facts['recipe']).stem}", "accuracy": accuracy, **network.about}
-        watch.save(store.folder, images=float(options.steps * options.batch_size))
-        manifest = store.finish([WEIGHTS], facts)
-    manifest.publish(output)
+    store.obtain(lambda: _make(store, Classifier.model_validate(config), data)).publish(output)
+
+
+def _make(store: Entry, options: Classifier, data: Manifest) -> Manifest:
+    watch, images = Stopwatch("classifier"), Prepared(data)
+    task = "classifier" if labelled(images) else "rotation"
+    with _one_thread():
+        network = train(options, images)
+        accuracy = accuracy_of(network, images.holdout()) if data.facts["holdout"] else None
+    log.info("%s: accuracy on held-out images %s", task, "not measured" if accuracy is None else f"{accuracy:.4f}")
+    save(store.folder / WEIGHTS, network)
+    facts = {"name": f"{task}-{Path(data.facts['recipe']).stem}", "accuracy": accuracy, **network.about}
+    watch.save(store.folder, images=float(options.steps * options.batch_size))
+    return store.finish([WEIGHTS], facts)
 
 
 def train(options: Classifier, data: Prepared) -> SmallCNN:
@@ -118,7 +118,7 @@ def train(options: Classifier, data: Prepared) -> SmallCNN:
     progress = Progress(log, "feature extractor", "steps", options.steps)
     for step in range(options.steps):
         adam.param_groups[0]["lr"] = options.lr * (1 - step / options.steps)
-        words = noise.words(Stream.ORDER, places, step, 2)
+        words = noise.words(Stream.CLASSIFIER, places, step, 2)
         images, targets = batch_of(data, words[:, 0] % len(data), None if supervised else words[:, 1] % TURNS)
         loss = F.cross_entropy(network(images), targets)
         adam.zero_grad()
@@ -141,7 +141,8 @@ def accuracy_of(network: SmallCNN, data: Prepared, batch: int = 256) -> float:
 def save(path: Path, network: SmallCNN) -> None:
     """Write the weights with all that is needed to use them."""
     with atomic(path) as temporary:
-        save_file(network.state_dict(), temporary, metadata={"about": json.dumps(network.about, sort_keys=True)})
+        about = {"about": json.dumps(network.about, sort_keys=True)}
+        temporary.write_bytes(serialise(network.state_dict(), about))  # its own writer hides that a disk is full
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> SmallCNN:

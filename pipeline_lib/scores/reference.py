@@ -10,7 +10,7 @@ from pipeline_lib import device
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import atomic, sha256
-from pipeline_lib.records.store import Manifest, entry
+from pipeline_lib.records.store import Entry, Manifest, entry
 from pipeline_lib.scores.extractors import (
     INCEPTION,
     INCEPTION_MISSING,
@@ -37,19 +37,20 @@ def run(
     weights = inception_weights(config["inception_weights"])
     inputs = {"data": data.content, "classifier": classifier.content, "inception": sha256(weights) if weights else ""}
     store = entry("reference", VERSION, {}, inputs)
-    manifest = store.finished()
-    if manifest is None:
-        watch, images, where = Stopwatch("reference"), Prepared(data), device.pick()
-        extractors, files = [from_classifier(classifier, where)], []
-        if weights:
-            extractors.append(inception(weights, images.shape[0], where))
-            with atomic(store.folder / INCEPTION_COPY) as temporary:
-                shutil.copyfile(weights, temporary)
-            files.append(INCEPTION_COPY)
-        files += [_moments(extractor, images, store.folder) for extractor in extractors]
-        watch.save(store.folder, images=float(len(images)))
-        manifest = store.finish(files, _facts(extractors, images))
-    manifest.publish(output)
+    store.obtain(lambda: _make(store, Prepared(data), classifier, weights)).publish(output)
+
+
+def _make(store: Entry, images: Prepared, classifier: Manifest, weights: Path | None) -> Manifest:
+    watch, where, files = Stopwatch("reference"), device.pick(), []
+    extractors = [from_classifier(classifier, where)]
+    if weights:
+        extractors.append(inception(weights, images.shape[0], where))
+        with atomic(store.folder / INCEPTION_COPY) as temporary:
+            shutil.copyfile(weights, temporary)
+        files.append(INCEPTION_COPY)
+    files += [_moments(extractor, images, store.folder) for extractor in extractors]
+    watch.save(store.folder, images=float(len(images)))
+    return store.finish(files, _facts(extractors, images))
 
 
 def moments_file(name: str) -> str:

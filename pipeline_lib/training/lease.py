@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import threading
-import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,42 +21,61 @@ log = logging.getLogger(__name__)
 
 
 class Lease:
-    """Held from `__enter__` to `__exit__`; a thread renews the heartbeat. Raises TryAgain where another holds it."""
+    """Taken by `take` (or by `with`), renewed by a thread inside the `with`, given up at its end.
+
+    A holder that stood still for too long may have been replaced: then `lost` is set, and it must leave.
+    """
 
     def __init__(self, folder: Path, beat: float = BEAT, stale: float = STALE) -> None:
         self.path, self.beat, self.stale = folder / "lease.json", beat, stale
-        self.step = 0
+        self.step, self.lost, self.taken = 0, False, False
+        self.token = uuid.uuid4().hex
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
 
-    def __enter__(self) -> "Lease":
+    def take(self) -> None:
+        """Raises TryAgain where another trainer holds it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(self.path.with_suffix(".lock")):
+        with self._locked() as now:
             holder = _read(self.path)
-            if holder and not self._dead(holder):
-                age = time.time() - holder["heartbeat"]
+            if holder and not self._dead(holder, now):
                 raise TryAgain(
                     f"another trainer (job {holder['job']}, process {holder['pid']} on {holder['host']}, heartbeat "
-                    f"{age:.0f} s ago) holds {self.path.parent}; this one leaves it alone."
+                    f"{now - self.path.stat().st_mtime:.0f} s ago) holds {self.path.parent}; this one leaves it alone."
                 )
             self._write()
+        self.taken = True
+
+    def __enter__(self) -> "Lease":
+        if not self.taken:
+            self.take()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
-        self.path.unlink(missing_ok=True)
+        with self._locked():
+            if self._mine():
+                self.path.unlink(missing_ok=True)
 
-    def _dead(self, holder: dict[str, Any]) -> bool:
+    def _dead(self, holder: dict[str, Any], now: float) -> bool:
         if holder["host"] == socket.gethostname() and not Path(f"/proc/{holder['pid']}").exists():
             return True
-        return time.time() - holder["heartbeat"] > self.stale
+        return now - self.path.stat().st_mtime > self.stale
+
+    def _mine(self) -> bool:
+        holder = _read(self.path)
+        return holder is not None and holder.get("token") == self.token
 
     def _renew(self) -> None:
         while not self._done.wait(self.beat):
             try:
-                self._write()
+                with self._locked():
+                    if not self._mine():
+                        self.lost = True
+                        return
+                    self._write()
             except (OSError, TryAgain) as error:  # a full disk must not end the training from a side thread
                 log.warning("the lease could not be renewed (%s)", error)
 
@@ -67,10 +86,23 @@ class Lease:
                 "job": os.environ.get("SLURM_JOB_ID", "local"),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
+                "token": self.token,
                 "step": self.step,
-                "heartbeat": time.time(),
             },
         )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[float]:
+        """The few lines that look and take must not run twice at once.
+
+        Yields the time of the file system, which all hosts share, unlike their clocks.
+        """
+        path = self.path.with_suffix(".lock")
+        with path.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            handle.write("locked")
+            handle.flush()
+            yield path.stat().st_mtime
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -78,11 +110,3 @@ def _read(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """The few lines that look and take must not run twice at once."""
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline_lib.config.models import Run, Training
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.diffusion.denoiser import Denoiser
+from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig, TryAgain
 from pipeline_lib.networks import trained
 from pipeline_lib.objectives import Objective
@@ -55,6 +56,8 @@ class Trainer:
         while self.done < total:
             self.step()
             lease.step = self.done
+            if lease.lost:
+                raise TryAgain(f"another trainer took over {self.folder} while this one stood still; it leaves.")
             if self.done % runtime["log_every"] == 0 or self.done == total:
                 self.history.flush(self.done)
             progress.update(self.done, self.history.note())
@@ -72,10 +75,11 @@ class Trainer:
         config, network = self.run.training, self.denoiser.network
         batch = self.batches.at(self.done)
         if self.run.network.dropout:
-            torch.manual_seed((self.seed << 40) + self.done)  # dropout masks too are a function of the step
+            word = self.batches.noise.words(Stream.DROPOUT, torch.zeros(1), self.done, 1)
+            torch.manual_seed(int(word))  # dropout masks too are a function of seed and step
         self.optimizer.param_groups[0]["lr"] = learning_rate(config, self.done)
         network.train()
-        terms = {name: values.mean() for name, values in self.objective.terms(self.denoiser, batch).items()}
+        terms = {name: _mean(name, values) for name, values in self.objective.terms(self.denoiser, batch).items()}
         loss = torch.stack([self.objective.weights[name] * value for name, value in terms.items()]).sum()
         self.optimizer.zero_grad()
         loss.backward()
@@ -87,8 +91,8 @@ class Trainer:
         self.history.add({"loss": loss, **{f"loss/{k}": v for k, v in terms.items()}, "gradient norm": norm})
 
     def save(self) -> None:
-        """Write a checkpoint, and the history so far for who looks on; a loss that is not finite never enters one."""
-        self.history.check()
+        """Write a checkpoint, and the history so far for who looks on; weights that are not finite never enter one."""
+        self.check()
         self.write_history()
         self.checkpoints.save(
             {
@@ -100,6 +104,12 @@ class Trainer:
                 "costs": self.watch.read(images=float(self.done * self.run.training.batch_size)),
             }
         )
+
+    def check(self) -> None:
+        """Raise BadConfig if the loss or a weight has ceased to be finite."""
+        self.history.check()
+        if not all(bool(p.isfinite().all()) for p in self.denoiser.network.parameters()):
+            raise _diverged("a weight", self.done)
 
     def write_history(self) -> None:
         """Write history.parquet."""
@@ -130,6 +140,21 @@ def learning_rate(config: Training, done: int) -> float:
     return config.lr * (min(warm, left) if config.lr_decay == "linear" else warm)
 
 
+def _diverged(what: str, done: int | None) -> BadConfig:
+    where = f" by step {done}" if done else ""
+    return BadConfig(
+        f"{what} is not finite{where}: the training diverged; lower training.lr or lengthen training.warmup_steps."
+    )
+
+
+def _mean(name: str, values: Tensor) -> Tensor:
+    if values.ndim != 1:
+        raise BadConfig(
+            f"the term '{name}' has shape {list(values.shape)}; an objective gives one value per image or per group."
+        )
+    return values.mean()
+
+
 class History:
     """Means of what is logged, without a host synchronisation in between; part of the checkpoint."""
 
@@ -150,11 +175,7 @@ class History:
         """Raise BadConfig if the loss has ceased to be finite."""
         for key, value in self.sums.items():
             if not bool(torch.isfinite(value)):
-                where = f" by step {done}" if done else ""
-                raise BadConfig(
-                    f"the {key} is not finite{where}: the training diverged; lower training.lr or lengthen "
-                    "training.warmup_steps."
-                )
+                raise _diverged(f"the {key}", done)
 
     def flush(self, done: int) -> None:
         """Close the window that ends after `done` steps."""

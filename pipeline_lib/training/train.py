@@ -1,7 +1,9 @@
 """The train stage: finds a finished training in the store, or trains under a lease until it is done or time is up."""
 
+import contextlib
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from pipeline_lib import device
 from pipeline_lib.config.base import load_part
 from pipeline_lib.config.models import Run
 from pipeline_lib.data.prepared import Prepared
+from pipeline_lib.exits import TryAgain
 from pipeline_lib.networks import trained
 from pipeline_lib.objectives import Objective
 from pipeline_lib.records.store import Entry, Manifest, entry
@@ -39,13 +42,34 @@ def run(
     inputs = {name: sha for name, sha in data.files.items() if name.startswith("train-")}
     store = entry("train", VERSION, config, inputs)
     manifest = store.finished()
-    if manifest is None:
-        stop = Stop(max_minutes).listen()
-        with Lease(store.folder) as lease:
-            manifest = store.finished() or _train(config, runtime, store, data, stop, lease)
-    else:
+    if manifest is not None:
         log.info("trained before: found in %s", store.folder)
+    else:
+        stop = Stop(max_minutes).listen()
+        with waiting(store.folder, stop) as lease:
+            manifest = store.finished() or _train(config, runtime, store, data, stop, lease)
     manifest.publish(output)
+
+
+@contextlib.contextmanager
+def waiting(folder: Path, stop: Stop, every: float = 2.0) -> Iterator[Lease]:
+    """The lease on a folder, once its holder has left: two equal trainings of an experiment are trained once.
+
+    Raises TryAgain, which names the holder, where `stop` says so before.
+    """
+    lease, told = Lease(folder), False
+    while not lease.taken:
+        try:
+            lease.take()
+        except TryAgain as held:
+            if stop.reason():
+                raise
+            if not told:
+                log.info("%s Waiting for it.", held)
+            told = True
+            time.sleep(every)
+    with lease:
+        yield lease
 
 
 def _train(
@@ -59,6 +83,7 @@ def _train(
 
 
 def _finish(trainer: Trainer, store: Entry) -> Manifest:
+    trainer.check()
     one, folder = trainer.run, store.folder
     shape, classes = trainer.data.shape, len(trainer.data.classes)
     trained.save(folder / "weights.safetensors", trainer.ema.state, one, shape, classes)

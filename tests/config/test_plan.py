@@ -9,14 +9,14 @@ import pytest
 
 from pipeline_lib.config.models import parse_experiment
 from pipeline_lib.config.plan import Plan
-from pipeline_lib.exits import BadConfig
+from pipeline_lib.exits import BadConfig, TryAgain
 
 MINIMAL: dict[str, Any] = {
     "experiment": "tiny",
     "base": {"diffusion": {"timesteps": 100}},
     "datasets": {"digits": {"recipe": "digits", "run": {"training": {"batch_size": 64}}}},
     "methods": {"ddpm": {"objective": "ddpm", "variants": {"paper": {"preset": "paper"}}}},
-    "sampling": {"ancestral": {"sampler": "ancestral", "nfe": [20, 100], "images": 10}},
+    "sampling": {"ancestral": {"sampler": "ancestral", "nfe": [20, 100], "images": 100}},
 }
 
 
@@ -104,6 +104,16 @@ def test_a_second_configuration_under_the_same_name_is_refused(tmp_path: Path) -
     plan(source="two.yaml").write()
 
 
+def test_nothing_changes_under_a_running_workflow(tmp_path: Path) -> None:
+    plan().write()
+    (tmp_path / ".snakemake/locks").mkdir(parents=True)
+    (tmp_path / ".snakemake/locks/0.input.lock").write_text("")
+    plan().write()  # nothing differs
+    with pytest.raises(TryAgain, match="another Snakemake works in this folder"):
+        plan(changed("errors", {"chains": 64})).write()
+    assert '"chains": 1000' in Path("results/tiny/digits/ddpm/paper/s0/ancestral/errors/config.json").read_text()
+
+
 def test_the_summary_names_every_instance() -> None:
     plan().write()
     summary = json.loads(Path("results/tiny/config/experiment.json").read_text())
@@ -128,7 +138,18 @@ def test_the_summary_names_every_instance() -> None:
         ("sampling/ancestral/nfe", [5, 5], "different positive numbers"),
         ("base/training", {"mmd_group": 48}, "not a multiple of mmd_group 48"),
         ("seeds", [1, 1], "seeds must be different"),
-        ("experiment", "store", "cannot be the name of a experiment"),
+        ("methods/ddpm/variants/paper/seeds", [-1], "seeds must be different"),
+        ("errors", {"kernels": ["laplace", "laplace"]}, "a name stands twice"),
+        ("errors", {"times": -3}, "errors.times"),
+        ("base/network", {"channels": 9}, "multiple of 4"),
+        ("base/training", {"adam_betas": [1.5, 2]}, r"must lie in \[0, 1\)"),
+        ("checks", [{"metric": "fd", "nfe": 20}], "at_most or at_least"),
+        ("checks", [{"metric": "fd", "nfe": 21, "at_most": 1}], "nfe 21 is not sampled"),
+        ("tracking", {"uri": "foo"}, "tracking.uri"),
+        ("datasets/digits/holdout", 101, "images is 100, but 101 are scored"),
+        ("sampling/ancestral/sampler", 5, "sampler: give a name"),
+        ("datasets/digits", None, "datasets.digits"),
+        ("experiment", "store", "cannot be the name of the experiment"),
         ("experiment", "a/b", "experiment: string should match pattern"),
     ],
 )

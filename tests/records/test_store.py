@@ -1,12 +1,11 @@
 """Files, manifests and the store."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from pipeline_lib.exits import BadData, TryAgain
-from pipeline_lib.records.files import atomic, write_if_changed
+from pipeline_lib.records.files import atomic
 from pipeline_lib.records.store import Manifest, entry
 
 
@@ -31,15 +30,6 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
     with pytest.raises(TryAgain, match="the disk is full"), atomic(tmp_path / "file"), Path("/dev/full").open("w") as f:
         f.write("x")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_equal_text_is_not_written_again(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    assert write_if_changed(path, "a")
-    os.utime(path, (1, 1))
-    assert not write_if_changed(path, "a")
-    assert path.stat().st_mtime == 1
-    assert write_if_changed(path, "b")
 
 
 def test_identity_is_stage_version_config_and_inputs() -> None:

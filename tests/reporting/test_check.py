@@ -26,7 +26,6 @@ def mmd(**bound):
         (mmd(at_least=0.3), 1),
         (mmd(at_most=0.75), 0),
         (mmd(at_most=0.7), 1),
-        ({"metric": "fd", "nfe": 19, "at_most": 99}, 1),
     ],
 )
 def test_code(tree, one, code, capsys):

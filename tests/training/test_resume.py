@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline_lib.config.models import Run
+from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.exits import BadConfig, BadData, TryAgain
 from pipeline_lib.records.store import STORE, Manifest
 from pipeline_lib.training import train
@@ -129,19 +131,73 @@ def test_a_second_trainer_leaves_the_first_alone(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("change", [{"heartbeat": 0.0}, {"pid": 2**22 + 1}])
-def test_a_dead_lease_is_taken_over(tmp_path: Path, change: dict) -> None:
-    holder = {"job": "1", "host": socket.gethostname(), "pid": os.getpid(), "step": 3, "heartbeat": time.time()}
-    (tmp_path / "lease.json").write_text(json.dumps(holder | change))
-    with Lease(tmp_path):
-        assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
+@pytest.mark.parametrize("dead", ["pid", "heartbeat"])
+def test_a_dead_lease_is_taken_over(tmp_path: Path, dead: str) -> None:
+    pid = 2**22 + 1 if dead == "pid" else os.getpid()
+    holder = {"job": "1", "host": socket.gethostname(), "pid": pid, "token": "other", "step": 3}
+    (tmp_path / "lease.json").write_text(json.dumps(holder))
+    if dead == "heartbeat":
+        os.utime(tmp_path / "lease.json", (time.time() - 130,) * 2)
+    with Lease(tmp_path) as lease:
+        assert json.loads((tmp_path / "lease.json").read_text())["token"] == lease.token
+    assert not (tmp_path / "lease.json").exists()
 
 
 def test_the_heartbeat_goes_on(tmp_path: Path) -> None:
     with Lease(tmp_path, beat=0.02):
-        first = json.loads((tmp_path / "lease.json").read_text())["heartbeat"]
+        first = (tmp_path / "lease.json").stat().st_mtime_ns
         time.sleep(0.2)
-        assert json.loads((tmp_path / "lease.json").read_text())["heartbeat"] > first
+        assert (tmp_path / "lease.json").stat().st_mtime_ns > first
+
+
+def test_a_holder_that_was_replaced_notices_and_leaves_the_new_lease(tmp_path: Path) -> None:
+    with Lease(tmp_path, beat=0.02) as old:
+        other = {"job": "2", "host": "elsewhere", "pid": 1, "token": "new", "step": 0}
+        (tmp_path / "lease.json").write_text(json.dumps(other))
+        time.sleep(0.2)
+        assert old.lost
+    assert json.loads((tmp_path / "lease.json").read_text()) == other
+
+
+def test_an_equal_training_waits_and_then_finds_the_result(tiny_data: Manifest) -> None:
+    """Two jobs of one experiment may have equal configurations: one trains, the other waits for it."""
+    config = write_config(Path("run/config.json"), "train", tiny_run(training={"steps": 300}), RUNTIME)
+    jobs = [subprocess.Popen(command(config, tiny_data), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    texts = [job.communicate(timeout=120)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], texts
+    assert sum("training: 300/300 steps" in text for text in texts) == 1
+
+
+def test_masks_of_dropout_differ_between_seeds_and_steps(tiny_data: Manifest) -> None:
+    masks = {}
+    for seed in (0, 1, 20_240_501):
+        trainer = trainer_of(tiny_data, seed)
+        for step in range(2):
+            trainer.step()
+            masks[seed, step] = tuple(torch.rand(4).tolist())  # what comes after the masks of this step
+    assert len(set(masks.values())) == len(masks)
+
+
+def trainer_of(data: Manifest, seed: int) -> Trainer:
+    values = {k: v for k, v in tiny_run(network={"dropout": 0.3}).items() if k != "seed"}
+    run = Run.model_validate(values)
+    return Trainer(run, train.objective(run), Prepared(data), seed, Path("folder"), torch.device("cpu"))
+
+
+def test_weights_that_are_not_finite_never_enter_a_checkpoint(tiny_data: Manifest) -> None:
+    trainer = trainer_of(tiny_data, 0)
+    with torch.no_grad():
+        next(trainer.denoiser.parameters())[0] = float("nan")
+    with pytest.raises(BadConfig, match="a weight is not finite"):
+        trainer.save()
+    assert not trainer.checkpoints.newest.exists()
+
+
+def test_grids_are_drawn_at_their_interval(tiny_data: Manifest) -> None:
+    Path("out").mkdir()
+    train.run(tiny_run(), {**RUNTIME, "grid_every": 5}, Path("out/manifest.json"), tiny_data)
+    folder = Path(Manifest.load("out/manifest.json").folder)
+    assert sorted(p.name for p in (folder / "grids").iterdir()) == ["step-0000005.png", "step-0000010.png"]
 
 
 def test_the_budget_keeps_time_for_the_last_checkpoint() -> None:

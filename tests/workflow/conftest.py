@@ -53,7 +53,7 @@ class Checkout:
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake with the tests' profile."""
         command = [sys.executable, "-m", "snakemake", "--profile", "profiles/test", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'profiles/local'}"}
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
 
     def jobs(self, *arguments: str) -> dict[str, int]:

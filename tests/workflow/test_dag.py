@@ -67,6 +67,39 @@ def test_a_second_run_does_nothing_within_five_seconds(finished: Checkout) -> No
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
 
 
+def test_the_progress_display_says_so_and_names_a_lock(finished: Checkout) -> None:
+    done = finished.snakemake("--logger", "stages")
+    assert done.stderr.strip().endswith("Nothing to be done: every result is there and up to date.")
+    lock = finished.folder / ".snakemake/locks/0.input.lock"
+    lock.write_text(str(finished.folder / "results/tiny/digits/data/config.json"))
+    (lock.parent / "0.output.lock").write_text(str(finished.folder / "results/tiny/report.html"))
+    (finished.folder / "results/tiny/report.html").unlink()
+    done = finished.snakemake("--logger", "stages")
+    assert done.returncode != 0
+    assert "--unlock" in done.stderr
+    for path in list(lock.parent.iterdir()):
+        path.unlink()
+    assert finished.snakemake("--logger", "stages").returncode == 0
+
+
+def test_a_deleted_record_is_made_again(finished: Checkout) -> None:
+    (finished.folder / "results/tiny/digits/other/paper/s0/ancestral/errors/errors.parquet").unlink()
+    assert finished.jobs() == {"errors": 1} | REPORTS
+    assert finished.snakemake().returncode == 0
+
+
+def test_a_deleted_training_says_how_to_make_it_anew(finished: Checkout) -> None:
+    train = finished.folder / "results/tiny/digits/other/paper/s0/train"
+    store = finished.folder / json.loads((train / "manifest.json").read_text())["folder"]
+    moved = store.rename(store.with_name("moved"))
+    target = "results/tiny/digits/other/paper/s0/ancestral/sample/manifest.json"
+    done = finished.snakemake("-R", "sample", "--", target)
+    assert done.returncode != 0
+    assert "is missing; make it anew with `snakemake --profile profiles/local -R train`" in done.stdout + done.stderr
+    moved.rename(store)
+    assert finished.snakemake(target).returncode == 0
+
+
 def test_comments_and_white_space_rerun_nothing(finished: Checkout) -> None:
     config = finished.folder / "config.yaml"
     config.write_text("# a comment\n\n" + config.read_text() + "\n")
@@ -166,11 +199,12 @@ def test_a_failed_training_leaves_a_report_of_the_rest(finished: Checkout) -> No
         values["methods"]["other"]["run"] = {"training": {"batch_size": 4096}}
 
     finished.configure(changed(too_large))
-    done = finished.snakemake("--retries", "1")
+    done = finished.snakemake("--retries", "1", "--logger", "stages")
     assert done.returncode != 0
     sentence = "training.batch_size is 4096, but the dataset has only 1717 training images."
     log = finished.folder / "results/tiny/digits/other/paper/s0/train/log.txt"
     assert sentence in log.read_text()
+    assert f"[failed ] train digits/other/paper/s0: error: {sentence}" in done.stderr
     report = (finished.folder / "results/tiny/report.html").read_text()
     assert sentence in report
     scores = pd.read_parquet(finished.folder / "results/tiny/tables/scores.parquet")

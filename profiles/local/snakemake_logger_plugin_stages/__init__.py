@@ -43,8 +43,8 @@ class LogHandler(LogHandlerBase):
         }.get(event)
         if handler:
             handler(record)
-        elif record.levelno >= ERROR and event is None:
-            self._print(record.getMessage())
+        elif record.levelno >= ERROR and (text := record.getMessage()) not in ("None", ""):
+            self._print(text)
         elif event is None and "Nothing to be done" in str(record.msg):
             self._print("Nothing to be done: every result is there and up to date.")
 
@@ -74,18 +74,20 @@ class LogHandler(LogHandlerBase):
     def _fail(self, record: LogRecord) -> None:
         job, _ = self.running.pop(record.jobid, (record, 0.0))
         log = next(iter(job.log), None)
-        lines = Path(log).read_text(errors="replace").strip().splitlines() if log and Path(log).is_file() else []
-        self._print(f"[failed ] {self._label(job)}: {lines[-1] if lines else 'no log'}\n          log: {log}")
+        lines = Path(log).read_text(errors="replace").splitlines() if log and Path(log).is_file() else []
+        told = next((line for line in reversed(lines) if " error: " in line or " stopped: " in line), None)
+        why = told.split(" ", 1)[1] if told else "ended without a word; was it killed, or out of memory?"
+        self._print(f"[failed ] {self._label(job)}: {why}\n          log: {log}")
 
     def _left(self) -> str:
-        """Time left, from the mean time of each rule; one that never ran is taken to be like the others."""
+        """Time left, from the mean time of each rule; a lower bound while some rules have never run."""
         if self.done == self.totals:
             return "all done"
         means = {rule: sum(s) / len(s) for rule in self.totals if (s := self._known(rule))}
-        usual = sum(means.values()) / len(means)
-        seconds = sum((total - self.done[rule]) * means.get(rule, usual) for rule, total in self.totals.items())
+        seconds = sum((total - self.done[rule]) * means.get(rule, 0.0) for rule, total in self.totals.items())
         begun = sum(time.monotonic() - start for _, start in self.running.values())
-        return f"about {duration(max(seconds - begun, 0) / max(len(self.running), 1))} left"
+        bound = "about" if len(means) == len(self.totals) else "at least"
+        return f"{bound} {duration(max(seconds - begun, 0) / max(len(self.running), 1))} left"
 
     def _known(self, rule: str) -> list[float]:
         """Seconds of the finished jobs of this rule, or those of earlier runs from their benchmark files."""
