@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from pipeline_lib.networks import trained
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import sha256, write_json
 from pipeline_lib.records.progress import Progress
-from pipeline_lib.records.store import Entry, Manifest, alone, entry
+from pipeline_lib.records.store import Manifest, alone, entry
 from pipeline_lib.samplers import Draw, clip_x0
 
 if TYPE_CHECKING:
@@ -95,94 +96,78 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, tra
     store = entry("sample", VERSION, identity, {"weights": train.files["weights.safetensors"]})
     where = device.pick()
     denoiser, facts = trained.load(train.file("weights.safetensors"), where)
-    cells = [_cell(store, denoiser, facts, sampling, nfe, runtime["batch"], where) for nfe in sampling.nfe]
+    source = Cells(store.folder, denoiser, facts, sampling, runtime["batch"], where)
+    cells = [source.get(nfe) for nfe in sampling.nfe]
     files = {f"{_name(c['nfe'])}/{kind}": c["files"][kind] for c in cells for kind in c["files"]}
-    facts_out = {"cells": [c["facts"] | {"nfe": c["nfe"]} for c in cells]}
     write_json(store.folder / "identity.json", store.identity)
     drawn_before = {"seconds": sum(c["seconds"] for c in cells), "segments": 0}
     Stopwatch("sample", drawn_before).save(output.parent, images=float(len(cells) * sampling.images))
+    facts_out = {"cells": [c["facts"] | {"nfe": c["nfe"]} for c in cells]}
     Manifest("sample", store.fingerprint, str(store.folder), files, facts_out).save(output)
 
 
-def _cell(
-    store: Entry,
-    denoiser: Denoising,
-    facts: dict[str, Any],
-    sampling: Sampling,
-    nfe: int,
-    batch: int,
-    where: torch.device,
-) -> dict[str, Any]:
-    folder = store.folder / _name(nfe)
-    with alone(folder):
-        done = folder / "done.json"
-        if done.is_file():
-            log.info("%d calls: drawn before, found in %s", nfe, folder)
-            return json.loads(done.read_text())
-        return _new_cell(folder, denoiser, facts, sampling, nfe, batch, where)
+@dataclass(frozen=True)
+class Cells:
+    """The cells of one trained run and sampling, each in a folder of its own in the store entry."""
 
+    store: Path
+    denoiser: Denoising
+    about: dict[str, Any]  # what the weights say of themselves: run, shape, classes
+    sampling: Sampling
+    batch: int
+    where: torch.device
 
-def _new_cell(
-    folder: Path,
-    denoiser: Denoising,
-    facts: dict[str, Any],
-    sampling: Sampling,
-    nfe: int,
-    batch: int,
-    where: torch.device,
-) -> dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    calls = _draw_images(folder, denoiser, facts, sampling, nfe, batch, where)
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    save_grid(images[:64], folder / "grid.png")
-    cell = {
-        "nfe": nfe,
-        "seconds": time.monotonic() - start,
-        "files": {name: sha256(folder / name) for name in ("images.npy", "grid.png")},
-        "facts": {
+    def get(self, nfe: int) -> dict[str, Any]:
+        """Number of calls, file hashes, facts and seconds of a cell, drawn now unless it was before."""
+        folder = self.store / _name(nfe)
+        with alone(folder):
+            done = folder / "done.json"
+            if done.is_file():
+                log.info("%d calls: drawn before, found in %s", nfe, folder)
+                return json.loads(done.read_text())
+            cell = self._new(folder, nfe)
+            write_json(done, cell)
+            return cell
+
+    def _new(self, folder: Path, nfe: int) -> dict[str, Any]:
+        folder.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        calls = self._draw(folder, nfe)
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        save_grid(images[:64], folder / "grid.png")
+        facts = {
             "calls": calls,
             "images": f"{_name(nfe)}/images.npy",
             "grid": f"{_name(nfe)}/grid.png",
             "count": len(images),
             "shape": list(images.shape[1:]),
-        },
-    }
-    write_json(folder / "done.json", cell)
-    return cell
+        }
+        files = {name: sha256(folder / name) for name in ("images.npy", "grid.png")}
+        return {"nfe": nfe, "seconds": time.monotonic() - start, "files": files, "facts": facts}
 
-
-def _draw_images(
-    folder: Path,
-    denoiser: Denoising,
-    facts: dict[str, Any],
-    sampling: Sampling,
-    nfe: int,
-    batch: int,
-    where: torch.device,
-) -> float:
-    """Draw into images.npy, block by block; an interrupted cell goes on where it stopped. Returns calls per image."""
-    shape, total = tuple(facts["shape"]), sampling.images
-    part, mark = folder / "images.part.npy", folder / "part.json"
-    begun = json.loads(mark.read_text()) if mark.is_file() and part.is_file() else {"done": 0, "calls": 0}
-    counted = Counted(denoiser, batch)
-    counted.images = begun["calls"]
-    progress = Progress(log, f"{nfe} calls", "images", total, begun["done"])
-    saved = time.monotonic()
-    with appending(part, shape, np.uint8, keep=begun["done"]) as append:
-        for start in range(begun["done"], total, batch):
-            index = torch.arange(start, min(start + batch, total), device=where)
-            labels = (
-                labels_of(index, facts["classes"], sampling.seed) if facts["run"]["network"]["conditional"] else None
-            )
-            append(to_uint8(draw(counted, sampling, nfe, index, shape, batch, labels)).cpu().numpy())
-            progress.update(start + len(index))
-            if time.monotonic() - saved > SAVE_SECONDS:
-                write_json(mark, {"done": start + len(index), "calls": counted.images})
-                saved = time.monotonic()
-    part.replace(folder / "images.npy")
-    mark.unlink(missing_ok=True)
-    return counted.images / total
+    def _draw(self, folder: Path, nfe: int) -> float:
+        """Draw images.npy block by block, going on where an interrupted job stopped; returns calls per image."""
+        shape, total, classes = tuple(self.about["shape"]), self.sampling.images, self.about["classes"]
+        part, mark = folder / "images.part.npy", folder / "part.json"
+        begun = json.loads(mark.read_text()) if mark.is_file() and part.is_file() else {"done": 0, "calls": 0}
+        counted = Counted(self.denoiser, self.batch)
+        counted.images = begun["calls"]
+        progress = Progress(log, f"{nfe} calls", "images", total, begun["done"])
+        saved = time.monotonic()
+        with appending(part, shape, np.uint8, keep=begun["done"]) as append:
+            for start in range(begun["done"], total, self.batch):
+                index = torch.arange(start, min(start + self.batch, total), device=self.where)
+                conditional = self.about["run"]["network"]["conditional"]
+                labels = labels_of(index, classes, self.sampling.seed) if conditional else None
+                x = draw(counted, self.sampling, nfe, index, shape, self.batch, labels)
+                append(to_uint8(x).cpu().numpy())
+                progress.update(start + len(index))
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    write_json(mark, {"done": start + len(index), "calls": counted.images})
+                    saved = time.monotonic()
+        part.replace(folder / "images.npy")
+        mark.unlink(missing_ok=True)
+        return counted.images / total
 
 
 def _name(nfe: int) -> str:

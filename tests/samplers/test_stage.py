@@ -1,6 +1,7 @@
 """The sample stage: cells, reuse, interruption."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,8 @@ def test_each_number_of_calls_is_a_cell_with_counted_calls(trained: Manifest) ->
 def test_a_cell_that_is_there_is_not_drawn_again(trained: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     first = sample(trained, [2, 8])
     drawn = []
-    original = _stage._draw_images
-    monkeypatch.setattr(_stage, "_draw_images", lambda *a: (drawn.append(a[4]), original(*a))[1])
+    original = _stage.Cells._draw
+    monkeypatch.setattr(_stage.Cells, "_draw", lambda *a: (drawn.append(a[2]), original(*a))[1])
     again = sample(trained, [8, 4])
     assert drawn == [4]
     assert again.files["nfe0008/images.npy"] == first.files["nfe0008/images.npy"]
@@ -74,6 +75,15 @@ def test_an_interrupted_cell_goes_on(trained: Manifest, monkeypatch: pytest.Monk
     manifest = sample(trained, [8], seed=1)
     assert np.abs(images(manifest).astype(int) - whole).max() <= 1
     assert manifest.facts["cells"][0]["calls"] == 8
+
+
+def test_two_jobs_draw_a_shared_cell_once(trained: Manifest) -> None:
+    """Two samplings that share a store entry run at once: the second waits, and finds whole images."""
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(sample, trained, [8], 4) for _ in range(2)]
+        first, second = (job.result() for job in jobs)
+    assert first == second
+    assert images(first).std() > 0
 
 
 def test_another_seed_is_another_set(trained: Manifest) -> None:
