@@ -50,7 +50,7 @@ def draw_holdout(count: int, holdout: int) -> np.ndarray:
     A plain draw, not stratified: a score of held-out images is what a perfect sampler would reach, and that draws its
     classes at random too. Raises BadConfig where nothing would be left.
     """
-    if holdout > count - 2:
+    if holdout and count - holdout < 2:
         raise BadConfig(f"'holdout' is {holdout}, but the dataset has {count} images; leave some to train on.")
     random = np.random.RandomState(SEED)  # its stream is frozen for good, a Generator's is not (NEP 19)
     return random.permutation(count)[:holdout]

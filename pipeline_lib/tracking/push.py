@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline_lib.exits import BadConfig, BadData, TryAgain
+from pipeline_lib.exits import BadData, TryAgain
 from pipeline_lib.records.files import atomic, write_json
 from pipeline_lib.tracking import content
 from pipeline_lib.tracking.content import Content, Point
@@ -188,9 +188,7 @@ def _database(uri: str) -> Path | None:
     """The file of a sqlite URI; None for a server."""
     if uri.startswith("sqlite:///"):
         return Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith(("http://", "https://")):
-        return None
-    raise BadConfig(f"tracking.uri is '{uri}'; it must be sqlite:///<file> or an http(s) address.")
+    return None
 
 
 def _client(uri: str, database: Path | None) -> "MlflowClient":
