@@ -86,8 +86,10 @@ class LogHandler(LogHandlerBase):
         means = {rule: sum(s) / len(s) for rule in self.totals if (s := self._known(rule))}
         seconds = sum((total - self.done[rule]) * means.get(rule, 0.0) for rule, total in self.totals.items())
         begun = sum(time.monotonic() - start for _, start in self.running.values())
-        bound = "about" if len(means) == len(self.totals) else "at least"
-        return f"{bound} {duration(max(seconds - begun, 0) / max(len(self.running), 1))} left"
+        left = max(seconds - begun, 0) / max(len(self.running), 1)
+        if len(means) == len(self.totals):
+            return f"about {duration(left)} left"
+        return f"at least {duration(left)} left" if left else "time left not known yet"
 
     def _known(self, rule: str) -> list[float]:
         """Seconds of the finished jobs of this rule, or those of earlier runs from their benchmark files."""
