@@ -51,7 +51,7 @@ ui: install  ## open MLflow on http://127.0.0.1:5000 (PORT=n for another port)
 	  --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///results/mlflow.db --artifacts-destination results/mlartifacts
 
 screenshots: install  ## pictures of the report and of MLflow for the docs (needs chromium)
-	$(BIN)/python -m pipeline_lib.tracking.screenshots
+	$(BIN)/python -m pipeline_lib.tracking.screenshots $(basename $(notdir $(CONFIG:config.yaml=quickstart)))
 
 rulegraph: install  ## the picture of the pipeline in the README (needs graphviz)
 	$(SNAKEMAKE) --rulegraph dot 2>/dev/null | sed -n '/^digraph/,$$p' | tred | dot -Tsvg > docs/images/rulegraph.svg
