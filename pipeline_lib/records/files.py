@@ -1,4 +1,4 @@
-"""Small file helpers: atomic writes, idempotent writes, hashes."""
+"""Small file helpers: atomic writes, comparisons, hashes."""
 
 import contextlib
 import errno
