@@ -236,6 +236,17 @@ def test_sigterm_ends_with_75_and_the_next_attempt_ends_the_work(tiny_data: Mani
     assert Manifest.load("run/manifest.json").facts["steps"] == 200
 
 
+def test_a_budget_that_is_over_ends_with_75_and_the_retry_goes_on(tiny_data: Manifest) -> None:
+    config = write_config(Path("run/config.json"), "train", tiny_run(training={"steps": 20}), RUNTIME)
+    arguments = command(config, tiny_data, "--max-minutes", "0")
+    over = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert over.returncode == 75, over.stderr
+    assert "stopped after step 1 of 20 because the time limit is near; the next attempt goes on" in over.stderr
+    again = subprocess.run(command(config, tiny_data, "--attempt", "2"), capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert "going on after step 1" in again.stderr
+
+
 def test_a_permanent_failure_is_not_tried_again(tiny_data: Manifest) -> None:
     config = write_config(Path("run/config.json"), "train", tiny_run(training={"batch_size": 64}), RUNTIME)
     first = subprocess.run(command(config, tiny_data), capture_output=True, text=True, check=False)
