@@ -20,7 +20,7 @@ def open_plan(workflow: Any) -> Plan:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `python` in rules is ours
     try:
         plan = _plan(workflow)
-        if workflow.is_main_process:
+        if workflow.is_main_process and "--unlock" not in sys.argv:  # else an edit would keep the lock for ever
             plan.write()
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)

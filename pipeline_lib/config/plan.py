@@ -126,7 +126,7 @@ class Plan:
         if changed and (locked := next(Path(".snakemake/locks").glob("*"), None)):
             raise TryAgain(
                 f"another Snakemake works in this folder ({locked}), and the configuration must not change under its "
-                "jobs: wait for it, or run `snakemake --unlock` if it was killed."
+                "jobs: wait for it, or run `snakemake --profile profiles/local --unlock` if it was killed."
             )
         for path, text in changed.items():
             write_text(path, text)

@@ -85,6 +85,22 @@ def test_the_progress_display_names_a_lock(finished: Checkout) -> None:
     assert "--unlock" in done.stderr
 
 
+def test_a_lock_can_be_taken_away_after_an_edit(finished: Checkout) -> None:
+    """A killed run, then a changed value: the change waits for the lock, but unlocking must not wait for the change."""
+    lock = finished.folder / ".snakemake/locks/0.output.lock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text("results/tiny/report.html")
+    finished.configure(changed(change_chains))
+    refused = finished.snakemake("-n")
+    assert (refused.returncode, "--unlock" in refused.stderr) == (75, True)
+    unlocked = finished.snakemake("--unlock")
+    lock.unlink(missing_ok=True)
+    assert unlocked.returncode == 0, unlocked.stderr
+    assert finished.jobs()["errors"] == 2
+    finished.configure(TINY)
+    assert finished.jobs() == {}
+
+
 def test_a_deleted_record_is_made_again(finished: Checkout) -> None:
     (finished.folder / "results/tiny/digits/other/paper/s0/ancestral/errors/errors.parquet").unlink()
     assert finished.jobs() == {"errors": 1} | REPORTS
