@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib import registry
-from pipeline_lib.config.base import parse
+from pipeline_lib.config.base import load_part, parse
 from pipeline_lib.config.load import merge, read
 from pipeline_lib.config.models import Experiment, Method, Run, Variant, parse_experiment
 from pipeline_lib.exits import BadConfig, TryAgain
@@ -212,7 +212,11 @@ def resolve(experiment: Experiment, dataset: str, method: Method, variant: Varia
     layers = [experiment.base, experiment.datasets[dataset].run, method.run, variant.run]
     for layer in [presets.get(variant.preset, {}), *layers]:
         values = merge(values, layer)
-    return parse(Run, values, where)
+    run = parse(Run, values, where)
+    if hasattr(module, "check"):  # what an objective asks of the other sections
+        _, options = load_part("objectives", run.objective)
+        module.check(options, run, where)
+    return run
 
 
 def _instances(exp: Experiment) -> Iterator[Instance]:

@@ -1,7 +1,9 @@
 """Training objectives, one file each, found by looking.
 
 A file defines `Options` (a pydantic model), optionally `PRESETS` (name -> partial run configuration) and
-`build(options) -> Objective`. It is imported when the Snakefile is parsed: import torch inside functions.
+`build(options) -> Objective`, and optionally `check(options, run, where)`, which raises BadConfig (its sentence begins
+with `where`) where the options do not fit the rest of the run. It is imported when the Snakefile is parsed: import
+torch inside functions.
 """
 
 from __future__ import annotations
