@@ -19,11 +19,13 @@ wildcard_constraints:
     variant=plan.pattern("variant"),
     seed=plan.pattern("seed"),
     sampling=plan.pattern("sampling"),
+    problem=plan.pattern("problem"),
 
 
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/measure.smk"
+include: "rules/analytic.smk"
 include: "rules/report.smk"
 
 
@@ -40,7 +42,10 @@ rule all:
         plan.records("trends"),
         plan.records("scores"),
         plan.controls(),
-        f"{plan.root}/tracking/mlflow.json" if plan.experiment.tracking.enabled else [],
+        plan.known_answers("exact"),
+        plan.known_answers("coverage"),
+        plan.known_answers("leak"),
+        f"{plan.root}/tracking/mlflow.json" if plan.tracked else [],
 
 
 onerror:

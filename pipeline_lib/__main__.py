@@ -43,6 +43,9 @@ STAGES = {
     "sample": Stage("samplers._stage", "draw samples from a trained run", ("train",)),
     "errors": Stage("errors.cumulative", "measure the cumulative error", ("train", "data", "bandwidths"), ("trends",)),
     "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference")),
+    "exact": Stage("analytic.curves", "exact errors of a problem whose score is known"),
+    "coverage": Stage("analytic.coverage", "the estimators against the exact errors"),
+    "leak": Stage("analytic.leak", "true score down to a step, an imperfect model after it"),
 }
 
 EXPERIMENT_STAGES = {

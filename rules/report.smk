@@ -1,5 +1,4 @@
 # What a reader opens. These rules read records alone, so they also run by hand on what is there after a failure.
-TABLES = ["scores", "cumulative_error", "trends", "costs"]
 
 
 rule tables:
@@ -9,10 +8,13 @@ rule tables:
         trends=plan.records("trends"),
         scores=plan.records("scores"),
         controls=plan.controls(),
+        exact=plan.known_answers("exact"),
+        coverage=plan.known_answers("coverage"),
+        leak=plan.known_answers("leak"),
     output:
         expand(
             "results/{{experiment}}/tables/{table}.{form}",
-            table=TABLES,
+            table=plan.tables,
             form=["parquet", "csv", "md"],
         ),
     log:
@@ -27,12 +29,12 @@ rule tables:
 
 rule figures:
     input:
-        "results/{experiment}/tables/cumulative_error.parquet",
+        rules.tables.output,
         train=plan.manifests("train"),
     output:
         expand(
             "results/{{experiment}}/figures/{figure}.{form}",
-            figure=["fig2", "training"],
+            figure=plan.figures,
             form=["svg", "png"],
         ),
     log:

@@ -4,14 +4,16 @@ A denoiser that predicts x_0 as A_t x + b_t makes every x_t of the ancestral cha
 Kullback-Leibler divergence between it and q(x_t), and MMD^2 under the Gaussian kernel are known in closed form.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import e, inf, log, pi
 
 import torch
 from torch import Tensor
 
 from pipeline_lib.analytic.mixtures import Mixture
 from pipeline_lib.diffusion.grid import Grid, Step
+from pipeline_lib.diffusion.paths import GaussianPath
 
 Linear = Callable[[Step], tuple[Tensor, Tensor]]
 Covariance = Callable[[Step], Tensor]
@@ -28,9 +30,11 @@ class Normal:
 @dataclass(frozen=True)
 class Link:
     """One step of the chain: p_theta(x_u | x_t) = N(m x_t + v, noise), the exact q(x_u | x_t) likewise, and the laws
-    of x_t and x_u while sampling (p) and in training (q)."""
+    of x_t and x_u while sampling (p) and in training (q). The denoiser predicts x_0 as gain x_t + offset."""
 
     step: Step
+    gain: Tensor
+    offset: Tensor
     m: Tensor
     v: Tensor
     noise: Tensor
@@ -56,11 +60,12 @@ def exact_denoiser(data: Mixture) -> Linear:
 
 
 def fixed_variance(kind: str, dimension: int) -> Covariance:
-    """The reverse covariances of DDPM: 'fixed-small' (of the posterior) or 'fixed-large' (beta_t)."""
+    """The reverse covariances of DDPM: 'fixed-small' (of the posterior) or 'fixed-large' (beta_t); none at the end."""
     eye = torch.eye(dimension, dtype=torch.float64)
 
     def at(step: Step) -> Tensor:
-        return (step.posterior_variance if kind == "fixed-small" else step.forward_variance) * eye
+        large = kind == "fixed-large" and not step.is_last
+        return (step.forward_variance if large else step.posterior_variance) * eye
 
     return at
 
@@ -78,16 +83,11 @@ def oracle_variance(data: Mixture) -> Covariance:
     return at
 
 
-def chain(data: Mixture, grid: Grid, denoiser: Linear, variance: Covariance) -> Iterator[Link]:
-    """Every step of the ancestral chain from N(0, I). The last step adds no noise unless `variance` is the oracle's."""
-    mean, covariance = data.moments()
-    eye = torch.eye(len(mean), dtype=torch.float64)
+def chain(data: Mixture, grid: Grid, denoiser: Linear, variance: Covariance, start: Normal) -> Iterator[Link]:
+    """Every step of the ancestral chain whose x at the top of the grid is drawn from `start`."""
+    eye = torch.eye(data.dimension, dtype=torch.float64)
     exact, exact_noise = exact_denoiser(data), oracle_variance(data)
-
-    def q(a: float, s: float) -> Normal:
-        return Normal(a * mean, a**2 * covariance + s**2 * eye)
-
-    p = Normal(torch.zeros_like(mean), eye)
+    p = start
     for step in grid:
         (gain, offset), (gain_exact, offset_exact) = denoiser(step), exact(step)
         m, v = step.c_xt * eye + step.c_x0 * gain, step.c_x0 * offset
@@ -95,6 +95,8 @@ def chain(data: Mixture, grid: Grid, denoiser: Linear, variance: Covariance) -> 
         after = Normal(m @ p.mean + v, m @ p.covariance @ m.T + noise)
         yield Link(
             step,
+            gain,
+            offset,
             m,
             v,
             noise,
@@ -102,16 +104,78 @@ def chain(data: Mixture, grid: Grid, denoiser: Linear, variance: Covariance) -> 
             step.c_x0 * offset_exact,
             exact_noise(step),
             p,
-            q(step.a, step.s),
+            marginal(data, step.a, step.s),
             after,
-            q(step.a_next, step.s_next),
+            marginal(data, step.a_next, step.s_next),
         )
         p = after
 
 
+def prior(path: GaussianPath, dimension: int) -> Normal:
+    """The law that sampling starts from: N(0, prior_std^2 I)."""
+    return Normal(
+        torch.zeros(dimension, dtype=torch.float64), path.prior_std**2 * torch.eye(dimension, dtype=torch.float64)
+    )
+
+
+def marginal(data: Mixture, a: float, s: float) -> Normal:
+    """The law of a x_0 + s eps for Gaussian data."""
+    mean, covariance = data.moments()
+    return Normal(a * mean, a**2 * covariance + s**2 * torch.eye(len(mean), dtype=torch.float64))
+
+
 def kl(p: Normal, q: Normal) -> float:
-    """KL(p || q) in nats; infinite where p is degenerate and q is not."""
+    """KL(p || q) in nats; infinite where one of them is degenerate."""
     return _kl_of_gap(p.covariance, q.covariance, _outer(p.mean - q.mean))
+
+
+def entropy(p: Normal) -> float:
+    """Differential entropy in nats."""
+    return float(0.5 * (torch.linalg.slogdet(p.covariance)[1] + len(p.mean) * log(2 * pi * e)))
+
+
+def eps_law(link: Link, law: Normal) -> Normal:
+    """The law of the predicted eps = (x_t - a x_0) / s for x_t from `law`."""
+    step = link.step
+    map_ = (torch.eye(len(law.mean), dtype=torch.float64) - step.a * link.gain) / step.s
+    return Normal(map_ @ law.mean - step.a / step.s * link.offset, map_ @ law.covariance @ map_.T)
+
+
+def rms(law: Normal) -> float:
+    """Root of the mean squared norm. It stands for the mean norm of eps that Ning et al. (2024) plot: unlike that it
+    has a closed form, and it is larger by a share of order 1 / (4 D)."""
+    return float((law.covariance.trace() + law.mean.square().sum()).sqrt())
+
+
+def deviations(data: Mixture, links: Sequence[Link]) -> Iterator[tuple[Normal, Normal]]:
+    """The law of x_u - a_u x_0 after each step: of the whole chain, and of one step from the true x_t.
+
+    The chain starts from the noised x_0 at the top of the grid (Ning et al., 2024, the algorithm for delta_t).
+    """
+    mean, covariance = data.moments()
+    eye = torch.eye(len(mean), dtype=torch.float64)
+
+    def relative(m: Tensor, v: Tensor, noise: Tensor, a: float) -> Normal:
+        return Normal((m - a * eye) @ mean + v, (m - a * eye) @ covariance @ (m - a * eye).T + noise)
+
+    first = links[0].step
+    m, v, noise = first.a * eye, torch.zeros_like(mean), first.s**2 * eye
+    for link in links:
+        step = link.step
+        m, v, noise = link.m @ m, link.m @ v + link.v, link.m @ noise @ link.m.T + link.noise
+        single = link.m @ link.m.T * step.s**2 + link.noise
+        yield relative(m, v, noise, step.a_next), relative(step.a * link.m, link.v, single, step.a_next)
+
+
+def amplification(link: Link) -> float:
+    """The largest factor by which the step stretches an error of its input, both in units of the forward law."""
+    before, after = (torch.linalg.cholesky(law.covariance) for law in (link.q_t, link.q_u))
+    return float(torch.linalg.matrix_norm(torch.linalg.solve_triangular(after, link.m @ before, upper=False), 2))
+
+
+def spread_gap(law: Normal, s: float) -> float:
+    """Mean over pixels of the standard deviation of x_u - a_u x_0, less s; its square is delta_t (Ning et al.)."""
+    return float(law.covariance.diagonal().sqrt().mean()) - s
 
 
 def cumulative_error(link: Link) -> float:
@@ -156,6 +220,8 @@ def mmd2(p: Normal, q: Normal, length_scale: float) -> float:
 
 def _kl_of_gap(first: Tensor, second: Tensor, gap: Tensor) -> float:
     """KL between N(., first) and N(., second) whose means differ with second moment `gap` (D, D)."""
+    if not all(bool(torch.linalg.slogdet(one)[0] > 0) for one in (first, second)):
+        return inf  # a law without a density
     ratio = torch.linalg.solve(second, first + gap)
     log_ratio = torch.linalg.slogdet(second)[1] - torch.linalg.slogdet(first)[1]
     return float(0.5 * (ratio.trace() - len(first) + log_ratio))

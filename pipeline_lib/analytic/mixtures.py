@@ -49,18 +49,28 @@ class Mixture:
         """(N, D) -> (N,)."""
         return torch.logsumexp(self._log_joint(x)[0], dim=1)
 
+    def posterior_mean(self, x: Tensor, a: float, s: float) -> Tensor:
+        """E[x_0 | a x_0 + s eps = x] (N, D) for x (N, D) and s > 0."""
+        share, means = self._posterior_means(x, a, s)
+        return torch.einsum("nk,nki->ni", share, means)
+
     def posterior(self, x: Tensor, a: float, s: float) -> tuple[Tensor, Tensor]:
         """Mean (N, D) and covariance (N, D, D) of x_0 given a x_0 + s eps = x (N, D), for s > 0."""
-        marginal = self.noised(a, s)
-        joint, rotated = marginal._log_joint(x)
-        share = torch.softmax(joint, dim=1)
-        gain = a * self.values / marginal.values
-        means = self.means + torch.einsum("kij,nkj->nki", self.vectors, gain * rotated)
+        share, means = self._posterior_means(x, a, s)
         mean = torch.einsum("nk,nki->ni", share, means)
-        within = self.vectors * (self.values * s**2 / marginal.values)[:, None] @ self.vectors.mT
+        left = self.values * s**2 / (a**2 * self.values + s**2)
+        within = self.vectors * left[:, None] @ self.vectors.mT
         spread = means - mean[:, None]
         covariance = torch.einsum("nk,kij->nij", share, within)
         return mean, covariance + torch.einsum("nk,nki,nkj->nij", share, spread, spread)
+
+    def _posterior_means(self, x: Tensor, a: float, s: float) -> tuple[Tensor, Tensor]:
+        """The posterior share of each component (N, K) and its posterior mean (N, K, D)."""
+        marginal = self.noised(a, s)
+        joint, rotated = marginal._log_joint(x)
+        gain = a * self.values / marginal.values
+        means = self.means + torch.einsum("kij,nkj->nki", self.vectors, gain * rotated)
+        return torch.softmax(joint, dim=1), means
 
     def _log_joint(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """ln(w_k N_k(x)) (N, K), and x - mean_k in the eigenbasis of component k (N, K, D)."""

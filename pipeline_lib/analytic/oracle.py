@@ -26,30 +26,37 @@ class Oracle:
         for value in t.unique():  # a batch in training holds many t, a sampler's only one
             rows = t == value
             first = int(rows.nonzero()[0])
-            mean[rows] = self.data.posterior(flat[rows], float(a[first]), float(s[first]))[0]
+            mean[rows] = self.data.posterior_mean(flat[rows], float(a[first]), float(s[first]))
         shape = (-1, *[1] * (x.ndim - 1))
         return Prediction(x, a.reshape(shape).to(x), s.reshape(shape).to(x), mean.reshape(x.shape).to(x), "x0")
 
     def transition_covariance(self, x: Tensor, step: Step) -> Tensor:
-        """Covariance (B, D, D) of q(x_u | x_t) for the step's u < t: what a perfect reverse variance would be."""
-        covariance = self.data.posterior(x.flatten(1).double(), step.a, step.s)[1]
+        """Covariance (B, D, D) of q(x_u | x_t) for the step's u < t: what a perfect reverse variance would be.
+
+        (1, D, D) where the data are a single Gaussian, since it does not depend on x_t then.
+        """
+        seen = x[:1] if len(self.data.weights) == 1 else x
+        covariance = self.data.posterior(seen.flatten(1).double(), step.a, step.s)[1]
         return step.posterior_variance * torch.eye(self.data.dimension) + step.c_x0**2 * covariance
 
 
 @dataclass(frozen=True)
 class Erring:
-    """A denoiser whose eps is scaled and shifted for t in [low, high]; elsewhere it is the one inside."""
+    """A denoiser that errs for t in [low, high] and is the one inside elsewhere: its eps is scaled and shifted, then
+    its x_0 is pulled towards `centre` (D,) or a number, by the share `pull`, which makes the chain contract."""
 
     inside: Denoising
     bias: float = 0.0
     scale: float = 1.0
     low: float = 0.0
     high: float = float("inf")
+    pull: float = 0.0
+    centre: Tensor | float = 0.0
 
     def __post_init__(self) -> None:
-        end = getattr(self.path, "timesteps", None)
-        if self.low > self.high or (end is not None and self.low > end):
-            raise BadConfig(f"the window [{self.low:g}, {self.high:g}] holds no t of the path (T is {end}).")
+        end = getattr(self.path, "timesteps", self.path.prior_std)
+        if self.low > self.high or self.low > end:
+            raise BadConfig(f"the window [{self.low:g}, {self.high:g}] holds no t of the path (its end is {end:g}).")
 
     @property
     def path(self) -> GaussianPath:
@@ -58,5 +65,7 @@ class Erring:
     def __call__(self, x: Tensor, t: Tensor | float, labels: Tensor | None = None) -> Prediction:
         exact = self.inside(x, t, labels)
         t = torch.as_tensor(t, dtype=torch.float32).expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
-        erring = (t >= self.low) & (t <= self.high)
-        return exact.with_eps(torch.where(erring, self.scale * exact.eps + self.bias, exact.eps))
+        wrong = exact.with_eps(self.scale * exact.eps + self.bias).x0
+        centre = torch.as_tensor(self.centre, dtype=x.dtype).expand(wrong[0].numel()).reshape(wrong[0].shape)
+        wrong = wrong + self.pull * (centre - wrong)
+        return exact.with_x0(torch.where((t >= self.low) & (t <= self.high), wrong, exact.x0))

@@ -43,10 +43,23 @@ def _different(values: list[str]) -> list[str]:
 class Diffusion(Model):
     """The Gaussian path x_t = a_t x_0 + s_t eps and what the network predicts on it."""
 
-    path: Literal["vp"] = Field("vp", description="family of the path: vp (a_t^2 + s_t^2 = 1)")
+    path: Literal["vp", "edm"] = Field(
+        "vp", description="family: vp (a_t^2 + s_t^2 = 1), or edm (a = 1, s = t = sigma)"
+    )
     schedule: Literal["linear", "cosine", "sigmoid"] = Field("linear", description="beta schedule of a vp path")
-    timesteps: int = Field(1000, ge=2, le=100_000, description="T, the number of steps of the trained path")
+    timesteps: int = Field(1000, ge=2, le=100_000, description="T, the number of steps of a trained vp path")
     prediction: Literal["eps", "x0", "v"] = Field("eps", description="what the network predicts")
+    sigma_min: float = Field(0.002, gt=0, description="smallest noise level of an edm path's grid")
+    sigma_max: float = Field(80.0, gt=0, description="largest noise level of an edm path's grid")
+    rho: float = Field(7.0, gt=0, description="exponent of an edm path's grid: even steps in sigma^(1/rho)")
+    log_sigma_mean: float = Field(-1.2, description="mean of ln sigma in the training of an edm path")
+    log_sigma_std: float = Field(1.2, gt=0, description="standard deviation of ln sigma in the training of an edm path")
+
+    @model_validator(mode="after")
+    def _sigmas_in_order(self) -> "Diffusion":
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min:g} must be smaller than sigma_max {self.sigma_max:g}")
+        return self
 
 
 class Network(Model):
@@ -112,6 +125,12 @@ class Run(Model):
     @classmethod
     def _fill_objective(cls, values: Any) -> Any:
         return _with_part(values, "objective", "objectives")
+
+    @model_validator(mode="after")
+    def _path_can_be_trained(self) -> "Run":
+        if self.diffusion.path == "edm":
+            raise ValueError("diffusion.path edm needs a preconditioned network; so far it serves the analytic section")
+        return self
 
 
 class Runtime(Model):
@@ -252,6 +271,80 @@ class Tracking(Model):
     )
 
 
+class Component(Model):
+    """One Gaussian of a mixture."""
+
+    weight: float = Field(1.0, gt=0, description="its share of the data; the weights sum to 1")
+    mean: list[float] = Field(min_length=1, description="mean, one number a dimension")
+    covariance: list[float] | list[list[float]] = Field(description="covariance matrix, or its diagonal")
+
+
+class Imperfection(Model):
+    """What a denoiser gets wrong, at all t or in a window of them. Values that change nothing are the defaults."""
+
+    bias: float = Field(0.0, description="added to eps")
+    scale: float = Field(1.0, gt=0, description="factor of eps")
+    pull: float = Field(
+        0.0, ge=0, le=1, description="share of the way that x_0 is pulled to the data mean: a contraction"
+    )
+    images: int | None = Field(
+        None, ge=2, description="images from which mean and covariance are estimated; null: known"
+    )
+    low: float = Field(0.0, ge=0, description="smallest t (or sigma) with this error")
+    high: float | None = Field(None, gt=0, description="largest t (or sigma) with this error; null: the path's end")
+
+
+class Setting(Model):
+    """An imperfect chain: which denoiser, which reverse variance."""
+
+    variance: Literal["fixed-small", "fixed-large", "oracle"] = Field(
+        "oracle", description="reverse variance: beta~_t, beta_t, or the exact covariance of q(x_{t-1} | x_t)"
+    )
+    error: Imperfection = Field(Imperfection(), description="what the denoiser gets wrong")
+
+
+class Problem(Model):
+    """Data whose score is known, a path, and the chains that are studied on them."""
+
+    data: list[Component] = Field(min_length=1, description="the mixture; exact errors need a single Gaussian")
+    diffusion: Diffusion = Field(Diffusion(timesteps=100), description="path")
+    nfe: int = Field(100, ge=2, description="steps of the chain")
+    settings: dict[Name, Setting] = Field(min_length=1, description="chains by name")
+
+
+class Coverage(Model):
+    """Estimators against exact values: how often intervals cover, what is detected, what bootstrapping hides."""
+
+    repeats: int = Field(200, ge=20, description="independent repetitions of every estimate")
+    chains: int = Field(250, ge=8, description="N = M of one estimate")
+    times: int = Field(4, ge=2, description="how many t are estimated, without x_T")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals and of the test")
+    permutations: int = Field(200, ge=19, description="label permutations of the test")
+    power_chains: int = Field(1000, ge=8, description="N = M in the study of power")
+    power_repeats: int = Field(40, ge=10, description="repetitions in the study of power")
+    power_bias: list[float] = Field([0.01, 0.02, 0.04, 0.06, 0.08], description="errors of eps in the study of power")
+    bootstrap_lengths: list[int] = Field([1, 2, 3, 5, 7, 10], description="L of the bootstrapped error")
+
+
+class Leak(Model):
+    """The true score down to a step, the imperfect model after it."""
+
+    setting: Setting = Field(
+        Setting(variance="fixed-large", error=Imperfection(scale=0.97)), description="the chain after the leak"
+    )
+    shares: list[float] = Field([0.25, 0.5, 0.75], description="shares of the steps that are done with the true score")
+    chains: int = Field(2000, ge=8, description="sampled chains")
+
+
+class Analytic(Model):
+    """Known answers: the theory and the estimators on data whose score is exact."""
+
+    problems: dict[Name, Problem] = Field(min_length=1, description="problems by name")
+    coverage: Coverage = Field(Coverage(), description="estimators against exact values")
+    leak: Leak = Field(Leak(), description="the leak experiment")
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
+
+
 class Experiment(Model):
     """A configuration file."""
 
@@ -259,14 +352,24 @@ class Experiment(Model):
     title: str = Field("", description="headline of the report")
     seeds: Annotated[list[int], AfterValidator(_different_seeds)] = Field([0], description="training seeds")
     base: Partial = Field({}, description="run sections (diffusion, network, training) that every run starts from")
-    datasets: dict[Name, Dataset] = Field(min_length=1, description="datasets by name")
-    methods: dict[Name, Method] = Field(min_length=1, description="training methods by name")
-    sampling: dict[Name, Sampling] = Field(min_length=1, description="samplings by name")
+    datasets: dict[Name, Dataset] = Field({}, description="datasets by name")
+    methods: dict[Name, Method] = Field({}, description="training methods by name")
+    sampling: dict[Name, Sampling] = Field({}, description="samplings by name")
+    analytic: Analytic | None = Field(None, description="known answers; an experiment may consist of them alone")
     errors: Errors = Field(Errors(), description="cumulative error")
     scores: Scores = Field(Scores(), description="scores")
     checks: list[Check] = Field([], description="what `check` verifies")
     tracking: Tracking = Field(Tracking(), description="MLflow")
     runtime: Runtime = Field(Runtime(), description="how jobs are run")
+
+    @model_validator(mode="after")
+    def _has_something_to_do(self) -> "Experiment":
+        given = {k: bool(getattr(self, k)) for k in ("datasets", "methods", "sampling")}
+        if any(given.values()) or not self.analytic:
+            for key, there in given.items():
+                if not there:
+                    raise ValueError(f"the key '{key}' is missing")
+        return self
 
 
 def parse_experiment(values: dict[str, Any]) -> Experiment:

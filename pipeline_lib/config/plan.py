@@ -19,7 +19,7 @@ from pipeline_lib.records.files import holds, write_text
 
 RESERVED = {
     "experiment": {"store", "reference", "data"},
-    "dataset": {"tables", "figures", "config", "tracking"},
+    "dataset": {"tables", "figures", "config", "tracking", "analytic"},
     "method": {"data", "classifier", "reference", "bandwidths", "controls"},
     "sampling": {"train"},
 }
@@ -67,6 +67,8 @@ class Plan:
             yield f"{name}/bandwidths", stage("bandwidths", {"seed": exp.errors.seed})
             yield f"{name}/reference", stage("reference", {"inception_weights": exp.scores.inception_weights})
             yield f"{name}/controls", stage("controls", {"samples": exp.scores.samples})
+        for name, config in self._analytic_configs():
+            yield name, config
         for one in self.instances:
             train = {**one.run.model_dump(mode="json"), "seed": one.seed}
             operation = {k: getattr(runtime, k) for k in ("checkpoint_minutes", "log_every", "grid_every")}
@@ -79,6 +81,17 @@ class Plan:
                 yield f"{one.path}/{name}/sample", stage("sample", drawn, batch)
                 yield f"{one.path}/{name}/errors", stage("errors", {"sampling": measured, **errors}, batch)
                 yield f"{one.path}/{name}/scores", stage("scores", {"samples": exp.scores.samples})
+
+    def _analytic_configs(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        analytic = self.experiment.analytic
+        if analytic is None:
+            return
+        for name, problem in analytic.problems.items():
+            both = {"problem": problem.model_dump(mode="json"), "seed": analytic.seed}
+            yield f"analytic/{name}/exact", stage("exact", both)
+            for kind in ("coverage", "leak"):
+                options = getattr(analytic, kind).model_dump(mode="json")
+                yield f"analytic/{name}/{kind}", stage(kind, {**both, kind: options})
 
     def summary(self) -> dict[str, Any]:
         """What tables, figures and the report need to know: labels, cells to expect, checks."""
@@ -100,6 +113,7 @@ class Plan:
                 {"dataset": i.dataset, "method": i.method, "variant": i.variant, "seed": i.seed, "path": i.path}
                 for i in self.instances
             ],
+            "analytic": exp.analytic.model_dump(mode="json") if exp.analytic else None,
             "checks": [c.model_dump(mode="json") for c in exp.checks],
             "errors": exp.errors.model_dump(mode="json"),
             "tracking": exp.tracking.model_dump(mode="json"),
@@ -155,6 +169,30 @@ class Plan:
         """Paths of the floor and ceiling records of every dataset."""
         return [f"{self.root}/{name}/controls/scores.parquet" for name in self.experiment.datasets]
 
+    def known_answers(self, name: str) -> list[str]:
+        """Paths of the records `<name>.parquet` (exact, coverage, leak) of all problems of the analytic section."""
+        analytic = self.experiment.analytic
+        problems = analytic.problems if analytic else ()
+        return [f"{self.root}/analytic/{problem}/{name}/{name}.parquet" for problem in problems]
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables that the experiment has."""
+        trained = ["scores", "cumulative_error", "trends", "costs"] if self.instances else []
+        return trained + (["theory", "exact", "coverage", "leak"] if self.experiment.analytic else [])
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of the figures that the experiment always has."""
+        return (["fig2", "training"] if self.instances else []) + (
+            ["theory", "leak"] if self.experiment.analytic else []
+        )
+
+    @property
+    def tracked(self) -> bool:
+        """Whether there are runs to push to MLflow."""
+        return self.experiment.tracking.enabled and bool(self.instances)
+
     def pattern(self, wildcard: str) -> str:
         """A regular expression of the known values of a wildcard, so that a misspelt target ends at once."""
         values = {
@@ -164,8 +202,9 @@ class Plan:
             "variant": [i.variant for i in self.instances],
             "seed": [str(i.seed) for i in self.instances],
             "sampling": list(self.experiment.sampling),
+            "problem": list(self.experiment.analytic.problems) if self.experiment.analytic else [],
         }[wildcard]
-        return "|".join(v.replace(".", r"\.") for v in dict.fromkeys(values))
+        return "|".join(v.replace(".", r"\.") for v in dict.fromkeys(values)) or "(?!)"  # matches nothing
 
     def threads(self, wildcards: Any) -> int:
         """Threads of one training job."""

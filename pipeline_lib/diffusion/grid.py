@@ -74,3 +74,7 @@ class Grid:
     def step(self, i: int) -> Step:
         """The transition from times[i] to times[i + 1]."""
         return Step(i, self.times[i], self.times[i + 1], self.a[i], self.s[i], self.a[i + 1], self.s[i + 1])
+
+    def below(self, place: int) -> "Grid":
+        """The grid from times[place] down."""
+        return Grid(self.times[place:], self.a[place:], self.s[place:])

@@ -1,7 +1,7 @@
 """Gaussian paths x_t = a_t x_0 + s_t eps: they own the training draws and the sampling grid."""
 
 from collections.abc import Callable
-from math import cos, exp, log, pi
+from math import cos, exp, inf, log, pi
 from typing import Protocol
 
 import torch
@@ -77,6 +77,37 @@ class VPPath:
         )
 
 
+class EDMPath:
+    """The path of EDM (Karras et al., 2022): x = x_0 + sigma eps, with sigma itself as the time."""
+
+    def __init__(self, config: Diffusion) -> None:
+        self.prior_std = config.sigma_max
+        self.config = config
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """a = 1 and s = sigma, float32, of the shape of t."""
+        t = t.to(torch.float32)
+        return torch.ones_like(t), t
+
+    def condition(self, t: Tensor) -> Tensor:
+        """c_noise = ln(sigma) / 4 (Table 1)."""
+        return t.log() / 4
+
+    def draw_times(self, u: Tensor) -> Tensor:
+        """ln sigma normal (Eq. 8 and Table 1)."""
+        return torch.exp(self.config.log_sigma_mean + self.config.log_sigma_std * torch.special.ndtri(u))
+
+    def grid(self, nfe: int, spacing: str = "uniform") -> Grid:
+        """Even steps in sigma^(1/rho) from sigma_max to sigma_min, then clean data (Eq. 5): `uniform` in that clock."""
+        if spacing != "uniform":
+            raise BadConfig(f"spacing '{spacing}' is for paths with integer t; an edm path has its own: say uniform.")
+        if nfe < 1:
+            raise BadConfig(f"nfe is {nfe}, but a grid has at least one step.")
+        first, last = (x ** (1 / self.config.rho) for x in (self.config.sigma_max, self.config.sigma_min))
+        times = [(first + i / max(nfe - 1, 1) * (last - first)) ** self.config.rho for i in range(nfe)] + [0.0]
+        return Grid(tuple(times), (1.0,) * len(times), tuple(times))
+
+
 def _linear(timesteps: int) -> Tensor:
     """Ho et al. (2020): beta from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T elsewhere."""
     scale = 1000 / timesteps
@@ -107,8 +138,13 @@ def _sigmoid(timesteps: int) -> Tensor:
 SCHEDULES = {"linear": _linear, "cosine": _cosine, "sigmoid": _sigmoid}
 
 
-def build(config: Diffusion) -> VPPath:
-    """The path of a configuration; raises BadConfig where x_T would still hold data."""
+def build(config: Diffusion) -> GaussianPath:
+    """The path of a configuration; raises BadConfig where x_T of a VP path would still hold data."""
+    return EDMPath(config) if config.path == "edm" else build_vp(config)
+
+
+def build_vp(config: Diffusion) -> VPPath:
+    """The VP path of a configuration; raises BadConfig where x_T would still hold data."""
     betas = SCHEDULES[config.schedule](config.timesteps).clamp(max=0.999)
     alpha_bar = torch.cat((torch.ones(1, dtype=torch.float64), torch.cumprod(1 - betas, 0)))
     if (end := float(alpha_bar[-1])) > LARGEST_END:
@@ -120,5 +156,5 @@ def build(config: Diffusion) -> VPPath:
 
 
 def log_snr(a: float, s: float) -> float:
-    """ln(a^2 / s^2): the schedule-free clock on which kernels and curves of different paths compare."""
-    return 2 * log(a / s)
+    """ln(a^2 / s^2): the schedule-free clock on which kernels and curves of different paths compare; inf at s = 0."""
+    return 2 * log(a / s) if s else inf

@@ -110,12 +110,85 @@ HISTORY = [
     Column("value", "float64", "", "its mean since the line before"),
 ]
 
+PLACE = [
+    Column("setting", "string", "", "the chain: which denoiser, which reverse variance"),
+    Column("step", "int64", "", "place in the grid: 0 is x_T, the last is x_0"),
+    Column("t", "float64", "path units", "time on the path"),
+    Column("log_snr", "float64", "nats", "ln(a_t^2 / s_t^2); infinite at clean data"),
+]
+
+EXACT = [
+    *PLACE,
+    Column("kl", "float64", "nats", "KL(p_theta(x_t) || q(x_t)): the cumulative error; at step 0 that of the prior"),
+    Column("before", "float64", "nats", "kl one step before; empty at step 0"),
+    Column("modular_p_p", "float64", "nats", "E over p_theta(x) of KL(p_theta || q) of the step that ends here"),
+    Column("modular_p_q", "float64", "nats", "E over q(x) of KL(p_theta || q) of the step that ends here"),
+    Column("modular_q_p", "float64", "nats", "E over p_theta(x) of KL(q || p_theta) of the step that ends here"),
+    Column("modular_q_q", "float64", "nats", "E over q(x) of KL(q || p_theta) of the step that ends here"),
+    Column("gap", "float64", "nats", "E of KL between the backward conditionals: kl = before + modular_p_p - gap"),
+    Column("mmd2", "float64", "", "MMD^2 under the Gaussian kernel of length_scale"),
+    Column("length_scale", "float64", "pixels", "root mean squared distance of two forward samples"),
+    Column("delta", "float64", "pixels^2", "delta_t of the chain that starts from noised x_0"),
+    Column("spread_gap", "float64", "pixels", "its signed root: mean standard deviation of x_t - a_t x_0, less s_t"),
+    Column("spread_gap_step", "float64", "pixels", "the same after a single step from the true x_t"),
+    Column("eps_norm_sampling", "float64", "", "root mean squared norm of the eps that is predicted while sampling"),
+    Column("eps_norm_training", "float64", "", "the same at the true x_t"),
+    Column("eps_kl", "float64", "nats", "KL of the law of the predicted eps while sampling from N(0, I), a dimension"),
+    Column("amplification", "float64", "", "largest factor by which the step stretches an input error, in units of q"),
+    Column("entropy", "float64", "nats", "differential entropy of p_theta(x_t)"),
+]
+
+COVERAGE = [
+    Column("quantity", "string", "", "what is estimated or tested"),
+    *PLACE,
+    Column("size", "float64", "", "size of the planted error, or bootstrap length L; empty where there is none"),
+    Column("n", "int64", "images", "samples of one estimate"),
+    Column("repeats", "int64", "", "independent estimates"),
+    Column("level", "float64", "", "stated level: of the interval, or of the test"),
+    Column("share", "float64", "", "share of estimates whose interval holds the exact value, or of tests that reject"),
+    Column("low", "float64", "", "lower end of the 99.9 % interval of the share"),
+    Column("high", "float64", "", "upper end of the 99.9 % interval of the share"),
+    Column("exact", "float64", "", "exact value"),
+    Column("mean", "float64", "", "mean of the estimates, or the bootstrapped value"),
+    Column("sd", "float64", "", "standard deviation of the estimates"),
+    Column("mean_se", "float64", "", "mean of the estimated standard errors"),
+    Column("verdict", "string", "", "what follows"),
+]
+
+LEAK = [
+    Column("leak", "float64", "", "share of the steps that are done with the true score"),
+    *PLACE,
+    Column("quantity", "string", "", "kl, mmd2, spread-gap, eps-norm-ratio"),
+    Column("exact", "float64", "", "exact value"),
+    Column("estimate", "float64", "", "from sampled chains; empty where there is no estimator"),
+    Column("low", "float64", "", "lower end of the confidence interval"),
+    Column("high", "float64", "", "upper end of the confidence interval"),
+    Column("n", "int64", "images", "sampled chains"),
+]
+
+THEORY = [
+    Column("claim", "string", "", "the statement"),
+    Column("source", "string", "", "where it is made, and how sure its wording is: found, memory or derived"),
+    Column("problem", "string", "", "data and path"),
+    Column("setting", "string", "", "the chain"),
+    Column("reading", "string", "", "which of the readings of the statement"),
+    Column("measured", "float64", "", "the number that decides, as `note` says"),
+    Column("holds", "float64", "", "share of the steps on which the statement holds"),
+    Column("steps", "int64", "", "steps on which it is defined"),
+    Column("verdict", "string", "", "holds, fails, or undefined"),
+    Column("note", "string", "", "what was measured"),
+]
+
 SCHEMAS: dict[str, list[Column]] = {
     "errors": ERRORS,
     "trends": TRENDS,
     "scores": SCORES,
     "costs": COSTS,
     "history": HISTORY,
+    "exact": EXACT,
+    "coverage": COVERAGE,
+    "leak": LEAK,
+    "theory": THEORY,
 }
 
 

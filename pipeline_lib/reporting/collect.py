@@ -24,7 +24,10 @@ TABLES = {
 CONTROLS = {"floor": "real", "ceiling": "noise"}
 DATASET_STAGES = ("data", "classifier", "reference", "bandwidths", "controls")
 SAMPLING_STAGES = ("sample", "errors", "scores")
-RECORDS = {"errors": "errors.parquet", "scores": "scores.parquet", "controls": "scores.parquet"}
+ANALYTIC_STAGES = ("exact", "coverage", "leak")
+RECORDS = {"errors": "errors.parquet", "scores": "scores.parquet", "controls": "scores.parquet"} | {
+    name: f"{name}.parquet" for name in ANALYTIC_STAGES
+}
 DTYPES = {"string": "string", "int64": "Int64", "float64": "float64"}
 
 Identity = dict[str, Any]
@@ -65,6 +68,9 @@ def jobs(experiment: Mapping[str, Any]) -> Iterator[Job]:
         inputs = {"classifier": base[:1], "reference": base[:2], "bandwidths": base[:1], "controls": base}
         for stage in DATASET_STAGES:
             yield Job(stage, {"dataset": dataset}, f"{dataset}/{stage}", inputs.get(stage, ()))
+    for problem in experiment["analytic"]["problems"] if experiment["analytic"] else ():
+        for stage in ANALYTIC_STAGES:
+            yield Job(stage, {"dataset": problem}, f"analytic/{problem}/{stage}")
     for one in experiment["instances"]:
         yield from _run_jobs(experiment, one)
 
@@ -156,10 +162,10 @@ def collect(folder: Path, experiment: Mapping[str, Any]) -> dict[str, pd.DataFra
             pieces["cumulative_error"].append(_record(folder, job, "errors.parquet", ERRORS))
             pieces["trends"].append(_record(folder, job, "trends.parquet", TRENDS))
         pieces["costs"].append(_costs(folder, job))
-    return {name: _joined(found, TABLES[name]) for name, found in pieces.items()}
+    return {name: joined(found, TABLES[name]) for name, found in pieces.items()}
 
 
-def _joined(pieces: list[pd.DataFrame], columns: Sequence[Column]) -> pd.DataFrame:
+def joined(pieces: list[pd.DataFrame], columns: Sequence[Column]) -> pd.DataFrame:
     """One frame of the declared columns, in which whole numbers stay whole where some are missing."""
     filled = [p for p in pieces if len(p)]
     rows = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()

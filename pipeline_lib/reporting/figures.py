@@ -6,40 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.exits import PipelineError
-from pipeline_lib.records.files import atomic
 from pipeline_lib.records.tables import read
+from pipeline_lib.reporting import theory_figures
 from pipeline_lib.reporting.collect import collect, manifest
+from pipeline_lib.reporting.style import COLOURS, DASHES, GREY, STYLE, empty, legend, save
 from pipeline_lib.reporting.summaries import label, main_bandwidth
-
-# Okabe and Ito (2008): told apart by colour-blind readers; a second round of methods repeats it with other dashes
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", (0, (5, 1.5)), (0, (3, 1.2, 1, 1.2)), (0, (1, 1)))
-GREY = "#6b6b6b"
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.titlesize": 8.5,
-    "axes.formatter.limits": (-2, 4),
-    "axes.formatter.use_mathtext": True,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "lines.linewidth": 1.3,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "pipeline_lib",
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +42,15 @@ def drawings(experiment: Mapping[str, Any]) -> list[Drawing]:
 
 
 def run(folder: Path, experiment: dict[str, Any]) -> None:
-    """Write `figures/{fig2,training}.{svg,png}` below `folder`, and a fig2-* for every other reading that has data."""
+    """Write `figures/{fig2,training}.{svg,png}` below `folder`, and a fig2-* for every other reading that has data.
+
+    With an analytic section, also `figures/{theory,leak}`.
+    """
+    if experiment["analytic"]:
+        with mpl.rc_context(STYLE):
+            theory_figures.draw(folder, experiment)
+    if not experiment["instances"]:
+        return
     errors = collect(folder, experiment)["cumulative_error"]
     for old in (folder / "figures").glob("fig2-*"):  # of samplings that the experiment no longer has
         old.unlink()
@@ -73,8 +58,8 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         for drawing in drawings(experiment):
             rows = _rows(errors, drawing)
             if len(rows) or drawing.name == "fig2":
-                _save(cumulative_error(rows, experiment, drawing), folder / "figures" / drawing.name)
-        _save(training(dict(histories(folder, experiment)), experiment), folder / "figures" / "training")
+                save(cumulative_error(rows, experiment, drawing), folder / "figures" / drawing.name)
+        save(training(dict(histories(folder, experiment)), experiment), folder / "figures" / "training")
 
 
 def _rows(errors: pd.DataFrame, drawing: Drawing) -> pd.DataFrame:
@@ -84,7 +69,7 @@ def _rows(errors: pd.DataFrame, drawing: Drawing) -> pd.DataFrame:
 def cumulative_error(rows: pd.DataFrame, experiment: Mapping[str, Any], drawing: Drawing) -> Figure:
     """A row of panels per dataset and number of calls, a panel per kernel, a curve per method and variant."""
     if rows.empty:
-        return _empty("MMD² along the sampling chain")
+        return empty("MMD² along the sampling chain")
     known = [(d, n) for d in experiment["datasets"] for n in sorted(set(rows.loc[rows["dataset"].eq(d), "nfe"]))]
     kernels = [k for k in experiment["errors"]["kernels"] if k in set(rows["kernel"])]
     size = (max(3.4, 2.35 * len(kernels)), 1.95 * len(known) + 1.0)
@@ -98,7 +83,7 @@ def cumulative_error(rows: pd.DataFrame, experiment: Mapping[str, Any], drawing:
         axes[i, 0].set_ylabel(f"{dataset}, {nfe} calls\nMMD²")
     for axis in axes[-1]:
         axis.set_xlabel("t / first t  (sampling runs →)")
-    _legend(figure, axes.flat)
+    legend(figure, axes.flat)
     return figure
 
 
@@ -140,7 +125,7 @@ def training(curves: Mapping[tuple[str, str, str, int], pd.DataFrame], experimen
     """The loss of every run against the images that it saw, a panel per dataset."""
     datasets = [d for d in experiment["datasets"] if any(k[0] == d for k in curves)]
     if not datasets:
-        return _empty("Training loss")
+        return empty("Training loss")
     figure, axes = plt.subplots(
         1, len(datasets), figsize=(max(3.4, 2.6 * len(datasets)), 2.6), squeeze=False, layout="constrained"
     )
@@ -154,7 +139,7 @@ def training(curves: Mapping[tuple[str, str, str, int], pd.DataFrame], experimen
         panel.set_yscale("log" if all(line.get_ydata().min() > 0 for line in panel.lines) else "linear")
         panel.set_xlabel("images seen")
     axes[0, 0].set_ylabel("training loss")
-    _legend(figure, axes.flat)
+    legend(figure, axes.flat)
     return figure
 
 
@@ -177,31 +162,3 @@ def style(experiment: Mapping[str, Any], method: str, variant: str) -> tuple[str
     """Colour and dash of a method's variant: the same in every figure of an experiment."""
     place = list(dict.fromkeys((i["method"], i["variant"]) for i in experiment["instances"])).index((method, variant))
     return COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
-
-
-def _legend(figure: Figure, axes: Any) -> None:
-    """One legend for all panels, each name once, below them."""
-    named = {name: line for a in axes for line, name in zip(*a.get_legend_handles_labels(), strict=True)}
-    null = {k: named.pop(k) for k in [k for k in named if k.startswith("null,")]}
-    named |= null
-    width = 0.5 + 0.065 * max(map(len, named))  # inches that the longest name takes
-    columns = max(1, min(len(named), int(figure.get_figwidth() // width)))
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns, fontsize=7.5)
-
-
-def _empty(title: str) -> Figure:
-    figure, axes = plt.subplots(figsize=(3.4, 1.6), layout="constrained")
-    axes.set_axis_off()
-    axes.set_title(title, loc="left")
-    axes.text(0.5, 0.5, "no data yet", ha="center", va="center", fontsize=11, color=GREY)
-    return figure
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """As SVG, whose text stays text, and PNG; equal figures give equal bytes."""
-    metadata: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}}
-    for kind, about in metadata.items():
-        with atomic(path.with_suffix(f".{kind}")) as temporary:
-            figure.savefig(temporary, format=kind, dpi=200, metadata=about)
-            figure.set_layout_engine("none")  # laid out once, the same in both
-    plt.close(figure)

@@ -15,8 +15,10 @@ from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.records.tables import SCORES, provenance
+from pipeline_lib.reporting import theory
 from pipeline_lib.reporting.check import verdicts
 from pipeline_lib.reporting.collect import (
+    ANALYTIC_STAGES,
     DATASET_STAGES,
     RECORDS,
     SAMPLING_STAGES,
@@ -48,6 +50,10 @@ CONTENTS = {
     "cumulative_error": "MMD² at every measured t, with its interval and the null's quantile",
     "trends": "whether and how fast each curve grows",
     "costs": "time, memory and device of every job",
+    "theory": "the papers' claims, a row for each reading and chain",
+    "exact": "every exact error of every chain at every step",
+    "coverage": "the estimators against exact values",
+    "leak": "true score down to a step, an imperfect model after it",
 }
 PROTOCOL = [c.name for c in SCORES[SCORES.index(next(c for c in SCORES if c.name == "extractor")) :]]
 
@@ -114,10 +120,12 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
     tables = collect(folder, experiment)
     states = {job.place: (job, state(folder, job)) for job in jobs(experiment)}
     pictures = Pictures(folder)
-    figures = [{"title": d.title, "name": d.name, **pictures.figure(d.name)} for d in drawings(experiment)]
+    drawn = drawings(experiment) if experiment["instances"] else []
+    figures = [{"title": d.title, "name": d.name, **pictures.figure(d.name)} for d in drawn]
     curves = dict(histories(folder, experiment))
     return {
         "experiment": experiment,
+        "theory": known_answers(folder, experiment, states, pictures) if experiment["analytic"] else None,
         "methods": list(dict.fromkeys(experiment["methods"][i["method"]]["label"] for i in experiment["instances"])),
         "figures": [f for f in figures if f["link"]],
         "training_figure": pictures.figure("training"),
@@ -141,8 +149,25 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
         "spent": spent(float(tables["costs"]["seconds"].sum())),
         "fingerprints": fingerprints(folder, states),
         "about": about(folder, states),
-        "table_names": CONTENTS,
-        "main": drawings(experiment)[0].title,
+        "table_names": {k: v for k, v in CONTENTS.items() if (folder / "tables" / f"{k}.csv").is_file()},
+        "main": drawn[0].title if drawn else "",
+    }
+
+
+def known_answers(
+    folder: Path, experiment: Mapping[str, Any], states: Mapping[str, tuple[Job, State]], pictures: Pictures
+) -> dict[str, Any]:
+    """The analytic section: verdicts, coverage, bootstrap bias, leak, and the states of its jobs."""
+    found = theory.records(folder, experiment)
+    problems = experiment["analytic"]["problems"]
+    return {
+        "curves": pictures.figure("theory"),
+        "leak_figure": pictures.figure("leak"),
+        "claims": table(theory.summary(found["theory"])),
+        "coverage": table(theory.coverage_summary(found["coverage"])),
+        "bootstrap": table(theory.bootstrap_summary(found["coverage"])),
+        "leak": table(theory.leak_summary(found["leak"])),
+        "states": {p: [states[f"analytic/{p}/{s}"][1] for s in ANALYTIC_STAGES] for p in problems},
     }
 
 

@@ -115,3 +115,12 @@ def number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
     return str(value)
+
+
+def markdown(rows: pd.DataFrame) -> str:
+    """A Markdown table with readable numbers."""
+    if rows.empty:
+        return "No data yet.\n"
+    lines = [list(rows.columns), ["---"] * len(rows.columns)]
+    lines += [[number(v).replace("|", "\\|") for v in row] for row in rows.itertuples(index=False, name=None)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

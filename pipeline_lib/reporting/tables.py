@@ -8,11 +8,12 @@ import pandas as pd
 
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.tables import write
+from pipeline_lib.reporting import theory
 from pipeline_lib.reporting.collect import TABLES, collect
 from pipeline_lib.reporting.summaries import (
     RUN,
     error_summary,
-    number,
+    markdown,
     score_summary,
     seed_mean,
     without_unused_control,
@@ -29,7 +30,11 @@ SCORE_NOTE = (
 
 
 def run(folder: Path, experiment: dict[str, Any]) -> None:
-    """Write `tables/{scores,cumulative_error,trends,costs}.{parquet,csv,md}` below `folder`."""
+    """Write `tables/{scores,cumulative_error,trends,costs}.{parquet,csv,md}` below `folder`, and those of theory."""
+    if experiment["analytic"]:
+        theory.write_tables(folder, experiment)
+    if not experiment["instances"]:
+        return
     tables = collect(folder, experiment)
     texts = {
         "scores": score_text(tables["scores"], experiment),
@@ -66,12 +71,3 @@ def trend_text(trends: pd.DataFrame) -> str:
 def cost_text(costs: pd.DataFrame) -> str:
     """The costs as they are."""
     return f"# Costs\n\n{markdown(costs.drop(columns='preset'))}"
-
-
-def markdown(rows: pd.DataFrame) -> str:
-    """A Markdown table with readable numbers."""
-    if rows.empty:
-        return "No data yet.\n"
-    lines = [list(rows.columns), ["---"] * len(rows.columns)]
-    lines += [[number(v).replace("|", "\\|") for v in row] for row in rows.itertuples(index=False, name=None)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -6,7 +6,8 @@ import torch
 from pipeline_lib.analytic import exact
 from pipeline_lib.analytic.mixtures import gaussian, mixture
 from pipeline_lib.analytic.oracle import Erring, Oracle
-from pipeline_lib.config.models import Diffusion, Sampling
+from pipeline_lib.analytic.problems import Study
+from pipeline_lib.config.models import Diffusion, Problem, Sampling, Setting
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.grid import Step
 from pipeline_lib.exits import BadConfig
@@ -30,7 +31,7 @@ def erring(scale: float, bias: float) -> exact.Linear:
 
 
 def links(denoiser: exact.Linear, variance: exact.Covariance, nfe: int = 20) -> list[exact.Link]:
-    return list(exact.chain(DATA, PATH.grid(nfe), denoiser, variance))
+    return list(exact.chain(DATA, PATH.grid(nfe), denoiser, variance, exact.prior(PATH, 2)))
 
 
 @pytest.mark.parametrize("nfe", [3, 20, 100])
@@ -112,7 +113,7 @@ def test_an_error_in_a_window_acts_there_alone() -> None:
     for t in (39.0, 40.0, 60.0, 61.0):
         gap = (wrong(x, t).eps - inside(x, t).eps).abs()
         assert torch.allclose(gap, torch.full_like(gap, 0.5 if 40 <= t <= 60 else 0.0), atol=1e-4)
-    with pytest.raises(BadConfig, match=r"the window \[120, 130\] holds no t of the path \(T is 100\)"):
+    with pytest.raises(BadConfig, match=r"the window \[120, 130\] holds no t of the path \(its end is 100\)"):
         Erring(inside, low=120, high=130)
 
 
@@ -125,3 +126,88 @@ def test_oracle_transition_covariance_of_a_mixture_equals_monte_carlo() -> None:
     mean = (weight * grid).sum()
     expected = step.posterior_variance + step.c_x0**2 * float((weight * (grid - mean) ** 2).sum())
     assert float(oracle.transition_covariance(x, step)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_deviations_equal_sampled_ones() -> None:
+    """x_u - a_u x_0 of the real sampler's chains, which start from the noised x_0: mean and spread of every pixel."""
+    study, setting = study_of(scale=0.9, bias=0.1, variance="fixed-large")
+    x0, eps = study.forward(20_000)
+    seen: dict[int, torch.Tensor] = {}
+    end = study.simulate(
+        setting,
+        study.grid.a[0] * x0 + study.grid.s[0] * eps,
+        torch.arange(len(x0)),
+        observe=lambda step, x, p: seen.update({step.index: x}),
+    )
+    seen[len(study.grid)] = end
+    links = study.links(setting)
+    laws = list(exact.deviations(study.data, links))
+    for place in (5, 15, len(study.grid)):
+        sampled = (seen[place] - study.grid.a[place] * x0).flatten(1).double()
+        law = laws[place - 1][0]
+        assert ((sampled.mean(0) - law.mean).abs() < 4 * (law.covariance.diagonal() / len(x0)).sqrt()).all()
+        assert torch.allclose(sampled.std(0), law.covariance.diagonal().sqrt(), rtol=4 / (2 * len(x0)) ** 0.5)
+        gap = float(sampled.std(0).mean()) - study.grid.s[place]
+        assert gap == pytest.approx(exact.spread_gap(law, study.grid.s[place]), abs=0.01)
+
+
+def test_a_single_exact_step_spreads_as_the_gaussian_model_says() -> None:
+    """Ning et al. (2024): a step whose x_0 misses by e eps' spreads x_u by (c_x0 e)^2 more than q(x_u | x_0).
+
+    With a denoiser that knows x_0 but for independent noise there is no other term: here the data are one point, so
+    the exact denoiser returns it, and the error is planted as a variance of the step.
+    """
+    point = gaussian(torch.zeros(1), 1e-12 * torch.eye(1))
+    step, e = PATH.grid(100).step(50), 0.3
+    link = next(
+        link
+        for link in exact.chain(
+            point,
+            PATH.grid(100),
+            exact.exact_denoiser(point),
+            lambda s: (s.posterior_variance + (s.c_x0 * e) ** 2) * torch.eye(1, dtype=torch.float64),
+            exact.prior(PATH, 1),
+        )
+        if link.step.index == step.index
+    )
+    single = next(iter(exact.deviations(point, [link])))[1]
+    variance = float(1 - PATH.alpha_bar[int(step.t_next)]) + (step.c_x0 * e) ** 2
+    assert float(single.covariance) == pytest.approx(variance, rel=1e-9)
+    assert exact.spread_gap(single, step.s_next) > 0
+
+
+def test_eps_of_the_exact_denoiser_is_minus_s_times_the_score() -> None:
+    link = links(exact.exact_denoiser(DATA), exact.oracle_variance(DATA))[10]
+    law = exact.eps_law(link, link.q_t)
+    expected = link.step.s**2 * torch.linalg.inv(link.q_t.covariance)  # covariance of s C^-1 (x - mean)
+    assert torch.allclose(law.covariance, expected)
+    assert torch.allclose(law.mean, torch.zeros(2).double(), atol=1e-12)
+    assert exact.rms(law) == pytest.approx(float(expected.trace()) ** 0.5)
+
+
+def test_entropy_and_degenerate_laws() -> None:
+    law = exact.Normal(torch.zeros(2).double(), 0.3 * EYE)
+    assert exact.entropy(law) == pytest.approx(
+        float(torch.distributions.MultivariateNormal(law.mean, law.covariance).entropy())
+    )
+    flat = exact.Normal(law.mean, torch.zeros(2, 2).double())
+    assert exact.kl(flat, law) == exact.kl(law, flat) == float("inf")
+    last = links(exact.exact_denoiser(DATA), exact.fixed_variance("fixed-small", 2))[-1]
+    assert exact.modular_error(last) == float("inf")  # the last step has no reverse variance
+
+
+def test_the_exact_transition_stretches_no_error() -> None:
+    """In units of q an exact step multiplies an input error by a canonical correlation, which is at most 1."""
+    for link in links(exact.exact_denoiser(DATA), exact.oracle_variance(DATA)):
+        assert 0 < exact.amplification(link) <= 1 + 1e-9
+    assert max(exact.amplification(x) for x in links(erring(0.5, 0.0), exact.oracle_variance(DATA))) > 1
+
+
+def study_of(variance: str = "oracle", **error: float) -> tuple[Study, Setting]:
+    problem = Problem(
+        data=[{"mean": [0.3, -0.2], "covariance": [[0.05, 0.02], [0.02, 0.03]]}],
+        diffusion={"timesteps": 100},
+        nfe=20,
+        settings={"one": {"variance": variance, "error": error}},
+    )
+    return Study(problem, 0), problem.settings["one"]

@@ -1,0 +1,91 @@
+"""The leak stage: the true score down to a step and an imperfect model after it, exact and sampled.
+
+The chain starts from the true x_t of the leak, which is what the true score would have given. So what is seen below is
+the error of the steps after the leak alone, and how it travels.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import hypot
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline_lib.analytic import exact
+from pipeline_lib.analytic.coverage import Watched, matrices
+from pipeline_lib.analytic.curves import length_scale, place
+from pipeline_lib.analytic.problems import Study
+from pipeline_lib.config.base import parse
+from pipeline_lib.config.models import Leak, Problem
+from pipeline_lib.errors.chains import measured
+from pipeline_lib.errors.exposure import Measured, rms, spread_gap
+from pipeline_lib.errors.uncertainty import estimate
+from pipeline_lib.records import provenance, tables
+from pipeline_lib.records.costs import Stopwatch
+
+VERSION = 1
+CONFIDENCE, TIMES = 0.95, 12
+
+Row = dict[str, Any]
+
+
+def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path) -> None:
+    """Write the rows of `config`: `problem`, `leak` and `seed`."""
+    watch = Stopwatch("leak")
+    study = Study(parse(Problem, config["problem"], "analytic.problems"), config["seed"])
+    leak = parse(Leak, config["leak"], "analytic.leak")
+    found = [{"leak": share, "n": leak.chains, **row} for share in leak.shares for row in rows(study, leak, share)]
+    tables.write(output, found, tables.LEAK, provenance.of("leak", VERSION, config, {}))
+    watch.save(output.parent)
+
+
+def rows(study: Study, leak: Leak, share: float) -> Iterator[Row]:
+    """Exact values after every step below the leak, with estimates from sampled chains at some of them."""
+    top = round(share * len(study.grid))
+    grid, count = study.grid.below(top), leak.chains
+    links = study.links(leak.setting, grid, exact.marginal(study.data, grid.a[0], grid.s[0]))
+    x0, eps = study.forward(count)
+    y0, eta = study.forward(count, 2)
+    places = set(measured(len(grid), TIMES)[1:])
+    watched = Watched(places, {p - 1 for p in places})
+    watched.x[len(grid)] = study.simulate(
+        leak.setting, grid.a[0] * x0 + grid.s[0] * eps, torch.arange(count), grid, watched
+    )
+    denoiser = study.denoiser(leak.setting)
+    for p, (link, (chain, _)) in enumerate(zip(links, exact.deviations(study.data, links), strict=True), start=1):
+        a, s, scale = grid.a[p], grid.s[p], length_scale(link.q_u)
+        estimates: dict[str, Measured] = {}
+        if p in places:
+            found = estimate(*matrices(watched.x[p], a * y0 + s * eta, scale))
+            before = link.step
+            true = denoiser(before.a * y0 + before.s * eta, before.t)
+            estimates = {
+                "mmd2": Measured(found.value, found.se),
+                "spread-gap": spread_gap(watched.x[p] - a * x0, s),
+                "eps-norm-ratio": _ratio(rms(watched.eps[p - 1]), rms(true.eps)),
+            }
+        exactly = {
+            "kl": exact.kl(link.p_u, link.q_u),
+            "mmd2": exact.mmd2(link.p_u, link.q_u, scale),
+            "spread-gap": exact.spread_gap(chain, s),
+            "eps-norm-ratio": exact.rms(exact.eps_law(link, link.p_t)) / exact.rms(exact.eps_law(link, link.q_t)),
+        }
+        for quantity, value in exactly.items():
+            yield {
+                **place(top + p, grid.times[p], a, s),
+                "quantity": quantity,
+                "exact": value,
+                **_estimated(estimates.get(quantity)),
+            }
+
+
+def _ratio(one: Measured, other: Measured) -> Measured:
+    value = one.value / other.value
+    return Measured(value, value * hypot(one.se / one.value, other.se / other.value))
+
+
+def _estimated(found: Measured | None) -> Row:
+    if found is None:
+        return {}
+    low, high = found.interval(CONFIDENCE)
+    return {"estimate": found.value, "low": low, "high": high}

@@ -1,0 +1,283 @@
+"""The papers' claims against the exact errors: a row for each claim, reading and chain, and what follows from it."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.analytic.coverage import NEAR
+from pipeline_lib.config.models import Imperfection
+from pipeline_lib.records.files import write_text
+from pipeline_lib.records.tables import COVERAGE, EXACT, LEAK, THEORY, Column, read, write
+from pipeline_lib.reporting.collect import ANALYTIC_STAGES, joined
+from pipeline_lib.reporting.summaries import markdown
+
+PROBLEM = Column("problem", "string", "", "data and path")
+ANALYTIC = {
+    "theory": THEORY,
+    "exact": [PROBLEM, *EXACT],
+    "coverage": [PROBLEM, *COVERAGE],
+    "leak": [PROBLEM, *LEAK],
+}
+READINGS = {
+    "modular_p_p": "KL(p||q) over p",
+    "modular_p_q": "KL(p||q) over q",
+    "modular_q_p": "KL(q||p) over p",
+    "modular_q_q": "KL(q||p) over q",
+}
+NO_ERROR = Imperfection().model_dump(mode="json")
+FLOOR = 1e-6  # nats; below this a ratio of errors is rounding
+RELATIVE = 1e-6  # tolerance of an inequality
+GAUSSIAN_EPS = 0.01  # nats a dimension from N(0, I) that still count as N(0, I)
+THEOREM = "Li and van der Schaar (2024), Theorem 3.1 [memory, high]"
+CHAIN_RULE = "chain rule of the KL divergence [derived]"
+FACTOR = "Li and van der Schaar (2024), Eq. 6 [found]"
+BOUND = "Li and van der Schaar (2024), Proposition 4.1 [memory, medium]"
+ASSUMED = "Li and van der Schaar (2024), assumption of Theorem 3.1 [found]"
+ZERO = "Li and van der Schaar (2024), Proposition A.1 [memory, low]"
+WIDER = "Ning et al. (2024) [found]"
+CONTROL = "negative control [derived]"
+
+Row = dict[str, Any]
+
+
+def records(folder: Path, experiment: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """The tables of the analytic section from the records below `folder`; a missing record leaves its rows out."""
+    pieces: dict[str, list[pd.DataFrame]] = {name: [] for name in ANALYTIC_STAGES}
+    for problem in experiment["analytic"]["problems"]:
+        for name, found in pieces.items():
+            path = folder / "analytic" / problem / name / f"{name}.parquet"
+            if path.is_file():
+                found.append(read(path, ANALYTIC[name][1:]).assign(problem=problem))
+    tables = {name: joined(found, ANALYTIC[name]) for name, found in pieces.items()}
+    verdicts = [row for _, curve in _curves(tables["exact"]) for row in claims(curve, experiment)]
+    return {"theory": joined([pd.DataFrame(verdicts)], THEORY), **tables}
+
+
+def write_tables(folder: Path, experiment: Mapping[str, Any]) -> None:
+    """Write `tables/{theory,exact,coverage,leak}.{parquet,csv,md}`."""
+    tables = records(folder, experiment)
+    texts = {
+        "theory": f"# Claims\n\n{CLAIM_NOTE}\n\n{markdown(summary(tables['theory']))}",
+        "exact": f"# Exact errors\n\n{markdown(ends(tables['exact']))}",
+        "coverage": "# Estimators against exact values\n\n"
+        f"{COVERAGE_NOTE}\n\n{markdown(coverage_summary(tables['coverage']))}\n{BOOTSTRAP_NOTE}\n\n{markdown(bootstrap_summary(tables['coverage']))}",
+        "leak": f"# Leak experiment\n\n{markdown(leak_summary(tables['leak']))}",
+    }
+    for name, rows in tables.items():
+        target = folder / "tables" / name
+        write(target.with_suffix(".parquet"), rows, ANALYTIC[name], {"experiment": experiment["experiment"]})
+        write_text(target.with_suffix(".csv"), rows.to_csv(index=False))
+        write_text(target.with_suffix(".md"), texts[name])
+
+
+CLAIM_NOTE = (
+    "`holds` counts the chains in which the statement holds at every step on which it is defined; `steps` is the share "
+    "of all such steps. `worst` is the number farthest on the wrong side. Every chain has its row in theory.csv."
+)
+COVERAGE_NOTE = (
+    "`share` is pooled over chains and t: of intervals that hold the exact value, or of tests that reject. Near the "
+    "null MMD² is skewed, and the permutation test decides there. Every t has its row in coverage.csv."
+)
+BOOTSTRAP_NOTE = (
+    "Share of the MMD² at x_0 that a rollout of 1..L steps from the true x_s shows: the training-time estimate of D_t, "
+    "in closed form."
+)
+
+
+def claims(curve: pd.DataFrame, experiment: Mapping[str, Any]) -> Iterator[Row]:
+    """Every claim on one chain: `curve` holds its exact errors in the order of the steps, x_T first."""
+    problem, setting = str(curve["problem"].iloc[0]), str(curve["setting"].iloc[0])
+    about = experiment["analytic"]["problems"][problem]["settings"][setting]
+    who = {"problem": problem, "setting": setting}
+    for row in (*_perfect(curve, about), *_equation(curve), *_bounds(curve), *_assumptions(curve), *_spread(curve)):
+        yield {**who, **row}
+
+
+def _perfect(curve: pd.DataFrame, about: Mapping[str, Any]) -> Iterator[Row]:
+    """An error-free denoiser samples every q(x_t): only with the exact reverse variance, and up to the prior."""
+    if about["error"] != NO_ERROR:
+        return
+    prior, kl = float(curve["kl"].iloc[0]), curve["kl"].iloc[1:]
+    claim = "an error-free denoiser gives p_theta(x_t) = q(x_t)"
+    note = f"largest KL in nats; the prior alone leaves {prior:.2g}"
+    yield _verdict(claim, ZERO, f"{about['variance']} variance", kl, kl - prior, note, kl.max())
+
+
+def _equation(curve: pd.DataFrame) -> Iterator[Row]:
+    """The propagation equation, in every reading of the modular error."""
+    steps = curve.iloc[1:]
+    for column, reading in READINGS.items():
+        known = steps[np.isfinite(steps[[column, "kl", "before"]]).all(axis=1)]
+        excess = known["kl"] - known["before"] - known[column]
+        size = known["kl"]
+        yield _verdict(
+            "E_t >= E_{t+1} + E_t^mod", THEOREM, reading, size, -excess, "least E_t - E_{t+1} - E_t^mod", excess.min()
+        )
+        yield _verdict(
+            "E_t <= E_{t+1} + E_t^mod",
+            CHAIN_RULE,
+            reading,
+            size,
+            excess,
+            "largest E_t - E_{t+1} - E_t^mod",
+            excess.max(),
+        )
+        ratio = known[known["before"] > FLOOR]
+        factor = (ratio["kl"] - ratio[column]) / ratio["before"]
+        for least in (0, 1):
+            yield _verdict(
+                f"mu_t >= {least}", FACTOR, reading, factor.abs(), least - factor, "least mu_t", factor.min()
+            )
+
+
+def _bounds(curve: pd.DataFrame) -> Iterator[Row]:
+    """The bounds of the KL divergence by MMD^2 under a kernel of at most 1."""
+    known = curve[np.isfinite(curve["kl"]) & (curve["kl"] > FLOOR) & (curve["mmd2"] > 0)]
+    ratio = known["kl"] / known["mmd2"]
+    yield _verdict("E_t >= MMD^2 / 4", BOUND, "gaussian kernel", ratio, 0.25 - ratio, "least E_t / MMD^2", ratio.min())
+    yield _verdict("E_t <= MMD^2", BOUND, "gaussian kernel", ratio, ratio - 1, "largest E_t / MMD^2", ratio.max())
+
+
+def _assumptions(curve: pd.DataFrame) -> Iterator[Row]:
+    """What the theorem assumes, and whether errors of the input shrink."""
+    steps = curve.iloc[1:]
+    eps = steps["eps_kl"]
+    yield _verdict(
+        "eps_theta(x_t) ~ N(0, I) while sampling",
+        ASSUMED,
+        f"within {GAUSSIAN_EPS} nats a dimension",
+        eps,
+        eps - GAUSSIAN_EPS,
+        "largest KL from N(0, I) a dimension",
+        eps.max(),
+    )
+    rise = curve["entropy"].diff().iloc[1:]
+    yield _verdict(
+        "entropy of p_theta(x_t) never rises", ASSUMED, "", rise.abs(), rise, "largest rise in nats", rise.max()
+    )
+    stretch = steps["amplification"]
+    yield _verdict(
+        "input errors shrink", CONTROL, "in units of q", stretch, stretch - 1, "largest factor", stretch.max()
+    )
+
+
+def _spread(curve: pd.DataFrame) -> Iterator[Row]:
+    steps = curve.iloc[1:]
+    for column, reading in {"spread_gap": "whole chain", "spread_gap_step": "one step from the true x_t"}.items():
+        gap = steps[column]
+        yield _verdict(
+            "sampling spreads wider than q(x_t | x_0)", WIDER, reading, gap.abs(), -gap, "least gap", gap.min()
+        )
+
+
+def _verdict(claim: str, source: str, reading: str, size: pd.Series, excess: pd.Series, note: str, worst: float) -> Row:
+    """A claim holds on a step where `excess` is at most rounding: 1e-6 of `size`, and 1e-9."""
+    holds = excess <= RELATIVE * size.abs() + 1e-9
+    return {
+        "claim": claim,
+        "source": source,
+        "reading": reading,
+        "measured": float(worst) if len(excess) else np.nan,
+        "holds": float(holds.mean()) if len(excess) else np.nan,
+        "steps": len(excess),
+        "verdict": "undefined" if not len(excess) else "holds" if holds.all() else "fails",
+        "note": note,
+    }
+
+
+def summary(theory: pd.DataFrame) -> pd.DataFrame:
+    """One row a claim and reading over all chains."""
+    rows = []
+    for (claim, reading), group in theory[theory["verdict"] != "undefined"].groupby(["claim", "reading"], sort=False):
+        held = int(group["verdict"].eq("holds").sum())
+        worst = group.sort_values("holds", kind="stable").iloc[0]
+        rows.append(
+            {
+                "claim": claim,
+                "reading": reading,
+                "chains": len(group),
+                "holds": f"{held} of {len(group)}",
+                "steps": f"{100 * np.average(group['holds'], weights=group['steps']):.0f} %",
+                "worst": f"{worst['measured']:.3g} ({worst['problem']}, {worst['setting']})",
+                "what": worst["note"].split(";")[0],
+                "source": worst["source"],
+            }
+        )
+    columns = ["claim", "reading", "holds", "steps", "worst", "what", "source"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def ends(exact: pd.DataFrame) -> pd.DataFrame:
+    """Prior error, error at the last noisy x_t and at x_0, of every chain."""
+    rows = []
+    for (problem, setting), curve in _curves(exact):
+        first, noisy, last = curve.iloc[0], curve.iloc[-2], curve.iloc[-1]
+        rows.append(
+            {
+                "problem": problem,
+                "setting": setting,
+                "prior KL (E_{T+1})": first["kl"],
+                "KL at the last noisy x_t": noisy["kl"],
+                "KL at x_0": last["kl"],
+                "MMD² at x_0": last["mmd2"],
+                "delta at x_0": last["delta"],
+                "eps-norm ratio": last["eps_norm_sampling"] / last["eps_norm_training"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def coverage_summary(coverage: pd.DataFrame) -> pd.DataFrame:
+    """Shares pooled over chains and t, with how many rows have each verdict."""
+    rows = []
+    tested = coverage[coverage["quantity"].ne("bootstrap")]
+    marked = tested.assign(near=tested["verdict"].eq(NEAR), size=tested["size"].map("{:g}".format, na_action="ignore"))
+    keys = ["problem", "quantity", "near", "size"]
+    for (problem, quantity, near, size), group in marked.fillna({"size": ""}).groupby(keys, sort=False):
+        counts = group["verdict"].value_counts(sort=False)
+        rows.append(
+            {
+                "problem": problem,
+                "quantity": f"{quantity}, near the null" if near else quantity,
+                "planted error": size,
+                "level": group["level"].iloc[0],
+                "share": group["share"].mean(),
+                "lowest": group["share"].min(),
+                "highest": group["share"].max(),
+                "exact MMD²": group["exact"].iloc[0] if quantity in ("power", "smallest-detected") else np.nan,
+                "n": group["n"].iloc[0],
+                "rows": len(group),
+                "verdicts": "" if near else ", ".join(f"{v}: {n}" for v, n in counts.items()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def bootstrap_summary(coverage: pd.DataFrame) -> pd.DataFrame:
+    """Share of the error at x_0 that a rollout of L steps shows, a column for each L."""
+    rows = coverage[coverage["quantity"].eq("bootstrap") & (coverage["exact"] > 1e-9) & np.isinf(coverage["log_snr"])]
+    shown = rows.assign(share=rows["mean"] / rows["exact"], L=rows["size"].map("L = {:.0f}".format))
+    wide = shown.pivot_table(index=["problem", "setting"], columns="L", values="share", sort=False)
+    return wide.reset_index()
+
+
+def leak_summary(leak: pd.DataFrame) -> pd.DataFrame:
+    """What the error after each leak has become at x_0, and how many estimates hold the exact value on the way."""
+    known = leak[leak["estimate"].notna()]
+    inside = known.assign(inside=known["exact"].between(known["low"], known["high"]))
+    held = inside.groupby(["problem", "leak", "quantity"], sort=False)["inside"].agg(["sum", "size"])
+    last = leak.sort_values("step", kind="stable").groupby(["problem", "leak", "quantity"], sort=False).last()
+    joined_rows = last[["exact", "estimate", "low", "high"]].join(held).reset_index()
+    texts = [
+        f"{int(a)} of {int(b)}" if pd.notna(b) else ""
+        for a, b in zip(joined_rows["sum"], joined_rows["size"], strict=True)
+    ]
+    return joined_rows.drop(columns=["sum", "size"]).assign(**{"estimates that hold it, at all t": texts})
+
+
+def _curves(exact: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    for (problem, setting), curve in exact.groupby(["problem", "setting"], sort=False):
+        yield (str(problem), str(setting)), curve.sort_values("step")
