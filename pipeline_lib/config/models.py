@@ -311,6 +311,17 @@ class Problem(Model):
     nfe: int = Field(100, ge=2, description="steps of the chain")
     settings: dict[Name, Setting] = Field(min_length=1, description="chains by name")
 
+    @model_validator(mode="after")
+    def _windows_lie_on_the_path(self) -> "Problem":
+        end = self.diffusion.timesteps if self.diffusion.path == "vp" else self.diffusion.sigma_max
+        for name, setting in self.settings.items():
+            low, high = setting.error.low, setting.error.high
+            if low > (end if high is None else min(end, high)):
+                raise ValueError(
+                    f"settings.{name}: no t of the path (its end is {end:g}) is in the window from {low:g}"
+                )
+        return self
+
 
 class Coverage(Model):
     """Estimators against exact values: how often intervals cover, what is detected, what bootstrapping hides."""

@@ -139,7 +139,7 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
         "scores": score_table(tables["scores"], experiment),
         "missing_scores": missing_scores(tables["scores"]),
         "protocol": protocol(tables["scores"]),
-        "readings": readings(tables, experiment),
+        "readings": readings(tables, experiment) if experiment["instances"] else [],
         "bandwidth": main_bandwidth(experiment),
         "trends": trend_table(tables["trends"], experiment),
         "errors": error_table(tables["cumulative_error"]),

@@ -261,7 +261,7 @@ def bootstrap_summary(coverage: pd.DataFrame) -> pd.DataFrame:
     rows = coverage[coverage["quantity"].eq("bootstrap") & (coverage["exact"] > 1e-9) & np.isinf(coverage["log_snr"])]
     shown = rows.assign(share=rows["mean"] / rows["exact"], L=rows["size"].map("L = {:.0f}".format))
     wide = shown.pivot_table(index=["problem", "setting"], columns="L", values="share", sort=False)
-    return wide.reset_index()
+    return wide.map("{:.1%}".format).reset_index()
 
 
 def leak_summary(leak: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,151 @@
+"""The verdicts on the papers' claims: each can hold and can fail; tables and figures follow from the records."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.__main__ import main
+from pipeline_lib.config.models import Imperfection, parse_experiment
+from pipeline_lib.config.plan import Plan
+from pipeline_lib.records.tables import EXACT, THEORY, read
+from pipeline_lib.reporting import theory
+
+EXPERIMENT = {
+    "analytic": {
+        "problems": {
+            "one": {"settings": {"chain": {"variance": "oracle", "error": Imperfection().model_dump(mode="json")}}}
+        }
+    }
+}
+
+
+def curve(**changes: list[float]) -> pd.DataFrame:
+    """Three places of a chain on which every claim holds, but for what `changes` says."""
+    values = {
+        "step": [0, 1, 2],
+        "kl": [0.1, 0.1, 0.1],
+        "before": [np.nan, 0.1, 0.1],
+        **{reading: [np.nan, 0.0, 0.0] for reading in theory.READINGS},
+        "gap": [np.nan, 0.0, 0.0],
+        "mmd2": [0.1, 0.1, 0.1],
+        "spread_gap": [np.nan, 0.1, 0.1],
+        "spread_gap_step": [np.nan, 0.1, 0.1],
+        "eps_kl": [np.nan, 0.0, 0.0],
+        "amplification": [np.nan, 1.0, 0.5],
+        "entropy": [2.0, 1.0, 1.0],
+    }
+    return pd.DataFrame({**values, **changes, "problem": "one", "setting": "chain"})
+
+
+def verdicts(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
+    return {(row["claim"], row["reading"]): row["verdict"] for row in theory.claims(rows, EXPERIMENT)}
+
+
+def test_every_claim_holds_where_it_does() -> None:
+    assert set(verdicts(curve()).values()) == {"holds"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "claim"),
+    [
+        ({"kl": [0.1, 0.2, 0.1]}, "an error-free denoiser gives p_theta(x_t) = q(x_t)"),
+        ({"modular_p_p": [np.nan, 0.0, 0.05]}, "E_t >= E_{t+1} + E_t^mod"),
+        ({"kl": [0.1, 0.2, 0.3]}, "E_t <= E_{t+1} + E_t^mod"),
+        ({"modular_p_p": [np.nan, 0.0, 0.05]}, "mu_t >= 1"),
+        ({"modular_p_p": [np.nan, 0.0, 0.2]}, "mu_t >= 0"),
+        ({"mmd2": [0.1, 0.1, 0.5]}, "E_t >= MMD^2 / 4"),
+        ({"mmd2": [0.1, 0.01, 0.1]}, "E_t <= MMD^2"),
+        ({"eps_kl": [np.nan, 0.02, 0.0]}, "eps_theta(x_t) ~ N(0, I) while sampling"),
+        ({"entropy": [2.0, 1.0, 1.1]}, "entropy of p_theta(x_t) never rises"),
+        ({"amplification": [np.nan, 1.1, 0.5]}, "input errors shrink"),
+        ({"spread_gap": [np.nan, 0.1, -0.1]}, "sampling spreads wider than q(x_t | x_0)"),
+    ],
+)
+def test_every_claim_can_fail(changes: dict[str, list[float]], claim: str) -> None:
+    assert "fails" in [v for (name, _), v in verdicts(curve(**changes)).items() if name == claim]
+
+
+def test_readings_of_the_modular_error_are_told_apart() -> None:
+    found = verdicts(curve(modular_q_q=[np.nan, 0.05, 0.05]))
+    told = {reading: v for (claim, reading), v in found.items() if claim == "E_t >= E_{t+1} + E_t^mod"}
+    assert told == {
+        "KL(p||q) over p": "holds",
+        "KL(p||q) over q": "holds",
+        "KL(q||p) over p": "holds",
+        "KL(q||p) over q": "fails",
+    }
+
+
+def test_what_is_infinite_or_below_the_floor_is_not_judged() -> None:
+    """The last step of a fixed variance has an infinite modular error, and a ratio of rounding errors says nothing."""
+    rows = list(theory.claims(curve(modular_p_p=[np.nan, 0.0, np.inf]), EXPERIMENT))
+    steps = {row["steps"] for row in rows if row["claim"].startswith("E_t >= E_{t+1}")}
+    assert steps == {1, 2}
+    tiny = curve(before=[np.nan, 1e-9, 1e-9])
+    assert {v for (claim, _), v in verdicts(tiny).items() if claim.startswith("mu_t")} == {"undefined"}
+
+
+def test_an_imperfect_chain_is_not_held_against_the_proposition() -> None:
+    erring = {"variance": "oracle", "error": Imperfection(bias=0.1).model_dump(mode="json")}
+    other = {"analytic": {"problems": {"one": {"settings": {"chain": erring}}}}}
+    assert not [row for row in theory.claims(curve(), other) if row["claim"].startswith("an error-free")]
+
+
+SMALL = {
+    "experiment": "known",
+    "analytic": {
+        "problems": {
+            "two-pixels": {
+                "data": [{"mean": [0.3, -0.2], "covariance": [[0.05, 0.02], [0.02, 0.03]]}],
+                "nfe": 10,
+                "settings": {"perfect": {}, "large": {"variance": "fixed-large", "error": {"bias": 0.3}}},
+            }
+        },
+        "coverage": {
+            "repeats": 20,
+            "chains": 20,
+            "times": 2,
+            "permutations": 19,
+            "power_chains": 20,
+            "power_repeats": 10,
+            "power_bias": [0.1, 2.0],
+            "bootstrap_lengths": [1, 2],
+        },
+        "leak": {"chains": 50, "shares": [0.5]},
+    },
+}
+
+
+def test_the_whole_chain_of_stages_ends_in_tables_figures_and_report() -> None:
+    plan = Plan(parse_experiment(SMALL))
+    plan.write()
+    for name in ("exact", "coverage", "leak"):
+        for record in map(Path, plan.known_answers(name)):
+            assert main([name, "--config", str(record.parent / "config.json"), "--output", str(record)]) == 0
+    for stage in ("tables", "figures", "report"):
+        assert main([stage, "known"]) == 0
+    folder = Path("results/known")
+    for name in plan.tables:
+        assert (folder / f"tables/{name}.md").stat().st_size > 200
+    assert not (folder / "tables/scores.parquet").exists()
+    found = read(folder / "tables/theory.parquet", THEORY)
+    assert set(found["setting"]) == {"perfect", "large"}
+    assert read(folder / "tables/exact.parquet", EXACT)["step"].max() == 10
+    page = (folder / "report.html").read_text()
+    assert "Known answers" in page
+    assert "Cumulative error</h2>" not in page
+    assert page.count("data:image") == 2
+    assert json.loads((folder / "config/experiment.json").read_text())["instances"] == []
+
+
+def test_missing_records_leave_a_page_that_says_so() -> None:
+    Plan(parse_experiment(SMALL)).write()
+    for stage in ("tables", "figures", "report"):
+        assert main([stage, "known"]) == 0
+    assert (
+        "not run yet" in Path("results/known/report.html").read_text()
+        or "pending" in Path("results/known/report.html").read_text()
+    )
