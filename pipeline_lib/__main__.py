@@ -30,6 +30,7 @@ class Stage:
     help: str
     manifests: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()  # manifests that most instances do without
     options: dict[str, Callable[[str], Any]] = field(default_factory=dict)
 
 
@@ -39,7 +40,13 @@ STAGES = {
     "reference": Stage("scores.reference", "feature statistics of the training images", ("data", "classifier")),
     "controls": Stage("scores.controls", "score floor and ceiling", ("data", "classifier", "reference")),
     "bandwidths": Stage("errors.bandwidths", "freeze the kernels of a dataset", ("data",)),
-    "train": Stage("training.train", "train one run, or go on with it", ("data",), (), {"max_minutes": float}),
+    "train": Stage(
+        "training.train",
+        "train one run, or go on with it",
+        ("data",),
+        optional=("init",),
+        options={"max_minutes": float},
+    ),
     "sample": Stage("samplers._stage", "draw samples from a trained run", ("train",)),
     "errors": Stage("errors.cumulative", "measure the cumulative error", ("train", "data", "bandwidths"), ("trends",)),
     "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference")),
@@ -67,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--config", type=Path, required=True, help="resolved stage configuration (config.json)")
         for manifest in stage.manifests:
             sub.add_argument(f"--{manifest}", type=Path, required=True, help=f"manifest of the {manifest} stage")
+        for manifest in stage.optional:  # a rule without this input leaves the flag bare
+            sub.add_argument(f"--{manifest}", type=Path, nargs="?", help="manifest, if there is one")
         for path in ("output", *stage.paths):
             sub.add_argument(f"--{path}", type=Path, required=True, help="file to write")
         for option, kind in stage.options.items():
@@ -87,7 +96,8 @@ def run_stage(name: str, args: argparse.Namespace) -> None:
     stage = STAGES[name]
     config = _configuration(args.config)
     marker = args.output.parent / "failed.json"
-    manifests = {m: Manifest.load(getattr(args, m)) for m in stage.manifests}
+    given = [m for m in (*stage.manifests, *stage.optional) if getattr(args, m)]
+    manifests = {m: Manifest.load(getattr(args, m)) for m in given}
     key = digest({"config": config["config"], "inputs": {k: m.content for k, m in manifests.items()}})
     _heed(marker, key, args.attempt)
     args.output.parent.mkdir(parents=True, exist_ok=True)

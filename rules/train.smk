@@ -6,6 +6,7 @@ rule train:
     input:
         config=f"{RUN}/train/config.json",
         data=rules.data.output.manifest,
+        init=plan.init,
     output:
         manifest=f"{RUN}/train/manifest.json",
     log:
@@ -21,7 +22,8 @@ rule train:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        "python -m pipeline_lib train --config {input.config} --data {input.data} --output {output.manifest}"
+        "python -m pipeline_lib train --config {input.config} --data {input.data} --init {input.init}"
+        " --output {output.manifest}"
         " --max-minutes {resources.runtime} --attempt {resources.attempt} &> {log}"
 
 

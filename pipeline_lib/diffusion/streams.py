@@ -17,3 +17,5 @@ class Stream(IntEnum):
     DROPOUT = 8  # seeds of dropout masks
     CONTROL = 9  # noise images that serve as ceiling
     CLASSIFIER = 10  # batches of the feature extractor
+    GROUP_TIME = 11  # t and number of reverse steps that a group of images shares
+    GROUP_NOISE = 12  # noise of the images of a group: forward noise, then that of each reverse step

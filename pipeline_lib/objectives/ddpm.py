@@ -20,6 +20,11 @@ class Options(Model):
     """Options of the simple loss."""
 
     norm: Literal["mean", "sum"] = Field("mean", description="squared norm averaged over pixels, or summed (Eq. 14)")
+    weighting: Literal["none", "snr/(snr+1)"] = Field(
+        "none",
+        description="factor of the squared norm at t, with SNR = a_t^2 / s_t^2; SNR / (SNR + 1) on a prediction of v "
+        "gives the simple loss of eps",
+    )
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -34,6 +39,24 @@ PRESETS: dict[str, dict[str, Any]] = {
             "grad_clip": 1.0,
             "ema_decay": 0.9999,
             "ema_every": 1,
+            "ema_warmup": False,
+            "flip": True,
+        },
+    },
+    # the base model in the released code of Li and van der Schaar (2024): the control of `ddpm-reg` in preset released
+    "released": {
+        "diffusion": {"schedule": "sigmoid", "prediction": "v"},
+        "objective": {"weighting": "snr/(snr+1)"},
+        "training": {
+            "steps": 500_000,
+            "batch_size": 128,
+            "lr": 1e-4,
+            "lr_decay": "none",
+            "adam_betas": [0.9, 0.99],
+            "warmup_steps": 0,
+            "grad_clip": 1.0,
+            "ema_decay": 0.995,
+            "ema_every": 10,
             "ema_warmup": False,
             "flip": True,
         },
@@ -56,7 +79,11 @@ class DDPM:
         eps = batch.normal(Stream.NOISE)
         predicted = denoiser(perturb(denoiser.path, batch.x0, t, eps), t, batch.labels)
         error = (predicted.output - predicted.target(batch.x0, eps)).square().flatten(1)
-        return {"simple": error.mean(1) if self.options.norm == "mean" else error.sum(1)}
+        loss = error.mean(1) if self.options.norm == "mean" else error.sum(1)
+        if self.options.weighting == "none":
+            return {"simple": loss}
+        a, s = denoiser.path.coefficients(t)
+        return {"simple": loss * a**2 / (a**2 + s**2)}
 
 
 def build(options: Options) -> DDPM:

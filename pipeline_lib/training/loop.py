@@ -47,6 +47,16 @@ class Trainer:
         self.done = 0
         self.watch = Stopwatch("train")
 
+    def start_from(self, weights: Path) -> None:
+        """Begin with the averaged weights of another training. Raises BadConfig where they do not fit the network."""
+        other, _ = trained.load(weights, self.device)
+        try:
+            self.denoiser.network.load_state_dict(other.network.state_dict())
+        except RuntimeError:
+            raise BadConfig(f"the weights {weights} do not fit the network of this run (init_from).") from None
+        self.ema = Ema(self.denoiser.network, self.run.training)
+        log.info("starting from %s", weights)
+
     def fit(self, stop: Stop, lease: Lease, runtime: dict[str, Any]) -> None:
         """Train to the end, or save and raise TryAgain where `stop` says so."""
         total = self.run.training.steps

@@ -21,6 +21,7 @@ from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.loop import Trainer
 from pipeline_lib.training.stop import Stop
 
+WEIGHTS = "weights.safetensors"
 VERSION = 1  # bump when the code changes what a training ends with
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,13 @@ def run(
     runtime: dict[str, Any],
     output: Path,
     data: Manifest,
+    init: Manifest | None = None,
     max_minutes: float | None = None,
 ) -> None:
-    """Train, or go on, or find what was trained before; write the manifest."""
+    """Train, or go on, or find what was trained before; write the manifest. `init`: a training to start from."""
     inputs = {name: sha for name, sha in data.files.items() if name.startswith("train-")}
+    if init:
+        inputs["init"] = init.files[WEIGHTS]
     store = entry("train", VERSION, config, inputs)
     manifest = store.finished()
     if manifest is not None:
@@ -47,7 +51,7 @@ def run(
     else:
         stop = Stop(max_minutes).listen()
         with waiting(store.folder, stop) as lease:
-            manifest = store.finished() or _train(config, runtime, store, data, stop, lease)
+            manifest = store.finished() or _train(config, runtime, store, data, init, stop, lease)
     manifest.publish(output)
 
 
@@ -73,11 +77,19 @@ def waiting(folder: Path, stop: Stop, every: float = 2.0) -> Iterator[Lease]:
 
 
 def _train(
-    config: Mapping[str, Any], runtime: dict[str, Any], store: Entry, data: Manifest, stop: Stop, lease: Lease
+    config: Mapping[str, Any],
+    runtime: dict[str, Any],
+    store: Entry,
+    data: Manifest,
+    init: Manifest | None,
+    stop: Stop,
+    lease: Lease,
 ) -> Manifest:
     one = Run.model_validate({k: v for k, v in config.items() if k != "seed"})
     torch.set_num_threads(one.training.threads)
     trainer = Trainer(one, objective(one), Prepared(data), config["seed"], store.folder, device.pick())
+    if init:
+        trainer.start_from(init.file(WEIGHTS))
     trainer.fit(stop, lease, runtime)
     return _finish(trainer, store)
 
@@ -86,13 +98,13 @@ def _finish(trainer: Trainer, store: Entry) -> Manifest:
     trainer.check()
     one, folder = trainer.run, store.folder
     shape, classes = trainer.data.shape, len(trainer.data.classes)
-    trained.save(folder / "weights.safetensors", trainer.ema.state, one, shape, classes)
+    trained.save(folder / WEIGHTS, trainer.ema.state, one, shape, classes)
     trainer.write_history()
     trainer.grid(folder / "grid.png")
     trainer.watch.save(folder, images=float(one.training.steps * one.training.batch_size))
     parameters = sum(p.numel() for p in trainer.denoiser.network.parameters())
     manifest = store.finish(
-        ["weights.safetensors", "history.parquet", "grid.png"],
+        [WEIGHTS, "history.parquet", "grid.png"],
         {"steps": one.training.steps, "parameters": parameters, "shape": list(shape)},
     )
     trainer.checkpoints.delete()

@@ -5,7 +5,7 @@ import torch
 
 from pipeline_lib.config.models import Diffusion
 from pipeline_lib.diffusion import paths
-from pipeline_lib.diffusion.denoiser import Denoiser
+from pipeline_lib.diffusion.denoiser import Denoiser, perturb
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.objectives import Batch, ddpm
@@ -46,3 +46,24 @@ def test_terms_of_a_sample_do_not_depend_on_the_batch() -> None:
     half = Batch(whole.x0[4:], None, whole.index[4:], 0, None, whole.noise)
     objective = ddpm.build(ddpm.Options())
     assert torch.equal(objective.terms(denoiser, whole)["simple"][4:], objective.terms(denoiser, half)["simple"])
+
+
+def test_snr_weights_turn_the_loss_of_v_into_the_simple_loss_of_eps() -> None:
+    """eps - eps_predicted = a (v - v_predicted), and SNR / (SNR + 1) = a^2 where a^2 + s^2 = 1."""
+    data = batch(64)
+    options = ddpm.Options(weighting="snr/(snr+1)")
+    weighted = ddpm.build(options).terms(Denoiser(Zero(), PATH, "v"), data)["simple"]
+    t, eps = PATH.draw_times(data.uniform(Stream.TIME)), data.normal(Stream.NOISE)
+    x = perturb(PATH, data.x0, t, eps)
+    predicted = Denoiser(Zero(), PATH, "v")(x, t).eps
+    assert torch.allclose(weighted, (predicted - eps).square().mean((1, 2, 3)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["eps", "x0"])
+def test_snr_weights_are_alpha_bar(kind: str) -> None:
+    data, denoiser = batch(64), Denoiser(Zero(), PATH, kind)
+    plain, weighted = (
+        ddpm.build(ddpm.Options(weighting=w)).terms(denoiser, data)["simple"] for w in ("none", "snr/(snr+1)")
+    )
+    t = PATH.draw_times(data.uniform(Stream.TIME))
+    assert torch.allclose(weighted / plain, PATH.alpha_bar[t.long()].float(), rtol=1e-4)

@@ -1,0 +1,74 @@
+"""Reverse transitions t -> t - 1 of a batch whose images are at different t, and the rollouts made of them."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pipeline_lib.diffusion.denoiser import Denoising
+from pipeline_lib.diffusion.grid import Step
+from pipeline_lib.diffusion.paths import VPPath
+
+Variance = Callable[[Step], float]
+
+
+def fixed_small(step: Step) -> float:
+    """beta~_t, the variance of q(x_{t-1} | x_t, x_0); 0 at the last step."""
+    return step.posterior_variance
+
+
+def fixed_large(step: Step) -> float:
+    """beta_t, the variance of q(x_t | x_{t-1}); 0 at the last step, where ancestral sampling adds no noise."""
+    return 0.0 if step.is_last else step.forward_variance
+
+
+VARIANCES: dict[str, Variance] = {"fixed-small": fixed_small, "fixed-large": fixed_large}
+
+
+class Transitions:
+    """x_{t-1} = c_x0 x_0 + c_xt x_t + std z for every t in {1..T}: Eq. 7 of Ho et al. (2020) at the predicted x_0."""
+
+    def __init__(self, path: VPPath, variance: Variance) -> None:
+        """`variance` gives the reverse variance of each step of the full grid."""
+        steps = reversed(list(path.grid(path.timesteps)))
+        rows = [(step.c_x0, step.c_xt, variance(step) ** 0.5) for step in steps]
+        unused = (float("nan"),) * 3  # nothing leads on from t = 0
+        self._table = torch.tensor([unused, *rows], dtype=torch.float64).T.to(torch.float32).contiguous()
+
+    def at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """c_x0, c_xt and std, float32, of the shape of t."""
+        if self._table.device != t.device:
+            self._table = self._table.to(t.device)
+        c_x0, c_xt, std = self._table[:, t.long()]
+        return c_x0, c_xt, std
+
+    def step(self, denoiser: Denoising, x: Tensor, t: Tensor, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x_{t-1} from x = x_t (B,C,H,W), t (B,) and standard normal z; x_0 is not clipped."""
+        c_x0, c_xt, std = (c.reshape(-1, *[1] * (x.ndim - 1)) for c in self.at(t))
+        return c_x0 * denoiser(x, t, labels).x0 + c_xt * x + std * z
+
+
+def rollout(
+    denoiser: Denoising,
+    x: Tensor,
+    s: Tensor,
+    length: Tensor,
+    transitions: Transitions,
+    normal: Callable[[Tensor, int], Tensor],
+    labels: Tensor | None = None,
+    gradient: Literal["chain", "last"] = "chain",
+) -> Tensor:
+    """x_{s - length} from x = x_s (B,C,H,W), each image by its own number of reverse steps; s, length (B,) integers.
+
+    All images make their last step together, so that an earlier network call holds only those with more steps to
+    make. `normal(rows, left)` draws z for the images `rows` (n,) when `left` steps are left. `gradient`: through every
+    call, or only through the last.
+    """
+    end, left = s - length, length.cpu()
+    for j in range(int(left.max()), 0, -1):
+        rows = (left >= j).nonzero().squeeze(1).to(x.device, non_blocking=True)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (gradient == "chain" or j == 1)):
+            chosen = None if labels is None else labels[rows]
+            x = x.index_copy(0, rows, transitions.step(denoiser, x[rows], end[rows] + j, normal(rows, j), chosen))
+    return x
