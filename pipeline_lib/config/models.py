@@ -163,6 +163,9 @@ class Variant(Model):
 
     preset: str | None = Field(None, description="preset of the objective to start from, such as paper or released")
     control: str | None = Field(None, description="'method/variant' that differs in the method alone")
+    init_from: str | None = Field(
+        None, description="'method/variant' whose averaged weights, of the same dataset and seed, training starts from"
+    )
     datasets: list[Name] | None = Field(None, description="the datasets it is trained on; null: all")
     seeds: Annotated[list[int] | None, AfterValidator(_different_seeds)] = Field(
         None, description="training seeds; null: those of the experiment"

@@ -34,6 +34,7 @@ class Instance:
     variant: str
     seed: int
     run: Run
+    init: str | None = None  # path of the instance whose weights it starts from
 
     @property
     def path(self) -> str:
@@ -50,6 +51,7 @@ class Plan:
         self.root = Path("results") / experiment.experiment
         _refuse_reserved(experiment)
         self.instances = list(_instances(experiment))
+        _check_starts(self.instances)
         _check_nfe(self)
         _check_counts(experiment)
 
@@ -110,7 +112,7 @@ class Plan:
             },
             "samplings": {name: s.model_dump(mode="json") for name, s in exp.sampling.items()},
             "instances": [
-                {"dataset": i.dataset, "method": i.method, "variant": i.variant, "seed": i.seed, "path": i.path}
+                {k: getattr(i, k) for k in ("dataset", "method", "variant", "seed", "path", "init")}
                 for i in self.instances
             ],
             "analytic": exp.analytic.model_dump(mode="json") if exp.analytic else None,
@@ -208,8 +210,16 @@ class Plan:
 
     def threads(self, wildcards: Any) -> int:
         """Threads of one training job."""
+        return self._instance(wildcards).run.training.threads
+
+    def init(self, wildcards: Any) -> list[str]:
+        """The manifest of the training whose weights this one starts from; none for most."""
+        init = self._instance(wildcards).init
+        return [f"{self.root}/{init}/train/manifest.json"] if init else []
+
+    def _instance(self, wildcards: Any) -> Instance:
         one = f"{wildcards.dataset}/{wildcards.method}/{wildcards.variant}/s{wildcards.seed}"
-        return next(i.run.training.threads for i in self.instances if i.path == one)
+        return next(i for i in self.instances if i.path == one)
 
     def memory_mb(self, wildcards: Any, attempt: int) -> int:
         """Memory of a job, growing with each attempt."""
@@ -275,7 +285,26 @@ def _instances(exp: Experiment) -> Iterator[Instance]:
                     continue
                 run = resolve(exp, dataset, method, variant, where)
                 for seed in exp.seeds if variant.seeds is None else variant.seeds:
-                    yield Instance(dataset, method_name, variant_name, seed, run)
+                    init = f"{dataset}/{variant.init_from}/s{seed}" if variant.init_from else None
+                    yield Instance(dataset, method_name, variant_name, seed, run, init)
+
+
+def _check_starts(instances: list[Instance]) -> None:
+    """Whoever starts from another run's weights needs that run, with the same network and prediction, and an end."""
+    known = {one.path: one for one in instances}
+    for one in instances:
+        seen, at = [one.path], one
+        while at.init:
+            if at.init not in known:
+                raise BadConfig(f"{at.path}: init_from names no run of it; {registry.nearest(at.init, known)}")
+            at = known[at.init]
+            if at.path in seen:
+                raise BadConfig(f"{one.path}: init_from goes round in a circle ({' -> '.join([*seen, at.path])}).")
+            seen.append(at.path)
+            if (at.run.network, at.run.diffusion.prediction) != (one.run.network, one.run.diffusion.prediction):
+                raise BadConfig(
+                    f"{one.path} starts from {at.path}, whose network or prediction is another; weights do not fit."
+                )
 
 
 def _refuse_reserved(exp: Experiment) -> None:

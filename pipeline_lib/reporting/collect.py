@@ -83,7 +83,7 @@ def _run_jobs(experiment: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator
         "preset": experiment["methods"][one["method"]]["variants"][one["variant"]]["preset"] or "none",
     }
     train = f"{path}/train"
-    yield Job("train", identity, train, (data,))
+    yield Job("train", identity, train, (data, f"{one['init']}/train") if one.get("init") else (data,))
     for sampler in experiment["samplings"]:
         sample = f"{path}/{sampler}/sample"
         inputs = {
