@@ -266,10 +266,11 @@ def bootstrap_summary(coverage: pd.DataFrame) -> pd.DataFrame:
 
 def leak_summary(leak: pd.DataFrame) -> pd.DataFrame:
     """What the error after each leak has become at x_0, and how many estimates hold the exact value on the way."""
+    keys = ["problem", "leak", "quantity"]
     known = leak[leak["estimate"].notna()]
     inside = known.assign(inside=known["exact"].between(known["low"], known["high"]))
-    held = inside.groupby(["problem", "leak", "quantity"], sort=False)["inside"].agg(["sum", "size"])
-    last = leak.sort_values("step", kind="stable").groupby(["problem", "leak", "quantity"], sort=False).last()
+    held = inside.groupby(keys, sort=False)["inside"].agg(["sum", "size"])
+    last = leak.loc[leak.groupby(keys, sort=False)["step"].idxmax()].set_index(keys)
     joined_rows = last[["exact", "estimate", "low", "high"]].join(held).reset_index()
     texts = [
         f"{int(a)} of {int(b)}" if pd.notna(b) else ""
