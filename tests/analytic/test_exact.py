@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from pipeline_lib.analytic import exact
+from pipeline_lib.analytic import exact, sampler_kit
 from pipeline_lib.analytic.mixtures import gaussian, mixture
 from pipeline_lib.analytic.oracle import Erring, Oracle
 from pipeline_lib.analytic.problems import Study
 from pipeline_lib.config.models import Diffusion, Problem, Sampling, Setting
 from pipeline_lib.diffusion import paths
-from pipeline_lib.diffusion.grid import Step
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.samplers._stage import draw
 
@@ -19,15 +18,8 @@ EYE = torch.eye(2, dtype=torch.float64)
 
 
 def erring(scale: float, bias: float) -> exact.Linear:
-    """The exact denoiser with eps scaled and shifted: x0 = (x - s (scale eps + bias)) / a."""
-    inside = exact.exact_denoiser(DATA)
-
-    def at(step: Step) -> tuple[torch.Tensor, torch.Tensor]:
-        gain, offset = inside(step)
-        wrong = scale * gain + (1 - scale) / step.a * EYE
-        return wrong, scale * offset - step.s * bias / step.a
-
-    return at
+    """The exact denoiser with eps scaled and shifted."""
+    return sampler_kit.erring(exact.exact_denoiser(DATA), scale, bias)
 
 
 def links(denoiser: exact.Linear, variance: exact.Covariance, nfe: int = 20) -> list[exact.Link]:

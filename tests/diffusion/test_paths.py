@@ -35,6 +35,27 @@ def test_every_schedule_ends_in_noise(schedule: str, timesteps: int) -> None:
     assert (path.alpha_bar.diff() < 0).all()
 
 
+def test_cosine_schedule_is_that_of_nichol_and_dhariwal() -> None:
+    """Eq. 17: f(t) / f(0) with f(t) = cos^2((t / T + 0.008) / 1.008 pi / 2); the end is cut by beta <= 0.999."""
+    u = torch.arange(1000, dtype=torch.float64) / 1000
+    f = torch.cos((u + 0.008) / 1.008 * torch.pi / 2) ** 2
+    assert torch.allclose(paths.build(Diffusion(schedule="cosine")).alpha_bar[:-1], f / f[0], rtol=1e-9, atol=0)
+
+
+def test_sigmoid_schedule_is_that_of_jabri() -> None:
+    """alpha_bar = (sigma(3) - sigma(6 u - 3)) / (sigma(3) - sigma(-3)); the end is cut by beta <= 0.999."""
+    u = torch.arange(1000, dtype=torch.float64) / 1000
+    low, high = torch.tensor([-3.0, 3.0], dtype=torch.float64).sigmoid()
+    expected = (high - (6 * u - 3).sigmoid()) / (high - low)
+    assert torch.allclose(paths.build(Diffusion(schedule="sigmoid")).alpha_bar[:-1], expected, rtol=1e-9, atol=0)
+
+
+def test_the_network_is_given_t_from_0_to_the_published_1000() -> None:
+    first_and_last = torch.tensor([1.0, 1000.0]), torch.tensor([1.0, 100.0])
+    assert paths.build(DDPM).condition(first_and_last[0]).tolist() == [0, 999]
+    assert paths.build(Diffusion(timesteps=100)).condition(first_and_last[1]).tolist() == [0, 990]
+
+
 def test_a_path_that_keeps_data_at_its_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     unscaled = lambda n: torch.linspace(1e-4, 0.02, n, dtype=torch.float64)  # noqa: E731
     monkeypatch.setitem(paths.SCHEDULES, "linear", unscaled)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.config.models import Diffusion, Errors, Network, Run
-from pipeline_lib.errors import bandwidths, chains, cumulative
+from pipeline_lib.config.models import Diffusion, Errors, Network, Run, Training
+from pipeline_lib.errors import bandwidths, chains, cumulative, trends
 from pipeline_lib.errors.bandwidths import Bandwidths
 from pipeline_lib.errors.chains import Chains, measured
 from pipeline_lib.errors.cumulative import Comparison
@@ -40,7 +40,7 @@ def exact(denoiser, sampling, gaussian_data, exact_chains):
         one.visit(SETTINGS.times, exact_chains.__setitem__)
     frozen = bandwidths.measure(gaussian_data, seed=0)
     forward = ForwardSamples(gaussian_data, 300, 0, MEASURED)
-    return exact_chains, lambda settings=SETTINGS: Comparison(one.grid, forward, frozen, settings)
+    return exact_chains, lambda settings=SETTINGS: Comparison(one.grid, [forward], frozen, settings)
 
 
 def test_exact_sampling_stays_within_the_null(exact):
@@ -54,6 +54,9 @@ def test_exact_sampling_stays_within_the_null(exact):
     assert (rows["mmd2"] < rows["null_quantile"]).all()
     assert (rows["p_value"] > 0.01).all()
     assert (rows["mmd2"].abs() < 4 * rows["se"]).all()
+    assert "grows" not in {row["verdict"] for row in cell.trends()}
+    assert np.allclose(rows["high"] - rows["mmd2"], 2.575829 * rows["se"])  # two-sided 99 %
+    assert np.allclose(rows["mmd2"] - rows["low"], 2.575829 * rows["se"])
 
 
 def test_a_shift_of_one_measured_step_is_caught(exact):
@@ -82,7 +85,7 @@ def test_rows_state_the_time_and_clock_of_their_place(exact):
     assert per_t["length_scale"].nunique() == 8
     assert sorted(rows.dropna(subset="p_value")["step"].unique()) == [0, 1000]
     assert (rows["mmd2"] >= 0).all()
-    assert {row["trend"] for row in cell.trends()} == {"growth-ratio", "rank-correlation", "exponential-rate"}
+    assert {row["trend"] for row in cell.trends()} == set(trends.TRENDS)
 
 
 def test_chains_that_are_not_finite_are_refused(exact):
@@ -96,29 +99,57 @@ def stage(gaussian_data, tmp_path, monkeypatch):
     """The stage on an untrained network of 30 steps; returns a function that runs it with other settings."""
     monkeypatch.setattr(cumulative.device, "pick", lambda: torch.device("cpu"))
     network = Network(channels=8, channel_mult=[1], res_blocks=1, attention_resolutions=[], dropout=0)
-    run = Run(diffusion=Diffusion(timesteps=30, schedule="cosine"), network=network, objective={"name": "ddpm"})
-    weights = tmp_path / "train" / "weights.safetensors"
-    trained.save(weights, trained.build(run, SHAPE, 0).network.state_dict(), run, SHAPE, 0)
-    train = Manifest("train", "1" * 64, str(weights.parent), {weights.name: sha256(weights)})
+    path, training = Diffusion(timesteps=30, schedule="cosine"), Training(batch_size=64, mmd_group=16)
     bandwidths.run({"seed": 0}, {}, tmp_path / "bandwidths.json", gaussian_data.manifest)
     sampling = {"sampler": {"name": "ancestral"}, "nfe": [5, 30], "seed": 0}
     errors = Errors(chains=12, forward=16, times=4, permutations=19, null_times=2).model_dump(mode="json")
 
-    def measure(**changes):
+    def trained_by(objective):
+        run = Run(diffusion=path, network=network, training=training, objective={"name": objective})
+        weights = tmp_path / "train" / "weights.safetensors"
+        trained.save(weights, trained.build(run, SHAPE, 0).network.state_dict(), run, SHAPE, 0)
+        return Manifest("train", "1" * 64, str(weights.parent), {weights.name: sha256(weights)})
+
+    def measure(objective="ddpm", **changes):
         paths = tmp_path / "out" / "errors.parquet", tmp_path / "out" / "trends.parquet"
         frozen = Manifest.load(tmp_path / "bandwidths.json")
         config = {"sampling": sampling, **errors, **changes}
-        cumulative.run(config, {"batch": 5}, *paths, train, gaussian_data.manifest, frozen)
+        cumulative.run(config, {"batch": 5}, *paths, trained_by(objective), gaussian_data.manifest, frozen)
         return paths
 
     return measure
+
+
+def test_a_run_that_trains_on_its_own_samples_gets_a_second_curve_where_its_network_is_called(stage):
+    both = {"forward_laws": ["marginal", "training-inputs"]}
+    errors, slopes = (tables.read(path) for path in stage("ddpm-reg", **both))
+    alone, _ = (tables.read(path) for path in stage("ddpm-reg"))
+    assert errors[errors["law"] == "marginal"].reset_index(drop=True).equals(alone)
+    second = errors[errors["law"] == "training-inputs"]
+    assert set(alone["t"]) - set(second["t"]) == {0.0}
+    early = second[(second["step"] > 0) & (second["t"] < 30)].merge(alone, on=["nfe", "kernel", "bandwidth", "step"])
+    assert (early["mmd2_x"] != early["mmd2_y"]).all()
+    assert (early["length_scale_x"] == early["length_scale_y"]).all()
+    assert slopes.groupby("law").size().to_dict() == {"marginal": 48, "training-inputs": 48}
+    assert slopes.groupby(["nfe", "law", "kernel", "bandwidth"])["verdict"].nunique().eq(1).all()
+
+
+def test_a_run_that_trains_on_the_marginal_law_alone_gets_no_second_curve(stage):
+    rows = tables.read(stage("ddpm", forward_laws=["marginal", "training-inputs"])[0])
+    assert rows.equals(tables.read(stage("ddpm")[0]))
+    assert set(rows["law"]) == {"marginal"}
+
+
+def test_the_marginal_law_cannot_be_left_out(stage):
+    with pytest.raises(BadConfig, match="forward_laws: marginal must be among them"):
+        stage(forward_laws=["training-inputs"])
 
 
 def test_the_stage_writes_every_cell_with_provenance(stage):
     errors, trends = stage()
     rows, slopes = tables.read(errors, tables.ERRORS), tables.read(trends, tables.TRENDS)
     assert rows.groupby("nfe").size().to_dict() == {5: 24, 30: 24}
-    assert slopes.groupby("nfe").size().to_dict() == {5: 18, 30: 18}
+    assert slopes.groupby("nfe").size().to_dict() == {5: 24, 30: 24}
     assert (rows["n"] == 12).all()
     assert (rows["m"] == 16).all()
     assert rows[rows["step"] > 0]["mmd2"].mean() > 10 * rows[rows["step"] == 0]["mmd2"].mean()  # an untrained network

@@ -17,8 +17,8 @@ def curve(values: np.ndarray, influence: float = 0.0, n: int = 400) -> list[Esti
 
 
 def found(values: np.ndarray, influence: float = 0.0) -> dict[str, dict[str, float]]:
-    steps = range(0, 10 * len(values), 10)
-    return {row["trend"]: row for row in trends.rows(curve(values, influence), steps, 0.9, seed=0)}
+    progress = np.linspace(0, 1, len(values))
+    return {row["trend"]: row for row in trends.rows(curve(values, influence), progress, 0.9, seed=0)}
 
 
 def test_an_exponential_curve_has_its_rate_and_only_grows():
@@ -46,6 +46,12 @@ def test_an_uncertain_start_leaves_the_ratio_unbounded_above():
     row = found(np.linspace(1e-4, 1e-2, 21), influence=0.2)["growth-ratio"]
     assert np.isinf(row["high"])
     assert row["low"] < row["value"]
+
+
+def test_intervals_leave_half_of_the_rest_at_each_end():
+    assert trends.interval(np.arange(1001.0)[::-1], 0.75) == (125, 875)
+    assert trends.interval(np.array([*np.arange(100.0), np.nan]), 0.5) == (25, 75)
+    assert trends.interval(np.array([*np.arange(100.0), np.nan]), 1.0) == (0, np.inf)
 
 
 def test_redrawn_curves_have_the_covariance_of_the_estimates():

@@ -69,5 +69,10 @@ def test_permutation_test_sees_a_difference():
     assert _p(matrices(40, 40, 0.8, 0), labels) == 1 / 100
 
 
+def test_p_values_count_the_observed_one_and_ties():
+    assert p_value(1.0, np.array([0.0, 1.0, 2.0])) == 3 / 4
+    assert p_value(3.0, np.array([0.0, 1.0, 2.0])) == 1 / 4
+
+
 def _p(k: tuple[torch.Tensor, ...], labels: torch.Tensor) -> float:
     return p_value(estimate(*k).value, permutation_null(*k, labels))

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline_lib.config.models import Sampling
+from pipeline_lib.data.prepared import to_float, to_uint8
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.samplers import _stage
 from pipeline_lib.training import train
@@ -40,6 +42,12 @@ def test_each_number_of_calls_is_a_cell_with_counted_calls(trained: Manifest) ->
     ]
     assert images(manifest).dtype == np.uint8
     assert manifest.file("nfe0002/grid.png").stat().st_size > 0
+
+
+def test_images_are_rounded_to_the_nearest_level() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    for less_than_half in (-0.45, 0.0, 0.45):
+        assert torch.equal(to_uint8(to_float(levels) + less_than_half / 127.5), levels)
 
 
 def test_a_cell_that_is_there_is_not_drawn_again(trained: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:

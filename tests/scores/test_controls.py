@@ -8,7 +8,8 @@ import torch
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.records import tables
 from pipeline_lib.records.store import Manifest
-from pipeline_lib.scores import classifier, controls, reference
+from pipeline_lib.scores import classifier, controls, extractors, frechet, reference
+from pipeline_lib.scores.frechet import Moments
 from tests.scores.conftest import SETTINGS, digits, prepared
 
 
@@ -25,6 +26,19 @@ def test_the_floor_is_far_below_the_ceiling(data: Manifest, trained: Manifest, s
     assert floor["samples"] == ceiling["samples"] == 297
     assert (floor["nfe"], floor["status"], floor["reference_images"]) == (0, "done", 1500)
     assert floor["extractor_sha"] == trained.files["classifier.safetensors"]
+
+
+def test_the_floor_is_that_of_the_held_out_images(data: Manifest, trained: Manifest, statistics: Manifest) -> None:
+    extractor = extractors.from_classifier(trained, torch.device("cpu"))
+    known = Moments.load(statistics.file(reference.moments_file(extractor.name)))
+    found = run(100, data, trained, statistics).loc[("FD (classifier-digits)", "floor"), "value"]
+    images, _ = digits()
+    held_out, seen = (
+        frechet.distance(known, extractor.moments(extractors.batches(part, 64)))
+        for part in (images[1500:1600], images[:100])
+    )
+    assert found == pytest.approx(held_out, rel=1e-4)
+    assert seen != pytest.approx(held_out, rel=0.01)
 
 
 def test_fid_is_pending_without_weights(data: Manifest, trained: Manifest, statistics: Manifest) -> None:

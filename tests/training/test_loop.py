@@ -1,10 +1,12 @@
 """The parts of a step, against their definitions."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipeline_lib.config.models import Run, Training
 from pipeline_lib.data.prepared import Prepared
@@ -26,9 +28,9 @@ def batches(data: Manifest, **config: object) -> Batches:
 
 def test_an_epoch_shows_every_image_once(tiny_data: Manifest) -> None:
     source = batches(tiny_data)
-    for epoch in range(3):
-        seen = torch.cat([source._chosen((3 * epoch + i) * 16, 16) for i in range(3)])
-        assert sorted(seen.tolist()) == list(range(48))
+    epochs = [torch.cat([source._chosen((3 * epoch + i) * 16, 16) for i in range(3)]) for epoch in range(3)]
+    assert all(sorted(seen.tolist()) == list(range(48)) for seen in epochs)
+    assert all(int((a == b).sum()) < 8 for a, b in pairwise(epochs))  # of orders without relation one is the same
 
 
 def test_a_batch_over_the_end_of_an_epoch_is_whole(tiny_data: Manifest) -> None:
@@ -49,11 +51,14 @@ def test_images_come_with_their_labels_in_minus_one_to_one(tiny_data: Manifest) 
 def test_flips_mirror_about_half_of_the_images(tiny_data: Manifest) -> None:
     plain, flipped = batches(tiny_data), batches(tiny_data, flip=True)
     turned = [
-        torch.equal(a, b.flip(-1)) and not torch.equal(a, b)
+        [
+            torch.equal(a, b.flip(-1)) and not torch.equal(a, b)
+            for a, b in zip(plain.at(step).x0, flipped.at(step).x0, strict=True)
+        ]
         for step in range(9)
-        for a, b in zip(plain.at(step).x0, flipped.at(step).x0, strict=True)
     ]
-    assert 50 < sum(turned) < 94  # 144 fair coins: 4 standard deviations
+    assert 48 <= sum(map(sum, turned)) <= 96  # 144 fair coins: 4 standard deviations
+    assert len({tuple(step) for step in turned}) == 9  # new ones at every step
 
 
 def test_warmup_is_linear_and_ends_at_the_rate() -> None:
@@ -82,6 +87,18 @@ def test_ema_is_the_weighted_sum_of_its_definition() -> None:
     assert network.weight.item() == 8
 
 
+def test_ema_warms_up_by_its_own_updates() -> None:
+    """decay_n = min(decay, (1 + n) / (10 + n)) at the n-th update, whatever the number of steps between two."""
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    ema, expected = Ema(network, Training(ema_decay=0.25, ema_every=2, ema_warmup=True)), 0.0
+    for done, decay in ((2, 2 / 11), (4, 0.25), (6, 0.25)):
+        torch.nn.init.constant_(network.weight, float(done))
+        ema.update(done)
+        expected = decay * expected + (1 - decay) * done
+        assert float(ema.state["weight"]) == pytest.approx(expected)
+
+
 def test_weights_describe_themselves(tiny_data: Manifest, tmp_path: Path) -> None:
     train.run(tiny_run(), RUNTIME, tmp_path / "manifest.json", tiny_data)
     manifest = Manifest.load(tmp_path / "manifest.json")
@@ -92,6 +109,15 @@ def test_weights_describe_themselves(tiny_data: Manifest, tmp_path: Path) -> Non
     history = tables.read(manifest.file("history.parquet"), tables.HISTORY)
     assert history[history.key == "loss"].step.tolist() == [5, 10, 12]
     assert np.isfinite(history.value).all()
+
+
+def test_the_average_of_the_weights_is_kept(tiny_data: Manifest) -> None:
+    """With decay 0 it is the last weights themselves."""
+    kept = []
+    for decay in (0.0, 0.9):
+        train.run(tiny_run(training={"ema_decay": decay, "ema_warmup": False}), RUNTIME, Path("m.json"), tiny_data)
+        kept.append(load_file(Manifest.load(Path("m.json")).file("weights.safetensors")))
+    assert any(not torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
 
 
 def test_training_lowers_the_loss(tiny_data: Manifest, tmp_path: Path) -> None:
