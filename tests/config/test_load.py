@@ -42,3 +42,8 @@ def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
 def test_mistakes_are_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(BadConfig, match=sentence):
         read(write(tmp_path / "c.yaml", text))
+
+
+def test_an_anchor_is_merged_under_the_keys_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("a: &one {x: 1, y: 2}\nb:\n  <<: *one\n  y: 3\n")
+    assert read(tmp_path / "c.yaml")["b"] == {"x": 1, "y": 3}
