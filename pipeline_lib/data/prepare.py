@@ -20,7 +20,7 @@ from pipeline_lib.records.store import STORE, Entry, Manifest, entry
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 SEED = 0  # of the split: which images are held out must not depend on any setting
 GRID_IMAGES = 64
 
@@ -31,7 +31,8 @@ def run(config: dict[str, Any], runtime: dict[str, Any], output: Path) -> None:
     In the store: train-images.npy and holdout-images.npy, uint8 (N,C,H,W); where there are labels, train-labels.npy and
     holdout-labels.npy, int64 (N,); grid.png, which the manifest leaves out, so that no identity depends on PNG bytes.
     Training images keep the recipe's order; held-out ones are in random order, so that any first n are a fair sample.
-    Facts: count and holdout (images in each part), shape [C,H,W], classes (names), recipe (name), notes.
+    Facts: count and holdout (images in each part), shape [C,H,W], classes (names), recipe (name), notes (of the recipe:
+    source, split, licence, what was done to the pixels, decoder, skipped files, duplicates).
     Raises BadConfig, BadData, and TryAgain where the disk is full; nothing half-prepared stays.
     """
     recipe, options = load_part("data/recipes", part("data/recipes", config["recipe"], "recipe"))

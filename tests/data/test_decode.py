@@ -1,5 +1,6 @@
 """Pixels against Pillow's own decoding and, for resizing, against torch's antialiased interpolation."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,19 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from pipeline_lib.data.decode import Geometry, Unusable, decode, decode_block
-from pipeline_lib.exits import BadData
+from pipeline_lib.data import decode as module
+from pipeline_lib.data.decode import Geometry, Unusable, bilinear
 from tests.data.pictures import picture, put, put_rgb16, put_truncated
 
-RGB, GREY = Geometry(12, 3, "none", "bicubic"), Geometry(12, 1, "none", "bicubic")
+CV2_SQUASHED, CV2_HALVED = "a30214298cca80b0", "e3ca368f4a32810e"
+RGB, GREY = Geometry(12, 3, "none", upright=True), Geometry(12, 1, "none", upright=True)
+
+
+def decode(path: Path | str, geometry: Geometry) -> tuple[np.ndarray, str]:
+    """Pixels (C,H,W) and mode of a file."""
+    data, mode = module.decode(Path(path).read_bytes(), geometry)
+    pixels = np.frombuffer(data, np.uint8).reshape(geometry.resolution, geometry.resolution, geometry.channels)
+    return pixels.transpose(2, 0, 1), mode
 
 
 def pillow(path: Path, mode: str) -> np.ndarray:
@@ -117,17 +126,80 @@ def test_nothing_is_enlarged() -> None:
         decode("a.png", RGB)
 
 
-def test_a_failing_file_system_is_not_a_damaged_image() -> None:
-    with pytest.raises(BadData, match=r"gone.png cannot be read \(No such file"):
-        decode("gone.png", RGB)
+def test_orientation_is_ignored_unless_asked_for() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    put(Path("a.jpg"), exif=exif)
+    pixels, _ = decode("a.jpg", Geometry(12, 3, "none"))
+    np.testing.assert_array_equal(pixels, pillow(Path("a.jpg"), "RGB"))
+    turned, _ = decode("a.jpg", RGB)
+    np.testing.assert_array_equal(turned, np.rot90(pixels, -1, axes=(1, 2)))
 
 
-def test_a_block_keeps_the_usable_images_and_says_what_was_wrong_with_the_others() -> None:
-    files = [
-        str(put(Path("a.png"))),
-        str(put_truncated(Path("b.jpg"))),
-        str(put(Path("c.png"), picture(seed=1).convert("L"))),
-    ]
-    block = decode_block(files, RGB)
-    assert (block.places, [p for p, _ in block.unusable], dict(block.modes)) == ([0, 2], [1], {"RGB": 1, "L": 1})
-    np.testing.assert_array_equal(block.images, [pillow(Path("a.png"), "RGB"), pillow(Path("c.png"), "RGB")])
+def four_pixels(image: np.ndarray, side: int) -> np.ndarray:
+    """Bilinear interpolation by its definition, one pixel at a time, in exact fractions."""
+    height, width, channels = image.shape
+    out = np.empty((side, side, channels))
+    for i, j in np.ndindex(side, side):
+        y, x = (i + 0.5) * height / side - 0.5, (j + 0.5) * width / side - 0.5
+        r, c = int(y), int(x)
+        v, u = y - r, x - c
+        upper = (1 - u) * image[r, c].astype(float) + u * image[r, c + 1]
+        lower = (1 - u) * image[r + 1, c].astype(float) + u * image[r + 1, c + 1]
+        out[i, j] = (1 - v) * upper + v * lower
+    return out
+
+
+@pytest.mark.parametrize("size", [(218, 178), (40, 90), (33, 65)])
+def test_squashing_interpolates_between_four_pixels(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    side = 32
+    found = bilinear(image, side)
+    np.testing.assert_allclose(found, four_pixels(image, side), atol=0.8)  # half a level, and 1/2048 in the weights
+    floats = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    other = functional.interpolate(floats, (side, side), mode="bilinear", antialias=False)[0].permute(1, 2, 0)
+    np.testing.assert_allclose(found, other.numpy(), atol=0.8)
+
+
+def test_squashing_equals_opencv_bit_by_bit() -> None:
+    """Values of cv2.resize (opencv-python-headless 4.14 and 5.0) for this very image."""
+    image = (np.arange(218 * 178 * 3).reshape(218, 178, 3) * 7919 % 251).astype(np.uint8)
+    assert hashlib.sha256(bilinear(image, 64)).hexdigest()[:16] == CV2_SQUASHED
+    assert hashlib.sha256(bilinear(image[:128, :128].copy(), 64)).hexdigest()[:16] == CV2_HALVED
+
+
+def test_squashing_ignores_the_aspect_and_enlarges_nothing() -> None:
+    put(Path("a.png"), picture(30, 20))
+    assert decode("a.png", Geometry(12, resize="squash"))[0].shape == (3, 12, 12)
+    with pytest.raises(Unusable, match="it is 30x20 pixels and both sides must exceed 20"):
+        decode("a.png", Geometry(20, resize="squash"))
+
+
+def test_a_crop_is_cut_out_before_resizing() -> None:
+    image = picture(20, 30)
+    geometry = Geometry(6, filter="bilinear", size=(20, 30), crop=(3, 5, 15, 17))
+    expected = np.asarray(Image.fromarray(np.asarray(image)[5:17, 3:15]).resize((6, 6), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(decode(put(Path("a.png"), image), geometry)[0], expected.transpose(2, 0, 1))
+    with pytest.raises(Unusable, match="it is 30x20 pixels and must be 20x30"):
+        decode(put(Path("b.png"), picture(30, 20)), geometry)
+
+
+@pytest.mark.parametrize("size", [(100, 61), (50, 47), (24, 30), (13, 9)])
+def test_halving_takes_means_of_two_by_two_and_may_enlarge(size: tuple[int, int]) -> None:
+    image = picture(*size)
+    pixels = np.asarray(image)
+    while min(pixels.shape[:2]) >= 24:
+        height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
+        if (height, width) != pixels.shape[:2]:
+            break  # Pillow weighs the odd row in; compared below with Pillow only
+        quads = pixels.reshape(height // 2, 2, width // 2, 2, 3).astype(int)
+        pixels = ((quads.sum((1, 3)) + 2) // 4).astype(np.uint8)
+    smaller = Image.fromarray(pixels)
+    while min(smaller.size) >= 24:
+        smaller = smaller.resize((smaller.width // 2, smaller.height // 2), Image.Resampling.BOX)
+    scale = 12 / min(smaller.size)
+    wide = smaller.resize((round(smaller.width * scale), round(smaller.height * scale)), Image.Resampling.BICUBIC)
+    array = np.asarray(wide)
+    top, left = (array.shape[0] - 12) // 2, (array.shape[1] - 12) // 2
+    found, _ = decode(put(Path("a.png"), image), Geometry(12, resize="halving"))
+    np.testing.assert_allclose(found, array[top : top + 12, left : left + 12].transpose(2, 0, 1), atol=1)

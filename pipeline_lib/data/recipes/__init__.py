@@ -5,6 +5,7 @@ is parsed: import heavy libraries inside functions. A recipe only reads and conv
 
 A recipe that reads files defines `signature(options) -> str` too: a cheap hash of what it would read, which becomes
 part of the dataset's identity. Failures are BadData with one sentence; what it leaves in the folder is cleared away.
+`official(options) -> Official` says how large the dataset is before anything is downloaded.
 """
 
 from __future__ import annotations
@@ -28,3 +29,17 @@ class Source:
     labels: np.ndarray | None
     classes: list[str]
     notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Official:
+    """Size of a dataset as published: images, (C,H,W) once prepared, bytes to download and to keep when unpacked.
+
+    known: where the bytes come from: published, counted, or memory (to be taken with a grain of salt).
+    """
+
+    count: int
+    shape: tuple[int, int, int]
+    download: int
+    unpacked: int
+    known: str

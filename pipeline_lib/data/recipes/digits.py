@@ -6,9 +6,10 @@ Their 17 grey levels v = 0..16 become uint8 by round(v * 255 / 16), which keeps 
 from pathlib import Path
 
 from pipeline_lib.config.base import Model
-from pipeline_lib.data.recipes import Source
+from pipeline_lib.data.recipes import Official, Source
 
 NOTES = {
+    "split": "all",
     "source": (
         "scikit-learn load_digits: the test set of UCI's 'Optical Recognition of Handwritten Digits' "
         "(E. Alpaydin and C. Kaynak, 1998)"
@@ -21,6 +22,11 @@ NOTES = {
 
 class Options(Model):
     """There is nothing to choose."""
+
+
+def official(options: Options) -> Official:
+    """They come with scikit-learn."""
+    return Official(1797, (1, 8, 8), 0, 0, "counted")
 
 
 def prepare(options: Options, folder: Path) -> Source:

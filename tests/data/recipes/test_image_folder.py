@@ -1,4 +1,3 @@
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -7,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline_lib.data.recipes import image_folder
+from pipeline_lib.data import images
 from pipeline_lib.data.recipes.image_folder import Options, list_images, prepare, signature
 from pipeline_lib.exits import BadData
 from tests.data.pictures import picture, put, put_truncated
@@ -65,10 +64,11 @@ def test_processes_give_what_a_plain_loop_gives(folder: Path, monkeypatch: pytes
     for seed in range(20):
         put(folder / "dog" / f"more{seed}.jpg", picture(30, 20, seed))
     put_truncated(folder / "dog" / "more3.jpg")
+    monkeypatch.setattr(images, "cores", lambda: 1)
     alone = prepare(options(on_damaged="skip"), Path())
     expected, labels = pixels(alone), alone.labels
-    monkeypatch.setattr(image_folder, "BLOCK_FILES", 2)
-    monkeypatch.setattr(image_folder, "_workers", lambda blocks: 2)
+    monkeypatch.setattr(images, "BLOCK_FILES", 2)
+    monkeypatch.setattr(images, "cores", lambda: 3)
     together = prepare(options(on_damaged="skip"), Path())
     np.testing.assert_array_equal(pixels(together), expected)
     np.testing.assert_array_equal(together.labels, labels)
@@ -98,9 +98,9 @@ def test_damaged_images_can_be_left_out_and_are_listed(folder: Path) -> None:
 
 
 def test_refusing_ends_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_folder, "BLOCK_FILES", 1)
-    monkeypatch.setattr(image_folder, "ENOUGH", 2)
-    monkeypatch.setattr(image_folder, "_workers", lambda blocks: 1)
+    monkeypatch.setattr(images, "BLOCK_FILES", 1)
+    monkeypatch.setattr(images, "ENOUGH", 2)
+    monkeypatch.setattr(images, "cores", lambda: 1)
     with pytest.raises(
         BadData, match=r"2 of the 2 images read cannot be used, the first is images/cat/b.jpg: it is 12x12"
     ):
@@ -108,7 +108,7 @@ def test_refusing_ends_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_skipping_everything_is_refused(folder: Path) -> None:
-    with pytest.raises(BadData, match=r"4 of the 4 images read cannot be used.*check 'path' and 'resolution'"):
+    with pytest.raises(BadData, match=r"4 of the 4 images read cannot be used.*check 'path' and the recipe"):
         prepare(options(resolution=64, on_damaged="skip"), Path())
 
 
@@ -136,13 +136,3 @@ def test_the_signature_sees_what_would_be_read(folder: Path) -> None:
     put(folder / "cat" / "new.png")
     seen.add(signature(options()))
     assert len(seen) == 4
-
-
-def test_progress_is_logged_with_rate_and_time_left(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(image_folder, "LOG_SECONDS", 0)
-    with caplog.at_level(logging.INFO):
-        prepare(options(), Path())
-    assert "4 of 4 images, " in caplog.text
-    assert "/s, 0 s left" in caplog.text

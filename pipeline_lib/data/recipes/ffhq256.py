@@ -1,0 +1,36 @@
+"""FFHQ 256x256 as in latent diffusion, from the published images of 1024x1024 or from any folder of smaller ones."""
+
+from pathlib import Path
+
+from pipeline_lib.data.recipes import Official, Source
+from pipeline_lib.data.recipes import _faces as faces
+from pipeline_lib.data.recipes._files import ImageFiles, folder_of
+
+FOLDER = "images1024x1024"
+
+
+class Options(ImageFiles):
+    """`path` holds images1024x1024, or is a folder of square images; those of 256x256 are taken as they are."""
+
+    split: faces.Part = "all"
+    resize: faces.Resize = "cv2"
+
+
+def official(options: Options) -> Official:
+    """As published: 89.1 GB of images of 1024x1024."""
+    return Official(faces.part_count(options.split), (3, 256, 256), 89_100_000_000, 89_100_000_000, "published")
+
+
+def signature(options: Options) -> str:
+    """Of all images."""
+    from pipeline_lib.data.folders import signature_below
+
+    return signature_below(folder_of(options.path, FOLDER))
+
+
+def prepare(options: Options, folder: Path) -> Source:
+    """Images uint8 (N,3,256,256) in the order of their numbers; raises BadData."""
+    how = f"256x256; larger images resized {faces.HOW_256[options.resize]}"
+    about = {**faces.FFHQ, "split": options.split, "size": how}
+    root, part = folder_of(options.path, FOLDER), faces.FFHQ_PARTS[options.split]
+    return faces.numbered(root, options, faces.FFHQ_COUNT, part, faces.to_256(options.resize), folder, about)
