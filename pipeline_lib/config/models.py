@@ -4,17 +4,22 @@ A *run* (one training) is described by four sections: diffusion, network, object
 datasets, methods with their variants, and seeds, and says how each trained run is sampled, measured and scored.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
+from pipeline_lib.config import grids
 from pipeline_lib.config.base import Model, parse, part
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9.-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 Kernel = Literal["laplace", "gaussian", "rational-quadratic"]
+RunKey = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z0-9_]+)+$")]
 Partial = dict[str, Any]
+
+_LEAF = re.compile(r"^[A-Za-z0-9.-]+$")  # what may stand in a name
 
 
 def _positive(value: list[int]) -> list[int]:
@@ -37,6 +42,21 @@ def _different_seeds(seeds: list[int] | None) -> list[int] | None:
 def _different(values: list[str]) -> list[str]:
     if len(set(values)) < len(values):
         raise ValueError("a name stands twice")
+    return values
+
+
+def _grid_values(values: list[Any]) -> list[Any]:
+    wrong = [v for v in values if not isinstance(v, bool | int | float) and not (isinstance(v, str) and _LEAF.match(v))]
+    if not values or wrong:
+        raise ValueError("a grid needs a list of numbers, words or true and false")
+    if len({grids.shown(v) for v in values}) < len(values):
+        raise ValueError("a value stands twice")
+    return values
+
+
+def _with_marginal(values: list[str]) -> list[str]:
+    if "marginal" not in values:
+        raise ValueError("marginal must be among them: scores, checks and Fig. 2 read it")
     return values
 
 
@@ -158,8 +178,15 @@ class Dataset(Model):
         return _with_part(values, "recipe", "data/recipes")
 
 
+class Axis(Model):
+    """One key of a grid and its values."""
+
+    key: RunKey = Field(description="key of the run sections, such as objective.bootstrap_length")
+    values: Annotated[list[Any], AfterValidator(_grid_values)] = Field(description="its values, each a variant")
+
+
 class Variant(Model):
-    """One named setting of a method."""
+    """One named setting of a method, or a grid of them."""
 
     preset: str | None = Field(None, description="preset of the objective to start from, such as paper or released")
     control: str | None = Field(None, description="'method/variant' that differs in the method alone")
@@ -171,6 +198,20 @@ class Variant(Model):
         None, description="training seeds; null: those of the experiment"
     )
     run: Partial = Field({}, description="overrides of run sections")
+    published: str | None = Field(
+        None, description="published row that it reproduces, such as li2024/table1/ddpm; tables show both"
+    )
+    grid: dict[Name, Axis] = Field(
+        {},
+        description="short names, each with a key and its values: the variant becomes one for every combination, "
+        "named after it, such as sweep-L5",
+    )
+    _family: str | None = PrivateAttr(None)
+
+    @property
+    def family(self) -> str | None:
+        """Name of the variant whose grid this one is a point of."""
+        return self._family
 
 
 class Method(Model):
@@ -219,6 +260,14 @@ class Errors(Model):
     bandwidths: Annotated[list[Literal["shared", "per-t"]], AfterValidator(_different)] = Field(
         ["shared", "per-t"], min_length=1, description="one kernel for all t (the paper's single RKHS), or one per t"
     )
+    forward_laws: Annotated[
+        list[Literal["marginal", "training-inputs"]], AfterValidator(_different), AfterValidator(_with_marginal)
+    ] = Field(
+        ["marginal"],
+        min_length=1,
+        description="what sampled x_t are compared with: marginal, q(x_t), and beside it training-inputs, what the "
+        "network was given at t in training; where that is q(x_t) as well, there is no second curve",
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of intervals and of the null's quantile")
     permutations: int = Field(200, ge=0, description="label permutations for the null; 0 switches it off")
     null_times: int = Field(20, ge=0, description="at most so many t get the permutation null")
@@ -261,6 +310,24 @@ class Check(Model):
         if self.at_most is None and self.at_least is None:
             raise ValueError("a check needs at_most or at_least")
         return self
+
+
+class Comparison(Model):
+    """A table of methods: reproduced score, paired difference to the control, published score, costs."""
+
+    title: str = Field(description="headline of the table")
+    rows: list[str] = Field(min_length=1, description="'method/variant' in order; a grid's name stands for its points")
+    note: str = Field("", description="what a reader must know, printed above the table")
+
+
+class Sweep(Model):
+    """A figure and a table of scores against one key, or a heat map over two."""
+
+    title: str = Field(description="headline of figure and table")
+    rows: list[str] = Field(min_length=1, description="'method/variant'; a grid's name stands for its points")
+    x: RunKey = Field(description="key of the run sections on the horizontal axis")
+    y: RunKey | None = Field(None, description="key on the vertical axis; null: a line figure")
+    note: str = Field("", description="what a reader must know, printed above the table")
 
 
 class Tracking(Model):
@@ -367,11 +434,15 @@ class Experiment(Model):
     seeds: Annotated[list[int], AfterValidator(_different_seeds)] = Field([0], description="training seeds")
     base: Partial = Field({}, description="run sections (diffusion, network, training) that every run starts from")
     datasets: dict[Name, Dataset] = Field({}, description="datasets by name")
-    methods: dict[Name, Method] = Field({}, description="training methods by name")
+    methods: Annotated[dict[Name, Method], AfterValidator(grids.expand)] = Field(
+        {}, description="training methods by name"
+    )
     sampling: dict[Name, Sampling] = Field({}, description="samplings by name")
     analytic: Analytic | None = Field(None, description="known answers; an experiment may consist of them alone")
     errors: Errors = Field(Errors(), description="cumulative error")
     scores: Scores = Field(Scores(), description="scores")
+    comparisons: dict[Name, Comparison] = Field({}, description="tables of methods by name, such as table1")
+    sweeps: dict[Name, Sweep] = Field({}, description="figures of scores against settings by name, such as fig4")
     checks: list[Check] = Field([], description="what `check` verifies")
     tracking: Tracking = Field(Tracking(), description="MLflow")
     runtime: Runtime = Field(Runtime(), description="how jobs are run")

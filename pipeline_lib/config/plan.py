@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib import registry
+from pipeline_lib.config import compared
 from pipeline_lib.config.base import load_part, parse
 from pipeline_lib.config.load import merge, read
 from pipeline_lib.config.models import Experiment, Method, Run, Variant, parse_experiment
@@ -52,6 +53,10 @@ class Plan:
         _refuse_reserved(experiment)
         self.instances = list(_instances(experiment))
         _check_starts(self.instances)
+        compared.check_published(experiment)
+        compared.check_names(experiment)
+        self.comparisons = compared.comparisons(experiment)
+        self.sweeps = compared.sweeps(experiment, self.instances)
         _check_nfe(self)
         _check_counts(experiment)
 
@@ -103,10 +108,14 @@ class Plan:
             "title": exp.title or self.name,
             "source": self.source,
             "datasets": list(exp.datasets),
+            "recipes": {name: dataset.recipe["name"] for name, dataset in exp.datasets.items()},
             "methods": {
                 name: {
                     "label": method.label or name,
-                    "variants": {v: {"preset": x.preset, "control": x.control} for v, x in method.variants.items()},
+                    "variants": {
+                        v: {"preset": x.preset, "control": x.control, "published": x.published}
+                        for v, x in method.variants.items()
+                    },
                 }
                 for name, method in exp.methods.items()
             },
@@ -116,6 +125,8 @@ class Plan:
                 for i in self.instances
             ],
             "analytic": exp.analytic.model_dump(mode="json") if exp.analytic else None,
+            "comparisons": self.comparisons,
+            "sweeps": self.sweeps,
             "checks": [c.model_dump(mode="json") for c in exp.checks],
             "errors": exp.errors.model_dump(mode="json"),
             "tracking": exp.tracking.model_dump(mode="json"),
@@ -181,14 +192,16 @@ class Plan:
     def tables(self) -> list[str]:
         """Names of the tables that the experiment has."""
         trained = ["scores", "cumulative_error", "trends", "costs"] if self.instances else []
-        return trained + (["theory", "exact", "coverage", "leak"] if self.experiment.analytic else [])
+        analytic = ["theory", "exact", "coverage", "leak"] if self.experiment.analytic else []
+        return [*trained, *self.comparisons, *self.sweeps, *analytic]
 
     @property
     def figures(self) -> list[str]:
         """Names of the figures that the experiment always has."""
-        return (["fig2", "training"] if self.instances else []) + (
-            ["theory", "leak"] if self.experiment.analytic else []
-        )
+        methods = self.experiment.methods
+        controlled = any(methods[i.method].variants[i.variant].control for i in self.instances)
+        trained = ["fig2", *(["fig3"] if controlled else []), "training", *self.sweeps] if self.instances else []
+        return trained + (["theory", "leak"] if self.experiment.analytic else [])
 
     @property
     def tracked(self) -> bool:

@@ -1,11 +1,11 @@
 """The errors stage: MMD^2 between sampled and forward x_t at each measured t (Li and van der Schaar, 2024, Eq. 12, 13).
 
-Measured on scale-normalised x_t with the frozen kernels of the dataset; forward samples are the same for all methods.
+Measured on scale-normalised x_t with the frozen kernels of the dataset; samples of q(x_t) are the same for all methods.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from statistics import NormalDist
@@ -22,18 +22,20 @@ from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.diffusion.grid import Grid
 from pipeline_lib.diffusion.kernels import KERNELS, squared_distances
 from pipeline_lib.diffusion.paths import log_snr
+from pipeline_lib.errors import training_inputs
 from pipeline_lib.errors import trends as trend
 from pipeline_lib.errors.bandwidths import Bandwidths
 from pipeline_lib.errors.chains import Chains, measured
-from pipeline_lib.errors.forward import MEASURED, ForwardSamples, normalise
+from pipeline_lib.errors.forward import MEASURED, ForwardLaw, ForwardSamples, normalise
 from pipeline_lib.errors.uncertainty import Estimate, estimate, labellings, p_value, permutation_null
+from pipeline_lib.errors.verdicts import tolerance, verdict
 from pipeline_lib.exits import BadData
 from pipeline_lib.networks import trained
 from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
 
-VERSION = 1
+VERSION = 2
 WEIGHTS = "weights.safetensors"
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,10 @@ def run(
     frozen = Bandwidths.load(bandwidths)
     weights = train.file(WEIGHTS)
     denoiser, facts = trained.load(weights, where)
+    laws: list[ForwardLaw] = [forward]
+    if "training-inputs" in settings.forward_laws:
+        other = training_inputs.of_run(facts, forward, denoiser, settings.seed, runtime["batch"])
+        laws += [other] if other else []
     classes = facts["classes"] if facts["run"]["network"]["conditional"] else 0
     points: list[Row] = []
     slopes: list[Row] = []
@@ -69,7 +75,7 @@ def run(
         log.info("measuring %d chains of %d calls", settings.chains, nfe)
         shape, batch = tuple(facts["shape"]), runtime["batch"]
         chains = Chains(denoiser, train.files[WEIGHTS], sampling, nfe, settings.chains, shape, classes, batch, where)
-        cell = Comparison(chains.grid, forward, frozen, settings)
+        cell = Comparison(chains.grid, laws, frozen, settings)
         calls = chains.visit(settings.times, cell.see)
         points += [{"nfe": calls, **row} for row in cell.rows]
         slopes += [{"nfe": calls, **row} for row in cell.trends()]
@@ -81,28 +87,35 @@ def run(
 
 @dataclass(frozen=True)
 class Reading:
-    """One of the curves that are measured in one pass: a kernel, and how its bandwidth is read."""
+    """One of the curves that are measured in one pass: a kernel, how its bandwidth is read, and the forward law."""
 
     kernel: str
     bandwidth: Literal["shared", "per-t"]
+    law: str
+
+
+@dataclass
+class Curve:
+    """What is known of one curve, point by point; quantiles of the null only where it was drawn."""
+
+    steps: list[int] = field(default_factory=list)
+    points: list[Estimate] = field(default_factory=list)
+    quantiles: list[float] = field(default_factory=list)
 
 
 class Comparison:
     """Sampled against forward x_t along one grid: `see` is shown x_t at each measured t and collects rows."""
 
-    def __init__(self, grid: Grid, forward: ForwardSamples, frozen: Bandwidths, settings: Errors) -> None:
-        self.grid, self.forward, self.frozen, self.settings = grid, forward, frozen, settings
+    def __init__(self, grid: Grid, laws: Sequence[ForwardLaw], frozen: Bandwidths, settings: Errors) -> None:
+        self.grid, self.laws, self.frozen, self.settings = grid, laws, frozen, settings
         self.rows: list[Row] = []
-        self.steps: list[int] = []
-        self.readings = [Reading(k, b) for k in settings.kernels for b in settings.bandwidths]
-        self.curves: dict[Reading, list[Estimate]] = {reading: [] for reading in self.readings}
+        self.curves: dict[Reading, Curve] = {}
         self.tested = _tested(measured(len(grid), settings.times), settings)
-        self.labels = labellings(
-            settings.chains, len(forward.x0), settings.permutations, settings.seed, forward.x0.device
-        )
+        count = settings.forward or settings.chains
+        self.labels = labellings(settings.chains, count, settings.permutations, settings.seed)
 
     def see(self, place: int, x: Tensor) -> None:
-        """Compare chains x_t (N,C,H,W) at `place` in the grid with forward samples at the same t; all kernels at once.
+        """Compare chains x_t (N,C,H,W) at `place` in the grid with each forward law at the same t; all kernels at once.
 
         Raises BadData where x_t is not finite.
         """
@@ -112,31 +125,46 @@ class Comparison:
                 f"sampled x_t is not finite at t = {self.grid.times[place]:g} (step {place} of {len(self.grid)}); the "
                 "trained network diverges when sampled, so train it again with a smaller lr, or sample with clip_x0."
             )
+        self.labels = self.labels.to(x.device)
         sampled = normalise(x, a, s, self.frozen.sigma_data2)
-        forward = normalise(self.forward.at(a, s), a, s, self.frozen.sigma_data2)
-        distances = squared_distances(sampled), squared_distances(sampled, forward), squared_distances(forward)
-        clock = log_snr(a, s) if s else inf
-        self.steps.append(place)
-        for reading in self.readings:
-            scale = self.frozen.length_scale(clock, reading.bandwidth)
-            xx, xy, yy = (KERNELS[reading.kernel](d, scale) for d in distances)
-            self._add(reading, place, clock, scale, (xx, xy, yy))
+        within = squared_distances(sampled)
+        for law in self.laws:
+            samples = law.on(self.grid, place)
+            if samples is not None:
+                forward = normalise(samples, a, s, self.frozen.sigma_data2)
+                distances = within, squared_distances(sampled, forward), squared_distances(forward)
+                self._compare(law.name, place, distances)
 
     def trends(self) -> Iterator[Row]:
-        """Rows of all trends of all curves."""
+        """Rows of all trends of all curves, with the verdict on each curve."""
         for reading, curve in self.curves.items():
-            for row in trend.rows(curve, self.steps, self.settings.confidence, self.settings.seed):
-                yield {"kernel": reading.kernel, "bandwidth": reading.bandwidth, **row}
+            progress = np.array(curve.steps) / len(self.grid)
+            found = trend.rows(curve.points, progress, self.settings.confidence, self.settings.seed)
+            allowed = tolerance([point.value for point in curve.points], curve.quantiles)
+            about = {**vars(reading), "verdict": verdict(found, allowed), "tolerance": allowed}
+            yield from ({**row, **about} for row in found)
+
+    def _compare(self, law: str, place: int, distances: Matrices) -> None:
+        a, s = self.grid.a[place], self.grid.s[place]
+        clock = log_snr(a, s) if s else inf
+        for kernel in self.settings.kernels:
+            for bandwidth in self.settings.bandwidths:
+                scale = self.frozen.length_scale(clock, bandwidth)
+                xx, xy, yy = (KERNELS[kernel](d, scale) for d in distances)
+                self._add(Reading(kernel, bandwidth, law), place, clock, scale, (xx, xy, yy))
 
     def _add(self, reading: Reading, place: int, clock: float, scale: float, matrices: Matrices) -> None:
         settings = self.settings
         found = estimate(*matrices, settings.statistic)
         half = NormalDist().inv_cdf((1 + settings.confidence) / 2) * found.se
-        self.curves[reading].append(found)
+        null = self._null(found.value, matrices) if place in self.tested else {}
+        curve = self.curves.setdefault(reading, Curve())
+        curve.steps.append(place)
+        curve.points.append(found)
+        curve.quantiles += [null["null_quantile"]] if null else []
         self.rows.append(
             {
-                "kernel": reading.kernel,
-                "bandwidth": reading.bandwidth,
+                **vars(reading),
                 "statistic": settings.statistic,
                 "step": place,
                 "t": self.grid.times[place],
@@ -149,7 +177,7 @@ class Comparison:
                 "n": len(found.chains),
                 "m": len(found.forward),
                 "confidence": settings.confidence,
-                **(self._null(found.value, matrices) if place in self.tested else {}),
+                **null,
             }
         )
 

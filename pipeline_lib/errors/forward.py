@@ -1,11 +1,13 @@
 """Forward samples x_t = a x_0 + s eps that sampled chains are measured against."""
 
 from math import sqrt
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from pipeline_lib.data.prepared import Prepared
+from pipeline_lib.diffusion.grid import Grid
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
@@ -13,12 +15,23 @@ from pipeline_lib.exits import BadConfig
 MEASURED, BANDWIDTHS = 0, 1  # the two sets that are drawn from one dataset and seed; part of the random counter
 
 
+class ForwardLaw(Protocol):
+    """What sampled x_t are measured against: M samples of a law of x_t, each with the same randomness at every t."""
+
+    name: str
+
+    def on(self, grid: Grid, place: int) -> Tensor | None:
+        """x_t (M,C,H,W), float32, at a place in the grid; None where the law has none."""
+
+
 class ForwardSamples:
-    """M training images, drawn without replacement, each with one eps that it keeps at every t.
+    """The marginal q(x_t): M training images, drawn without replacement, each with one eps that it keeps at every t.
 
     So curves are smooth in t, and all methods are measured against the same samples. Raises BadConfig where the
     dataset has fewer than `count` images.
     """
+
+    name = "marginal"
 
     def __init__(self, data: Prepared, count: int, seed: int, purpose: int, device: torch.device | str = "cpu") -> None:
         if count > len(data):
@@ -28,6 +41,7 @@ class ForwardSamples:
             )
         chosen = Noise(seed).permutation(Stream.FORWARD, len(data), purpose)[:count].numpy()
         self.x0 = data.floats(chosen, device)
+        self.labels = None if data.labels is None else torch.from_numpy(data.labels[chosen]).to(self.x0.device)
         index = torch.arange(count, device=self.x0.device)
         noise = Noise(seed, self.x0.device)
         self.eps = noise.normal(Stream.FORWARD, index, purpose, data.shape, sub=1)  # sub 0 drew the permutation
@@ -35,6 +49,10 @@ class ForwardSamples:
     def at(self, a: float, s: float) -> Tensor:
         """x_t (M,C,H,W), float32."""
         return a * self.x0 + s * self.eps
+
+    def on(self, grid: Grid, place: int) -> Tensor:
+        """x_t (M,C,H,W), float32, at a place in the grid."""
+        return self.at(grid.a[place], grid.s[place])
 
 
 def normalise(x: Tensor, a: float, s: float, sigma_data2: float) -> Tensor:

@@ -7,6 +7,8 @@ growth-ratio      mean of the last quarter of the curve over the mean of the fir
 rank-correlation  Spearman's, of MMD^2 with the step: 1 where the error only grows as sampling proceeds.
 exponential-rate  slope of ln MMD^2 over step / (number of steps), by least squares on the positive values; empty where
                   fewer than three are positive. e^rate is the growth over the whole chain.
+fluctuation       largest less smallest of the means of the curve's four quarters: a growth, fall or bump of MMD^2.
+                  Noise alone makes it positive, so the upper end of its interval is a cautious bound.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,18 +48,25 @@ def exponential_rate(curves: np.ndarray, progress: np.ndarray) -> np.ndarray:
     return np.divide((offsets * logs).sum(-1), spread, out=np.full_like(spread, np.nan), where=counted >= 3)
 
 
+def fluctuation(curves: np.ndarray, progress: np.ndarray) -> np.ndarray:
+    """(..., times) -> (...)."""
+    quarters = np.array_split(curves, min(4, curves.shape[-1]), axis=-1)
+    means = np.stack([quarter.mean(-1) for quarter in quarters], -1)
+    return means.max(-1) - means.min(-1)
+
+
 TRENDS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "growth-ratio": growth_ratio,
     "rank-correlation": rank_correlation,
     "exponential-rate": exponential_rate,
+    "fluctuation": fluctuation,
 }
 
 
-def rows(curve: Sequence[Estimate], steps: Sequence[int], confidence: float, seed: int) -> list[dict[str, Any]]:
-    """Value and percentile interval of every trend of one curve; `steps` are the places of its points in the grid."""
+def rows(curve: Sequence[Estimate], progress: np.ndarray, confidence: float, seed: int) -> list[dict[str, Any]]:
+    """Value and percentile interval of every trend of one curve; `progress` (times,) is its steps over their number."""
     values = np.array([point.value for point in curve])
     draws = bootstrap(curve, seed)
-    progress = np.array(steps) / max(steps)
     found = []
     for name, statistic in TRENDS.items():
         value = float(statistic(values, progress))

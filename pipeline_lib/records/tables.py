@@ -45,6 +45,7 @@ ERRORS = [
     *CELL,
     Column("kernel", "string", "", "laplace (on the L2 norm), gaussian, rational-quadratic"),
     Column("bandwidth", "string", "", "shared: one kernel for all t; per-t: one for each"),
+    Column("law", "string", "", "forward samples: marginal (q(x_t)), or training-inputs (what the network trained on)"),
     Column("statistic", "string", "", "u (unbiased) or v"),
     Column("step", "int64", "", "place in the grid: 0 is x_T, the last is x_0"),
     Column("t", "float64", "path units", "time on the path"),
@@ -67,11 +68,14 @@ TRENDS = [
     *CELL,
     Column("kernel", "string", "", "as in errors"),
     Column("bandwidth", "string", "", "as in errors"),
-    Column("trend", "string", "", "growth-ratio, rank-correlation or exponential-rate"),
+    Column("law", "string", "", "as in errors"),
+    Column("trend", "string", "", "growth-ratio, rank-correlation, exponential-rate or fluctuation"),
     Column("value", "float64", "", "the statistic of the curve"),
     Column("low", "float64", "", "lower end of the confidence interval"),
     Column("high", "float64", "", "upper end of the confidence interval"),
     Column("confidence", "float64", "", "level of the interval"),
+    Column("verdict", "string", "", "of the curve, in all its rows: grows, falls, horizontal or undecided"),
+    Column("tolerance", "float64", "", "the largest fluctuation that a horizontal curve may have"),
 ]
 
 SCORES = [
@@ -179,6 +183,44 @@ THEORY = [
     Column("note", "string", "", "what was measured"),
 ]
 
+COMPARISON = [
+    Column("dataset", "string", "", "dataset of the experiment"),
+    Column("method", "string", "", "training method"),
+    Column("label", "string", "", "its name in tables and figures"),
+    Column("variant", "string", "", "named setting of the method"),
+    Column("preset", "string", "", "preset of the method: paper, released, or none"),
+    Column("sampler", "string", "", "named sampling of the experiment"),
+    *CELL,
+    Column("metric", "string", "", "FID, or FD (<extractor>)"),
+    Column("mean", "float64", "", "mean score over seeds; empty where there is none, and note says why"),
+    Column("sd", "float64", "", "standard deviation over seeds; empty with one seed"),
+    Column("seeds", "int64", "", "seeds that have a score"),
+    Column("control", "string", "", "method/variant that differs in the method alone"),
+    Column("pairs", "int64", "", "seeds that both method and control have"),
+    Column("difference", "float64", "", "mean over these seeds of score less that of the control"),
+    Column("low", "float64", "", "lower end of its 95 % t-interval; empty with fewer than two pairs"),
+    Column("high", "float64", "", "upper end of the interval"),
+    Column("detectable", "float64", "", "half its width: the smallest difference that the seeds could have shown"),
+    Column("published", "float64", "", "published score on this dataset"),
+    Column("elsewhere", "string", "", "the row's published scores on all its datasets"),
+    Column("tag", "string", "", "how sure the published scores are: found in a source, or from memory"),
+    Column("source", "string", "", "paper, table and row"),
+    Column("verdict", "string", "", "within tolerance, differs, unverified, or not comparable and why"),
+    Column("steps", "float64", "steps", "optimiser steps of a training, mean over seeds"),
+    Column("images", "float64", "images", "images that a training saw, mean over seeds"),
+    Column("step_seconds", "float64", "s", "wall time of an optimiser step, mean over seeds"),
+    Column("images_in_control_time", "float64", "images", "images it would have seen in the control's training time"),
+    Column("device", "string", "", "device of the trainings"),
+    Column("note", "string", "", "why seeds have no score, and what a reader must know"),
+]
+
+SWEEP = [
+    Column("line", "string", "", "runs that form one line of the figure"),
+    Column("x", "float64", "", "value of the sweep's key"),
+    Column("y", "float64", "", "value of its second key; empty where it has none"),
+    *COMPARISON,
+]
+
 SCHEMAS: dict[str, list[Column]] = {
     "errors": ERRORS,
     "trends": TRENDS,
@@ -189,6 +231,8 @@ SCHEMAS: dict[str, list[Column]] = {
     "coverage": COVERAGE,
     "leak": LEAK,
     "theory": THEORY,
+    "comparison": COMPARISON,
+    "sweep": SWEEP,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.reporting.collect import CONTROLS, collect
-from pipeline_lib.reporting.summaries import RUN, done_scores, error_summary, main_bandwidth
+from pipeline_lib.reporting.summaries import RUN, done_scores, error_summary, main_bandwidth, marginal
 
 MEANINGS = {
     "fd": "FD / floor",
@@ -71,7 +71,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> int:
 
 def verdicts(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) -> list[Verdict]:
     """All checks on all methods that they cover. A seed without data fails its check: survivors alone prove nothing."""
-    errors = tables["cumulative_error"]
+    errors = marginal(tables["cumulative_error"])
     measured = {
         "fd": _floor_ratios(tables["scores"]),
         "mmd": _shares_above(errors[errors["bandwidth"] == main_bandwidth(experiment)]),

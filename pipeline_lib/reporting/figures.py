@@ -8,15 +8,16 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.tables import read
-from pipeline_lib.reporting import theory_figures
+from pipeline_lib.reporting import sweeps, theory_figures
+from pipeline_lib.reporting.before_after import NAME, before_after, pairs
 from pipeline_lib.reporting.collect import collect, manifest
-from pipeline_lib.reporting.style import COLOURS, DASHES, GREY, STYLE, empty, legend, save
-from pipeline_lib.reporting.summaries import label, main_bandwidth
+from pipeline_lib.reporting.curves import Line, Strip, panels, style
+from pipeline_lib.reporting.style import STYLE, empty, legend, save
+from pipeline_lib.reporting.summaries import label, main_bandwidth, marginal
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def drawings(experiment: Mapping[str, Any]) -> list[Drawing]:
 def run(folder: Path, experiment: dict[str, Any]) -> None:
     """Write `figures/{fig2,training}.{svg,png}` below `folder`, and a fig2-* for every other reading that has data.
 
-    With an analytic section, also `figures/{theory,leak}`.
+    Also `figures/fig3` where a method has a control, and `figures/{theory,leak}` with an analytic section.
     """
     if experiment["analytic"]:
         with mpl.rc_context(STYLE):
@@ -52,73 +53,40 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
     if not experiment["instances"]:
         return
     errors = collect(folder, experiment)["cumulative_error"]
-    for old in (folder / "figures").glob("fig2-*"):  # of samplings that the experiment no longer has
+    drawn = folder / "figures"
+    for old in [*drawn.glob("fig2-*"), *drawn.glob(f"{NAME}.*")]:  # of samplings and controls that are no more
         old.unlink()
     with mpl.rc_context(STYLE):
         for drawing in drawings(experiment):
-            rows = _rows(errors, drawing)
+            rows = _rows(marginal(errors), drawing)
             if len(rows) or drawing.name == "fig2":
-                save(cumulative_error(rows, experiment, drawing), folder / "figures" / drawing.name)
+                save(cumulative_error(rows, experiment), folder / "figures" / drawing.name)
+        if pairs(experiment):
+            save(before_after(errors, experiment), folder / "figures" / NAME)
         save(training(dict(histories(folder, experiment)), experiment), folder / "figures" / "training")
+        sweeps.draw(folder, experiment)
 
 
 def _rows(errors: pd.DataFrame, drawing: Drawing) -> pd.DataFrame:
     return errors[errors["sampler"].eq(drawing.sampler) & errors["bandwidth"].eq(drawing.bandwidth)]
 
 
-def cumulative_error(rows: pd.DataFrame, experiment: Mapping[str, Any], drawing: Drawing) -> Figure:
+def cumulative_error(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> Figure:
     """A row of panels per dataset and number of calls, a panel per kernel, a curve per method and variant."""
     if rows.empty:
         return empty("MMD² along the sampling chain")
-    known = [(d, n) for d in experiment["datasets"] for n in sorted(set(rows.loc[rows["dataset"].eq(d), "nfe"]))]
-    kernels = [k for k in experiment["errors"]["kernels"] if k in set(rows["kernel"])]
-    size = (max(3.4, 2.35 * len(kernels)), 1.95 * len(known) + 1.0)
-    figure, axes = plt.subplots(
-        len(known), len(kernels), figsize=size, squeeze=False, sharex=True, layout="constrained"
-    )
-    for i, (dataset, nfe) in enumerate(known):
-        for j, kernel in enumerate(kernels):
-            panel = rows[rows["dataset"].eq(dataset) & rows["nfe"].eq(nfe) & rows["kernel"].eq(kernel)]
-            _panel(axes[i, j], panel, experiment, kernel)
-        axes[i, 0].set_ylabel(f"{dataset}, {nfe} calls\nMMD²")
-    for axis in axes[-1]:
-        axis.set_xlabel("t / first t  (sampling runs →)")
-    legend(figure, axes.flat)
-    return figure
+    strips = []
+    for dataset in experiment["datasets"]:
+        for nfe in sorted(set(rows.loc[rows["dataset"].eq(dataset), "nfe"])):
+            cell = rows[rows["dataset"].eq(dataset) & rows["nfe"].eq(nfe)]
+            strips.append(Strip(f"{dataset}, {nfe} calls", list(_lines(cell, experiment))))
+    return panels(strips, experiment["errors"]["kernels"])
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, experiment: Mapping[str, Any], title: str) -> None:
-    for key, curve in rows.groupby(["method", "variant"], sort=False):
+def _lines(cell: pd.DataFrame, experiment: Mapping[str, Any]) -> Iterator[Line]:
+    for key, rows in cell.groupby(["method", "variant"], sort=False):
         method, variant = map(str, key)
-        _curve(axes, curve, label(experiment, method, variant), *style(experiment, method, variant))
-    null = _at_steps(rows[rows["null_quantile"].notna()]).agg(x=("x", "mean"), y=("null_quantile", "median"))
-    if len(null):
-        level = f"null, {100 * rows['confidence'].iloc[0]:g} % quantile"
-        axes.plot(null["x"], null["y"], ls=":", lw=1, color=GREY, label=level, zorder=1)
-        axes.fill_between(null["x"], 0, null["y"], color="#d9d9d9", lw=0, zorder=0)
-    axes.set_xlim(1.02, -0.02)
-    axes.set_title(title, loc="left", pad=14)  # leaves room for the axis' power of ten
-    detectable = f"detectable from {null['y'].median():.1e}" if len(null) else "null not drawn"
-    axes.text(1, 1.03, detectable, transform=axes.transAxes, fontsize=6.5, color=GREY, ha="right", va="bottom")
-
-
-def _curve(axes: Axes, rows: pd.DataFrame, name: str, colour: str, dash: Any) -> None:
-    """Mean over seeds and the confidence interval of one estimate; thin, each seed.
-
-    Seeds share their sampling noise and forward samples, so their spread alone would understate the uncertainty.
-    """
-    points = _at_steps(rows).agg(x=("x", "mean"), y=("mmd2", "mean"), low=("low", "mean"), high=("high", "mean"))
-    axes.plot(points["x"], points["y"], color=colour, ls=dash, label=name, zorder=3)
-    axes.fill_between(points["x"], points["low"], points["high"], color=colour, alpha=0.18, lw=0, zorder=2)
-    for _, one in rows.groupby("seed") if rows["seed"].nunique() > 1 else []:
-        each = _at_steps(one).agg(x=("x", "mean"), y=("mmd2", "mean"))
-        axes.plot(each["x"], each["y"], color=colour, ls=dash, lw=0.5, alpha=0.7, zorder=3)
-
-
-def _at_steps(rows: pd.DataFrame) -> Any:
-    """Rows grouped by step, with x = t over the first t of their own chain."""
-    start = rows.groupby(["dataset", "method", "variant", "seed"])["t"].transform("max")
-    return rows.assign(x=rows["t"] / start).groupby("step")
+        yield Line(label(experiment, method, variant), rows, *style(experiment, method, variant))
 
 
 def training(curves: Mapping[tuple[str, str, str, int], pd.DataFrame], experiment: Mapping[str, Any]) -> Figure:
@@ -156,9 +124,3 @@ def histories(folder: Path, experiment: Mapping[str, Any]) -> Iterator[tuple[tup
         loss = rows[rows["key"] == "loss"]
         if len(loss):
             yield (one["dataset"], one["method"], one["variant"], one["seed"]), loss
-
-
-def style(experiment: Mapping[str, Any], method: str, variant: str) -> tuple[str, Any]:
-    """Colour and dash of a method's variant: the same in every figure of an experiment."""
-    place = list(dict.fromkeys((i["method"], i["variant"]) for i in experiment["instances"])).index((method, variant))
-    return COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]

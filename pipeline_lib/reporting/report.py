@@ -15,7 +15,7 @@ from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.records.tables import SCORES, provenance
-from pipeline_lib.reporting import theory
+from pipeline_lib.reporting import before_after, comparisons, sweeps, theory
 from pipeline_lib.reporting.check import verdicts
 from pipeline_lib.reporting.collect import (
     ANALYTIC_STAGES,
@@ -30,6 +30,7 @@ from pipeline_lib.reporting.collect import (
     state,
 )
 from pipeline_lib.reporting.figures import drawings, histories
+from pipeline_lib.reporting.findings import interval, readings
 from pipeline_lib.reporting.summaries import (
     RUN,
     cells,
@@ -48,7 +49,7 @@ MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 CONTENTS = {
     "scores": "every score with its protocol, floor and ceiling, and why a cell has none",
     "cumulative_error": "MMD² at every measured t, with its interval and the null's quantile",
-    "trends": "whether and how fast each curve grows",
+    "trends": "whether and how fast each curve grows, with a verdict",
     "costs": "time, memory and device of every job",
     "theory": "the papers' claims, a row for each reading and chain",
     "exact": "every exact error of every chain at every step",
@@ -122,12 +123,16 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
     pictures = Pictures(folder)
     drawn = drawings(experiment) if experiment["instances"] else []
     figures = [{"title": d.title, "name": d.name, **pictures.figure(d.name)} for d in drawn]
+    regularised = pictures.figure(before_after.NAME) if before_after.pairs(experiment) else {"link": ""}
     curves = dict(histories(folder, experiment))
+    compared = [s for room in (comparisons, sweeps) for s in room.sections(folder, experiment, tables)]
+    contents = CONTENTS | {s.name: s.title for s in compared}
     return {
         "experiment": experiment,
         "theory": known_answers(folder, experiment, states, pictures) if experiment["analytic"] else None,
         "methods": list(dict.fromkeys(experiment["methods"][i["method"]]["label"] for i in experiment["instances"])),
         "figures": [f for f in figures if f["link"]],
+        "before_after": regularised,
         "training_figure": pictures.figure("training"),
         "verdicts": verdicts(tables, experiment),
         "counts": counts(states),
@@ -138,6 +143,7 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
         "run_states": [run_states(one, experiment, states) for one in experiment["instances"]],
         "scores": score_table(tables["scores"], experiment),
         "missing_scores": missing_scores(tables["scores"]),
+        "comparisons": [{**vars(s), "table": table(s.shown), **pictures.figure(s.name)} for s in compared],
         "protocol": protocol(tables["scores"]),
         "readings": readings(tables, experiment) if experiment["instances"] else [],
         "bandwidth": main_bandwidth(experiment),
@@ -149,7 +155,7 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
         "spent": spent(float(tables["costs"]["seconds"].sum())),
         "fingerprints": fingerprints(folder, states),
         "about": about(folder, states),
-        "table_names": {k: v for k, v in CONTENTS.items() if (folder / "tables" / f"{k}.csv").is_file()},
+        "table_names": {k: v for k, v in contents.items() if (folder / "tables" / f"{k}.csv").is_file()},
         "main": drawn[0].title if drawn else "",
     }
 
@@ -239,64 +245,15 @@ def error_table(errors: pd.DataFrame) -> Table:
 
 
 def trend_table(trends: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
-    """One row a curve at the main bandwidth, one column a trend with its interval."""
+    """One row a curve at the main bandwidth: its verdict, and one column a trend with its interval."""
     main = trends[trends["bandwidth"] == main_bandwidth(experiment)]
-    keys = [*RUN, "seed", "kernel"]
+    keys = [*RUN, "seed", "kernel", "law", "verdict"]
     if main.empty:
         return Table(keys, [])
-    texts = main.assign(interval=[_interval(row) for row in main.itertuples()])
+    texts = main.assign(interval=[interval(row) for row in main.itertuples()])
     names = list(dict.fromkeys(main["trend"]))
     wide = texts.groupby([*keys, "trend"], sort=False)["interval"].first().unstack("trend")[names]
     return table(wide.fillna("").reset_index())
-
-
-def readings(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) -> list[dict[str, str]]:
-    """For every trained method in each cell of the first sampling, what the numbers say, in words."""
-    errors, trends = (_main(tables[name], experiment) for name in ("cumulative_error", "trends"))
-    found = []
-    for key, curves in errors.groupby(["dataset", "method", "variant", "nfe"], sort=False):
-        dataset, method, variant, nfe = map(str, key)
-        mine = trends[(trends[["dataset", "method", "variant", "nfe"]] == list(key)).all(axis=1)]
-        says = "; ".join(filter(None, (_above_null(curves), _rank_correlations(mine))))
-        who = f"{label(experiment, method, variant)} on {dataset}, {nfe} network calls"
-        found.append({"who": who, "says": f"{says}."})
-    return found
-
-
-def _main(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
-    first = rows["sampler"].eq(next(iter(experiment["samplings"])))
-    return rows[first & rows["bandwidth"].eq(main_bandwidth(experiment))]
-
-
-def _above_null(curves: pd.DataFrame) -> str:
-    """'above the null's 95 % quantile on 14 (laplace), 12 (gaussian) of 19 steps'."""
-    summary = error_summary(curves)
-    if not summary["tested"].any():
-        return "no null was drawn"
-    above = [f"{group['above'].sum()} ({kernel})" for kernel, group in summary.groupby("kernel", sort=False)]
-    tested = summary.groupby("kernel", sort=False)["tested"].sum().iloc[0]
-    seeds = summary["seed"].nunique()
-    over = f" over {seeds} seeds" if seeds > 1 else ""
-    level = f"{100 * summary['confidence'].iloc[0]:g} %"
-    return f"above the null's {level} quantile on {', '.join(above)} of {tested} steps{over}"
-
-
-def _rank_correlations(trends: pd.DataFrame) -> str:
-    """'rank correlation with the step 0.7 [0.5, 0.8] (laplace): by its interval the error ...'."""
-    ranks = trends[trends["trend"].eq("rank-correlation") & trends["value"].notna()]
-    if ranks.empty:
-        return ""
-    values = []
-    for kernel, rows in ranks.groupby("kernel", sort=False):
-        shown = _interval(next(rows.itertuples())) if len(rows) == 1 else f"{rows['value'].mean():.3g}"
-        values.append(f"{shown} ({kernel})")
-    grows, shrinks = int((ranks["low"] > 0).sum()), int((ranks["high"] < 0).sum())
-    counted = f"by its interval the error grows in {grows} and shrinks in {shrinks} of {len(ranks)} curves"
-    return f"rank correlation with the step {', '.join(values)}: {counted}"
-
-
-def _interval(row: Any) -> str:
-    return f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]" if pd.notna(row.value) else "not defined"
 
 
 def samples(folder: Path, experiment: Mapping[str, Any], pictures: Pictures) -> list[dict[str, Any]]:

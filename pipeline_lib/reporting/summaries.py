@@ -8,13 +8,23 @@ import pandas as pd
 from pipeline_lib.reporting.collect import CONTROLS
 
 RUN = ["dataset", "method", "variant", "sampler", "nfe"]
-CURVE = [*RUN, "seed", "kernel", "bandwidth"]
+CURVE = [*RUN, "seed", "kernel", "bandwidth", "law"]
 
 
 def cells(experiment: Mapping[str, Any]) -> list[tuple[str, int]]:
     """(sampler, nfe) of every cell; the first is the main one: the first sampling, most network calls."""
     samplings = experiment["samplings"].items()
     return [(name, nfe) for name, sampling in samplings for nfe in sorted(sampling["nfe"], reverse=True)]
+
+
+def main_sampling(experiment: Mapping[str, Any]) -> str:
+    """The first sampling."""
+    return next(iter(experiment["samplings"]))
+
+
+def marginal(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of curves or trends measured against q(x_t), which all methods have."""
+    return rows[rows["law"].eq("marginal")]
 
 
 def main_bandwidth(experiment: Mapping[str, Any]) -> str:

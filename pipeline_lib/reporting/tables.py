@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.records.files import write_text
-from pipeline_lib.records.tables import write
-from pipeline_lib.reporting import theory
+from pipeline_lib.records.tables import COMPARISON, SWEEP, write
+from pipeline_lib.reporting import comparisons, sweeps, theory
 from pipeline_lib.reporting.collect import TABLES, collect
 from pipeline_lib.reporting.summaries import (
     RUN,
@@ -47,6 +47,9 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         write(target.with_suffix(".parquet"), rows, TABLES[name], {"experiment": experiment["experiment"]})
         write_text(target.with_suffix(".csv"), rows.to_csv(index=False))
         write_text(target.with_suffix(".md"), texts[name])
+    name = experiment["experiment"]
+    comparisons.write_tables(folder, comparisons.sections(folder, experiment, tables), COMPARISON, name)
+    comparisons.write_tables(folder, sweeps.sections(folder, experiment, tables), SWEEP, name)
 
 
 def score_text(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
@@ -59,7 +62,7 @@ def score_text(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
 def error_text(errors: pd.DataFrame) -> str:
     """One line a curve."""
     values = ["above", "tested", "last", "largest", "detectable"]
-    digest = seed_mean(error_summary(errors), [*RUN, "kernel", "bandwidth"], values)
+    digest = seed_mean(error_summary(errors), [*RUN, "kernel", "bandwidth", "law"], values)
     return f"# Cumulative error (MMD^2 along the chain)\n\n{ERROR_NOTE}\n\n{markdown(digest)}"
 
 

@@ -22,7 +22,8 @@ class Tree:
     """Writes the results of an experiment of two methods and two seeds on one dataset, cell by cell."""
 
     def __init__(self, seeds: list[int], checks: list[dict[str, Any]]) -> None:
-        self.experiment = Plan(parse_experiment(_values(seeds, checks))).summary()
+        self.plan = Plan(parse_experiment(_values(seeds, checks)))
+        self.experiment = self.plan.summary()
         self.folder = Path("results") / self.experiment["experiment"]
         write_json(self.folder / "config" / "experiment.json", self.experiment)
 
@@ -47,15 +48,19 @@ class Tree:
         self.manifest(place, {"steps": 190, "parameters": 1234}, ["grid.png", "history.parquet"], history)
         write_json(self.folder / place / "costs.json", costs("train", 12.5))
 
-    def draw(self, method: str, seed: int, fd: float, above: int) -> None:
-        """Samples, errors and scores; `fd` is the score, `above` the number of steps above the null."""
+    def draw(self, method: str, seed: int, fd: float, above: int, own: bool = False) -> None:
+        """Samples, errors and scores; `fd` is the score, `above` the number of steps above the null.
+
+        `own`: also a curve against training inputs, of which no step is above the null.
+        """
         place = f"digits/{method}/base/s{seed}/ancestral"
         cells = [{"nfe": 20, "calls": 20, "images": "nfe0020/images.npy", "grid": "nfe0020/grid.png", "count": 36}]
         self.manifest(f"{place}/sample", {"cells": cells}, ["nfe0020/grid.png"])
         about = {"stage": "errors", "versions": {"torch": "2.11.0"}}
         write(self.folder / place / "scores/scores.parquet", [score(20, fd)], SCORES, about)
-        write(self.folder / place / "errors/errors.parquet", curves(above), ERRORS, about)
-        write(self.folder / place / "errors/trends.parquet", trends(), TRENDS, about)
+        second = (curves(0, "training-inputs"), trends("training-inputs", "horizontal")) if own else ([], [])
+        write(self.folder / place / "errors/errors.parquet", curves(above) + second[0], ERRORS, about)
+        write(self.folder / place / "errors/trends.parquet", trends() + second[1], TRENDS, about)
 
     def fail(self, place: str, sentence: str = SENTENCE) -> None:
         """The marker and the log of a stage that failed."""
@@ -101,18 +106,23 @@ def score(nfe: int, value: float) -> dict[str, Any]:
     }
 
 
-def curves(above: int) -> list[dict[str, Any]]:
-    """Error rows of two kernels and two bandwidths, of which the last `above` steps exceed the null's 0.01."""
+def curves(above: int, law: str = "marginal") -> list[dict[str, Any]]:
+    """Error rows of two kernels and two bandwidths, of which the last `above` steps exceed the null's 0.01.
+
+    Against training inputs there is no row at the last step, where t is 0.
+    """
     rows = []
+    steps = STEPS if law == "marginal" else STEPS[:-1]
     for kernel in ("laplace", "gaussian"):
         for bandwidth in ("shared", "per-t"):
-            for place, step in enumerate(STEPS):
+            for place, step in enumerate(steps):
                 mmd2 = 0.02 + 0.001 * place if place > len(STEPS) - 1 - above else 0.001 * place
                 rows.append(
                     {
                         "nfe": 20,
                         "kernel": kernel,
                         "bandwidth": bandwidth,
+                        "law": law,
                         "statistic": "u",
                         "step": step,
                         "t": 20.0 - step,
@@ -130,15 +140,17 @@ def curves(above: int) -> list[dict[str, Any]]:
     return rows
 
 
-def trends() -> list[dict[str, Any]]:
+def trends(law: str = "marginal", verdict: str = "grows") -> list[dict[str, Any]]:
     """Trend rows of both kernels."""
+    of_curve = {"nfe": 20, "law": law, "confidence": 0.95, "verdict": verdict, "tolerance": 0.03}
     values = {
         "growth-ratio": (7.0, 5.0, 9.0),
         "rank-correlation": (0.7, 0.5, 0.8),
         "exponential-rate": (1.0, -0.5, 2.5),
+        "fluctuation": (0.02, 0.017, 0.025),
     }
     return [
-        {"nfe": 20, "kernel": k, "bandwidth": b, "trend": t, "value": v, "low": lo, "high": hi, "confidence": 0.95}
+        {**of_curve, "kernel": k, "bandwidth": b, "trend": t, "value": v, "low": lo, "high": hi}
         for k in ("laplace", "gaussian")
         for b in ("shared", "per-t")
         for t, (v, lo, hi) in values.items()

@@ -34,6 +34,14 @@ def test_code(tree, one, code, capsys):
     assert ("FAIL" in capsys.readouterr().out) == bool(code)
 
 
+def test_a_curve_against_training_inputs_is_not_checked(tree):
+    """It would halve the share of 1 in 4, or with 0 of 3 pull its median down."""
+    built = tree(seeds=(0,), checks=(mmd(at_least=0.25),)).complete()
+    built.draw("other", 0, 4.0, 1, own=True)
+    found = check.verdicts(collect(built.folder, built.experiment), built.experiment)
+    assert [v.value for v in found] == [0.75, 0.25]
+
+
 def test_one_line_a_check_and_method(tree, capsys):
     built = tree(checks=(fd(at_most=3), mmd(at_least=0.5))).complete()
     check.run(built.folder, built.experiment)

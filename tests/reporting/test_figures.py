@@ -1,25 +1,37 @@
 """Figures show the numbers, and are the same bytes twice."""
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
-from pipeline_lib.reporting import figures
+from pipeline_lib.reporting import before_after, figures
 from pipeline_lib.reporting.collect import collect
+from pipeline_lib.reporting.style import COLOURS, DASHES
 
 
 def test_empty_tree_says_so(tree):
     built = tree()
     figures.run(built.folder, built.experiment)
     assert "no data yet" in (built.folder / "figures/fig2.svg").read_text()
+    assert "no data yet" in (built.folder / "figures/fig3.svg").read_text()
     assert "no data yet" in (built.folder / "figures/training.svg").read_text()
     assert (built.folder / "figures/fig2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figures_that_the_workflow_waits_for_are_drawn_even_without_data(tree):
+    built = tree()
+    figures.run(built.folder, built.experiment)
+    drawn = {p.name for p in (built.folder / "figures").iterdir()}
+    assert drawn == {f"{name}.{kind}" for name in built.plan.figures for kind in ("svg", "png")}
+    assert "fig3" in built.plan.figures
 
 
 def test_same_bytes_twice_and_text_is_text(tree):
     built = tree(seeds=(0,)).complete()
     figures.run(built.folder, built.experiment)
     first = {p.name: p.read_bytes() for p in (built.folder / "figures").iterdir()}
-    assert set(first) == {f"{n}.{k}" for n in ("fig2", "fig2-ancestral-per-t", "training") for k in ("svg", "png")}
+    names = ("fig2", "fig2-ancestral-per-t", "fig3", "training")
+    assert set(first) == {f"{n}.{k}" for n in names for k in ("svg", "png")}
     figures.run(built.folder, built.experiment)
     assert first == {p.name: p.read_bytes() for p in (built.folder / "figures").iterdir()}
     text = first["fig2.svg"].decode()
@@ -34,7 +46,7 @@ def test_curve_is_the_mean_over_seeds_against_falling_t(tree):
     errors.loc[higher, "mmd2"] += 0.002
     drawing = figures.drawings(built.experiment)[0]
     rows = errors[errors["bandwidth"] == drawing.bandwidth]
-    figure = figures.cumulative_error(rows, built.experiment, drawing)
+    figure = figures.cumulative_error(rows, built.experiment)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert list(lines["DDPM"].get_xdata()) == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert list(lines["DDPM"].get_ydata()) == pytest.approx([0.001, 0.002, 0.023, 0.024, 0.025])
@@ -55,5 +67,74 @@ def test_main_drawing_comes_first(tree):
 def test_colours_follow_the_plan_and_not_the_alphabet(tree):
     experiment = tree().experiment
     again = {**experiment, "methods": dict(reversed(experiment["methods"].items()))}
-    assert figures.style(again, "ddpm", "base") == (figures.COLOURS[0], figures.DASHES[0])
-    assert figures.style(again, "other", "base") == (figures.COLOURS[1], figures.DASHES[0])
+    assert figures.style(again, "ddpm", "base") == (COLOURS[0], DASHES[0])
+    assert figures.style(again, "other", "base") == (COLOURS[1], DASHES[0])
+
+
+def lines(figure):
+    return {line.get_label(): line for line in figure.axes[0].lines}
+
+
+def test_before_and_after_stand_in_one_panel_with_both_laws(tree):
+    built = tree(seeds=(0,)).complete()
+    built.draw("other", 0, 4.0, 1, own=True)
+    errors = collect(built.folder, built.experiment)["cumulative_error"]
+    figure = before_after.before_after(errors, built.experiment)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["laplace", "gaussian"]
+    found = lines(figure)
+    assert list(found["before: DDPM"].get_ydata()) == pytest.approx([0, 0.001, 0.022, 0.023, 0.024])
+    assert list(found["after: Other"].get_ydata()) == pytest.approx([0, 0.001, 0.002, 0.003, 0.024])
+    own = found["after, against training inputs: Other"]
+    assert list(own.get_ydata()) == pytest.approx([0, 0.001, 0.002, 0.003])
+    assert list(own.get_xdata()) == [1.0, 0.75, 0.5, 0.25]
+    assert own.get_color() == found["after: Other"].get_color()
+    assert own.get_linestyle() != found["after: Other"].get_linestyle()
+    assert figure.axes[0].get_ylabel().startswith("Other\ndigits, 20 calls")
+    assert figure.axes[0].texts[0].get_text() == "detectable from 1.0e-02"
+    plt.close(figure)
+
+
+def test_the_curve_against_training_inputs_is_not_in_figure_2(tree):
+    built = tree(seeds=(0,)).complete()
+    figures.run(built.folder, built.experiment)
+    first = (built.folder / "figures/fig2.svg").read_bytes()
+    built.draw("other", 0, 4.0, 1, own=True)
+    figures.run(built.folder, built.experiment)
+    assert (built.folder / "figures/fig2.svg").read_bytes() == first
+    assert "against training inputs" in (built.folder / "figures/fig3.svg").read_text()
+
+
+def test_a_method_without_a_control_is_in_no_pair(tree):
+    experiment = tree().experiment
+    assert before_after.pairs(experiment) == [(("other", "base"), ("ddpm", "base"))]
+
+
+def test_a_figure_of_a_control_that_is_no_more_goes(tree):
+    built = tree(seeds=(0,)).complete()
+    figures.run(built.folder, built.experiment)
+    built.experiment["methods"]["other"]["variants"]["base"]["control"] = None
+    figures.run(built.folder, built.experiment)
+    assert not list((built.folder / "figures").glob("fig3*"))
+
+
+def test_after_is_drawn_while_its_control_has_no_curve(tree):
+    built = tree(seeds=(0,)).complete()
+    built.fail("digits/ddpm/base/s0/train")
+    errors = collect(built.folder, built.experiment)["cumulative_error"]
+    figure = before_after.before_after(errors, built.experiment)
+    assert set(lines(figure)) == {"after: Other", "null, 95 % quantile"}
+    plt.close(figure)
+
+
+def test_every_method_with_a_control_has_its_own_row(tree):
+    built = tree(seeds=(0,)).complete()
+    experiment = built.experiment
+    experiment["methods"]["third"] = {"label": "Third", "variants": {"base": {"preset": None, "control": "other/base"}}}
+    one = next(i for i in experiment["instances"] if i["method"] == "other")
+    experiment["instances"].append({**one, "method": "third"})
+    errors = collect(built.folder, built.experiment)["cumulative_error"]
+    more = pd.concat([errors, errors[errors["method"].eq("other")].assign(method="third")])
+    figure = before_after.before_after(more, experiment)
+    assert len(figure.axes) == 4
+    assert {"before: Other", "after: Third"} <= {line.get_label() for line in figure.axes[2].lines}
+    plt.close(figure)

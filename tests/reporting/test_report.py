@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipeline_lib.reporting import figures, report
+from pipeline_lib.reporting import figures, findings, report
 from pipeline_lib.reporting.collect import collect
 from tests.reporting.conftest import SENTENCE
 
@@ -54,11 +54,13 @@ def test_complete(tree):
     assert "1 of 2 claims hold" in page.text
     assert "above the null's 95 % quantile on 3 (laplace), 3 (gaussian) of 4 steps" in page.text
     assert "rank correlation with the step 0.7 [0.5, 0.8] (laplace)" in page.text
-    assert "grows in 2 and shrinks in 0 of 2 curves" in page.text
+    assert "the error grows in 2 of 2 curves, from first to last quarter at least by the factor 5" in page.text
     assert "torch" in page.text
     assert "2.11.0" in page.text
     assert len([s for s in page.sources if s.startswith("data:image/png")]) == 3  # real images and two methods
-    assert len([s for s in page.sources if s.startswith("data:image/svg")]) == 3  # two curves and the training
+    assert (
+        len([s for s in page.sources if s.startswith("data:image/svg")]) == 4
+    )  # two readings of Fig. 2, Fig. 3, the training
 
     assert all(source.startswith("data:") for source in page.sources)
     text = (built.folder / "report.html").read_text()
@@ -162,6 +164,50 @@ def test_a_trend_without_a_value_is_said_to_be_undefined(tree):
     row = dict(zip(shown.columns, shown.rows[0], strict=True))
     assert row["growth-ratio"] == "not defined"
     assert row["rank-correlation"] == "0.7 [0.5, 0.8]"
+
+
+def test_before_and_after_are_shown_with_what_the_yardstick_means(tree):
+    built = tree(seeds=(0,)).complete()
+    page = build(built, draw=True)
+    assert "Before and after regularisation" in page.text
+    assert "The third curve was not asked for" in page.text
+    built.experiment["errors"]["forward_laws"].append("training-inputs")
+    assert "is trained on noised real images alone" in build(built).text
+    built.experiment["methods"]["other"]["variants"]["base"]["control"] = None
+    assert "Before and after regularisation" not in build(built).text
+
+
+def test_the_curve_against_training_inputs_is_read_apart(tree):
+    built = tree(seeds=(0,)).complete()
+    before = [r["says"] for r in findings.readings(collect(built.folder, built.experiment), built.experiment)]
+    built.draw("other", 0, 4.0, 1, own=True)
+    after = [r["says"] for r in findings.readings(collect(built.folder, built.experiment), built.experiment)]
+    assert after[0] == before[0]
+    own = "against the inputs of its own training, 2 of 2 curves are a horizontal line: a growth of more than 0.025"
+    assert after[1].startswith(f"{before[1][:-1]}; {own} would have been seen")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "says"),
+    [
+        ("falls", "the error falls in 2 of 2 curves, from first to last quarter at most to 9 of it"),
+        ("horizontal", "2 of 2 curves are a horizontal line: a growth of more than 0.025 would have been seen"),
+        ("undecided", "(a fluctuation of up to 0.025 is not excluded, a line may have 0.03)"),
+    ],
+)
+def test_a_verdict_comes_with_the_number_that_it_rests_on(tree, verdict, says):
+    built = tree(seeds=(0,)).complete()
+    tables = collect(built.folder, built.experiment)
+    tables["trends"]["verdict"] = verdict
+    assert all(says in reading["says"] for reading in findings.readings(tables, built.experiment))
+
+
+def test_growth_from_nothing_has_no_factor(tree):
+    built = tree(seeds=(0,)).complete()
+    tables = collect(built.folder, built.experiment)
+    tables["trends"].loc[tables["trends"]["trend"].eq("growth-ratio"), ["value", "low", "high"]] = None
+    says = findings.readings(tables, built.experiment)[0]["says"]
+    assert says.endswith("the error grows in 2 of 2 curves.")
 
 
 def test_a_very_long_table_is_cut_and_says_so(tree, monkeypatch):

@@ -107,6 +107,16 @@ def test_error_summary_leaves_out_the_prior(tree):
     assert rows["last"].tolist() == rows["largest"].tolist() == pytest.approx([0.024] * 16)
 
 
+def test_curves_of_both_laws_are_summed_up_apart(tree):
+    built = tree(seeds=(0,)).complete()
+    built.draw("other", 0, 4.0, 1, own=True)
+    rows = error_summary(collect(built.folder, built.experiment)["cumulative_error"])
+    mine = rows[rows["method"].eq("other")].groupby("law")[["tested", "above"]].max()
+    assert mine.loc["marginal"].tolist() == [4, 1]
+    assert mine.loc["training-inputs"].tolist() == [3, 0]
+    assert set(rows.loc[rows["method"].eq("ddpm"), "law"]) == {"marginal"}
+
+
 def test_steps_without_a_null_are_not_counted(tree):
     built = tree().complete()
     errors = collect(built.folder, built.experiment)["cumulative_error"]

@@ -1,0 +1,68 @@
+"""The cumulative error before and after regularisation (Li and van der Schaar, 2024, Fig. 3).
+
+Before is the control of a method; after is the method itself, measured against q(x_t) and, where that differs, against
+what its network was given at t while it trained. The published figure uses the latter for the regularised model.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline_lib.reporting.curves import Line, Strip, panels, style
+from pipeline_lib.reporting.style import DASHES, empty
+from pipeline_lib.reporting.summaries import label, main_bandwidth, main_sampling, marginal
+
+NAME = "fig3"
+OTHERS = DASHES[2:]  # of the curve against training inputs, in the colour of its method
+
+
+def pairs(experiment: Mapping[str, Any]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """(method, variant) of every trained run that has a control, and of the control."""
+    trained = dict.fromkeys((i["method"], i["variant"]) for i in experiment["instances"])
+    found = []
+    for method, variant in trained:
+        control = experiment["methods"][method]["variants"][variant]["control"]
+        if control:
+            before, _, of = control.partition("/")
+            found.append(((method, variant), (before, of)))
+    return found
+
+
+def before_after(errors: pd.DataFrame, experiment: Mapping[str, Any]) -> Figure:
+    """A row of panels per method, dataset and number of calls: first sampling, main bandwidth."""
+    rows = errors[errors["sampler"].eq(main_sampling(experiment)) & errors["bandwidth"].eq(main_bandwidth(experiment))]
+    strips = list(_strips(rows, experiment))
+    if not strips:
+        return empty("MMD² before and after regularisation")
+    return panels(strips, experiment["errors"]["kernels"])
+
+
+def _strips(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> Iterator[Strip]:
+    for after, before in pairs(experiment):
+        mine = _of(rows, *after)
+        for dataset in experiment["datasets"]:
+            for nfe in sorted(set(mine.loc[mine["dataset"].eq(dataset), "nfe"])):
+                cell = rows[rows["dataset"].eq(dataset) & rows["nfe"].eq(nfe)]
+                name = f"{label(experiment, *after)}\n{dataset}, {nfe} calls"
+                yield Strip(name, _lines(cell, experiment, after, before))
+
+
+def _lines(
+    cell: pd.DataFrame, experiment: Mapping[str, Any], after: tuple[str, str], before: tuple[str, str]
+) -> list[Line]:
+    old, new = (label(experiment, *who) for who in (before, after))
+    control, mine = _of(cell, *before), _of(cell, *after)
+    colour, dash = style(experiment, *after)
+    found = [Line(f"before: {old}", marginal(control), *style(experiment, *before))] if len(control) else []
+    found.append(Line(f"after: {new}", marginal(mine), colour, dash))
+    own = mine[mine["law"].eq("training-inputs")]
+    if len(own):
+        other = next(d for d in OTHERS if d != dash)
+        found.append(Line(f"after, against training inputs: {new}", own, colour, other))
+    return found
+
+
+def _of(rows: pd.DataFrame, method: str, variant: str) -> pd.DataFrame:
+    return rows[rows["method"].eq(method) & rows["variant"].eq(variant)]

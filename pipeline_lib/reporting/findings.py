@@ -1,0 +1,88 @@
+"""What the curves of the cumulative error say, in words, each with the number that it rests on."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from pipeline_lib.reporting.summaries import error_summary, label, main_bandwidth, main_sampling, marginal
+
+VERDICTS = ("grows", "falls", "horizontal", "undecided")
+
+
+def readings(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) -> list[dict[str, str]]:
+    """For every trained method in each cell of the first sampling, what the numbers say."""
+    errors, trends = (_main(tables[name], experiment) for name in ("cumulative_error", "trends"))
+    found = []
+    for key, curves in errors.groupby(["dataset", "method", "variant", "nfe"], sort=False):
+        dataset, method, variant, nfe = map(str, key)
+        mine = trends[(trends[["dataset", "method", "variant", "nfe"]] == list(key)).all(axis=1)]
+        usual, own = marginal(mine), mine[mine["law"].eq("training-inputs")]
+        against_own = f"against the inputs of its own training, {text}" if (text := "; ".join(verdicts(own))) else ""
+        says = [_above_null(marginal(curves)), _rank_correlations(usual), *verdicts(usual), against_own]
+        who = f"{label(experiment, method, variant)} on {dataset}, {nfe} network calls"
+        found.append({"who": who, "says": f"{'; '.join(filter(None, says))}."})
+    return found
+
+
+def verdicts(trends: pd.DataFrame) -> Iterator[str]:
+    """How many curves grow, fall, are a line or neither; what is not seen goes with what would have been."""
+    total = trends["trend"].eq("fluctuation").sum()
+    for kind in VERDICTS:
+        mine = trends[trends["verdict"].eq(kind)]
+        bound, ratio = (mine[mine["trend"].eq(t)] for t in ("fluctuation", "growth-ratio"))
+        if bound.empty:
+            continue
+        count = f"{len(bound)} of {total} curves"
+        if kind == "grows":
+            by = f", from first to last quarter at least by the factor {ratio['low'].min():.2g}" if _all(ratio) else ""
+            yield f"the error grows in {count}{by}"
+        elif kind == "falls":
+            by = f", from first to last quarter at most to {ratio['high'].max():.2g} of it" if _all(ratio) else ""
+            yield f"the error falls in {count}{by}"
+        elif kind == "horizontal":
+            yield f"{count} are a horizontal line: a growth of more than {bound['high'].max():.2g} would have been seen"
+        else:
+            yield (
+                f"{count} are undecided: neither growth nor a line is shown (a fluctuation of up to "
+                f"{bound['high'].max():.2g} is not excluded, a line may have {bound['tolerance'].min():.2g})"
+            )
+
+
+def interval(row: Any) -> str:
+    """'value [low, high]' of a row of trends."""
+    return f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]" if pd.notna(row.value) else "not defined"
+
+
+def _all(rows: pd.DataFrame) -> bool:
+    return bool(rows["value"].notna().all())
+
+
+def _main(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
+    first = rows["sampler"].eq(main_sampling(experiment))
+    return rows[first & rows["bandwidth"].eq(main_bandwidth(experiment))]
+
+
+def _above_null(curves: pd.DataFrame) -> str:
+    """'above the null's 95 % quantile on 14 (laplace), 12 (gaussian) of 19 steps'."""
+    summary = error_summary(curves)
+    if not summary["tested"].any():
+        return "no null was drawn"
+    above = [f"{group['above'].sum()} ({kernel})" for kernel, group in summary.groupby("kernel", sort=False)]
+    tested = summary.groupby("kernel", sort=False)["tested"].sum().iloc[0]
+    seeds = summary["seed"].nunique()
+    over = f" over {seeds} seeds" if seeds > 1 else ""
+    level = f"{100 * summary['confidence'].iloc[0]:g} %"
+    return f"above the null's {level} quantile on {', '.join(above)} of {tested} steps{over}"
+
+
+def _rank_correlations(trends: pd.DataFrame) -> str:
+    """'rank correlation with the step 0.7 [0.5, 0.8] (laplace), ...'."""
+    ranks = trends[trends["trend"].eq("rank-correlation") & trends["value"].notna()]
+    if ranks.empty:
+        return ""
+    values = []
+    for kernel, rows in ranks.groupby("kernel", sort=False):
+        shown = interval(next(rows.itertuples())) if len(rows) == 1 else f"{rows['value'].mean():.3g}"
+        values.append(f"{shown} ({kernel})")
+    return f"rank correlation with the step {', '.join(values)}"
