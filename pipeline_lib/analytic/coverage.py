@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline_lib.analytic import exact
 from pipeline_lib.analytic.curves import length_scale, place
-from pipeline_lib.analytic.problems import CHAINS, FORWARD, Study
+from pipeline_lib.analytic.problems import COMPARED, Study
 from pipeline_lib.config.base import parse
 from pipeline_lib.config.models import Coverage, Imperfection, Problem, Setting
 from pipeline_lib.diffusion.denoiser import Prediction
@@ -25,8 +25,9 @@ from pipeline_lib.errors.uncertainty import estimate, labellings, p_value, permu
 from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 
-VERSION = 1
+VERSION = 2
 SURE = 0.999  # level of the interval of a share: a table has hundreds of them
+SHUFFLE = 0  # seed of the label permutations
 POWER = 0.8  # an error counts as detected where so many tests reject
 AWAY = 3.0  # standard errors from 0 at which an interval of MMD^2 must hold its level
 NEAR = "near the null: the permutation test decides"  # where MMD^2 is skewed and no normal interval is exact
@@ -39,7 +40,7 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path) -> 
     """Write the coverage rows of `config`: `problem`, `coverage` and `seed`."""
     watch = Stopwatch("coverage")
     problem = parse(Problem, config["problem"], "analytic.problems")
-    trial = Trial(Study(problem, config["seed"]), parse(Coverage, config["coverage"], "analytic.coverage"))
+    trial = Repetitions(Study(problem, config["seed"]), parse(Coverage, config["coverage"], "analytic.coverage"))
     found = [*trial.null(), *trial.power()]
     for name, setting in problem.settings.items():
         log.info("intervals on %s", name)
@@ -48,7 +49,7 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path) -> 
     watch.save(output.parent)
 
 
-class Trial:
+class Repetitions:
     """Repetitions on one problem: repetition r has the samples r n ... (r + 1) n - 1 of one large draw."""
 
     def __init__(self, study: Study, options: Coverage) -> None:
@@ -60,8 +61,8 @@ class Trial:
         study, n, repeats = self.study, self.options.chains, self.options.repeats
         index = torch.arange(n * repeats)
         links = study.links(setting)
-        x0, eps = study.forward(len(index))
-        chains = self._watched(setting, study.start(index), index)
+        x0, eps = study.forward(len(index), setting=setting)
+        chains = self._watched(setting, study.start(setting, index), index)
         told = self._watched(setting, study.grid.a[0] * x0 + study.grid.s[0] * eps, index)
         deviations = [chain for chain, _ in exact.deviations(study.data, links)]
         for p in self.places:
@@ -76,10 +77,10 @@ class Trial:
             yield self._share("eps-norm", p - 1, true, [rms(chains.eps[p - 1][k]) for k in cuts])
 
     def null(self) -> Iterator[Row]:
-        """How often the permutation test rejects two sets of forward samples: its stated level, or less."""
-        study, n, repeats = self.study, self.options.chains, self.options.repeats
-        (x0, eps), (y0, eta) = study.forward(n * repeats, CHAINS), study.forward(n * repeats, FORWARD)
-        labels = labellings(n, n, self.options.permutations, study.seed)
+        """How often the permutation test rejects two independent sets of forward samples."""
+        study, n, repeats = self.study, self.options.level_chains, self.options.level_repeats
+        (x0, eps), (y0, eta) = study.forward(n * repeats, COMPARED), study.forward(n * repeats)
+        labels = labellings(n, n, self.options.permutations, SHUFFLE)
         for p in self.places:
             a, s = study.grid.a[p], study.grid.s[p]
             scale = length_scale(exact.marginal(study.data, a, s))
@@ -89,26 +90,28 @@ class Trial:
             ]
             rejected, values = zip(*tests, strict=True)
             row = self._row("permutation-level", p, rejected, values, 0.0, n) | {"level": self._alpha}
-            yield row | {"verdict": "keeps its level" if row["low"] <= self._alpha else "rejects too often"}
+            often = "rejects too often" if row["low"] > self._alpha else "rejects too rarely"
+            yield row | {"verdict": "keeps its level" if row["low"] <= self._alpha <= row["high"] else often}
 
     def power(self) -> Iterator[Row]:
         """How often a bias of eps at all t is detected at x_0, and the smallest MMD^2 that POWER of the tests find."""
         study, n, repeats, end = self.study, self.options.power_chains, self.options.power_repeats, len(self.study.grid)
-        index, labels = torch.arange(n * repeats), labellings(n, n, self.options.permutations, self.study.seed)
-        x0, _ = study.forward(len(index))
+        index, labels = torch.arange(n * repeats), labellings(n, n, self.options.permutations, SHUFFLE)
         found = []
         for bias in self.options.power_bias:
             setting = Setting(variance="oracle", error=Imperfection(bias=bias))
             law, truth = study.links(setting)[-1].p_u, exact.marginal(study.data, 1.0, 0.0)
             scale = length_scale(truth)
-            x = study.simulate(setting, study.start(index), index)
+            x0, _ = study.forward(len(index), setting=setting)
+            x = study.simulate(setting, study.start(setting, index), index)
             tests = [_rejects(x[k], x0[k], scale, labels, self._alpha) for k in self._cuts(n, repeats)]
             rejected, values = zip(*tests, strict=True)
             row = self._row("power", end, rejected, values, exact.mmd2(law, truth, scale), n)
             found.append(row)
             verdict = "detected" if row["share"] >= POWER else "missed"
             yield row | {"size": bias, "level": self._alpha, "verdict": verdict}
-        smallest = detectable([r["exact"] for r in found], [r["share"] for r in found])
+        errors = [r["exact"] for r in found]
+        smallest, most, least = (detectable(errors, [r[k] for r in found]) for k in ("share", "low", "high"))
         yield {
             **self._place(end),
             "quantity": "smallest-detected",
@@ -117,7 +120,7 @@ class Trial:
             "level": self._alpha,
             "share": POWER,
             "exact": smallest,
-            "verdict": "not reached by the planted errors" if np.isnan(smallest) else "interpolated",
+            "verdict": f"interpolated; by the intervals of the shares from {least:.2g} to {most:.2g}",
         }
 
     def bootstrapped(self, setting: Setting) -> Iterator[Row]:
@@ -202,15 +205,16 @@ class Watched:
 
 
 def detectable(errors: Sequence[float], shares: Sequence[float]) -> float:
-    """The error at which POWER of the tests reject, linear in its root between the planted ones; NaN if not reached."""
-    roots = [sqrt(e) for e in errors]
-    for i, share in enumerate(shares):
-        if share >= POWER:
-            if i == 0:
-                return float("nan")  # the smallest planted error is found already
-            weight = (POWER - shares[i - 1]) / (share - shares[i - 1])
-            return (roots[i - 1] + weight * (roots[i] - roots[i - 1])) ** 2
-    return float("nan")
+    """The error above which POWER of the tests reject, linear in its root between the planted ones (in rising order).
+
+    NaN where the planted errors are all found, or the largest is not.
+    """
+    missed = [i for i, share in enumerate(shares) if share < POWER]
+    if not missed or missed[-1] == len(shares) - 1:
+        return float("nan")
+    i = missed[-1]
+    weight = (POWER - shares[i]) / (shares[i + 1] - shares[i])
+    return (sqrt(errors[i]) + weight * (sqrt(errors[i + 1]) - sqrt(errors[i]))) ** 2
 
 
 def matrices(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:

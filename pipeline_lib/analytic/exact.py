@@ -59,6 +59,17 @@ def exact_denoiser(data: Mixture) -> Linear:
     return at
 
 
+def erring(inside: Linear, scale: float = 1.0, bias: float = 0.0) -> Linear:
+    """What `oracle.Erring` is to a denoiser: eps scaled and shifted, so x_0 = (x - s (scale eps + bias)) / a."""
+
+    def at(step: Step) -> tuple[Tensor, Tensor]:
+        gain, offset = inside(step)
+        eye = torch.eye(len(gain), dtype=torch.float64)
+        return scale * gain + (1 - scale) / step.a * eye, scale * offset - step.s * bias / step.a
+
+    return at
+
+
 def fixed_variance(kind: str, dimension: int) -> Covariance:
     """The reverse covariances of DDPM: 'fixed-small' (of the posterior) or 'fixed-large' (beta_t); none at the end."""
     eye = torch.eye(dimension, dtype=torch.float64)
@@ -167,10 +178,11 @@ def deviations(data: Mixture, links: Sequence[Link]) -> Iterator[tuple[Normal, N
         yield relative(m, v, noise, step.a_next), relative(step.a * link.m, link.v, single, step.a_next)
 
 
-def amplification(link: Link) -> float:
-    """The largest factor by which the step stretches an error of its input, both in units of the forward law."""
-    before, after = (torch.linalg.cholesky(law.covariance) for law in (link.q_t, link.q_u))
-    return float(torch.linalg.matrix_norm(torch.linalg.solve_triangular(after, link.m @ before, upper=False), 2))
+def stretch(matrix: Tensor, before: Normal, after: Normal) -> float:
+    """The largest factor by which `matrix` stretches an error of its input, in units of the laws before and after."""
+    root_before, root_after = (torch.linalg.cholesky(law.covariance) for law in (before, after))
+    whitened = torch.linalg.solve_triangular(root_after, matrix @ root_before, upper=False)
+    return float(torch.linalg.matrix_norm(whitened, 2))
 
 
 def spread_gap(law: Normal, s: float) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,13 @@ from pipeline_lib.diffusion.grid import Grid, Step
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
+from pipeline_lib.records.files import digest
 from pipeline_lib.samplers import Draw, ancestral
 
 if TYPE_CHECKING:
     from pipeline_lib.samplers import Observer
 
-CHAINS, FORWARD, ESTIMATED = range(3)  # independent draws of one problem
+CHAINS, FORWARD, COMPARED, ESTIMATED, TRUE_CHAINS = range(5)  # independent draws
 
 
 class Study:
@@ -32,19 +34,21 @@ class Study:
 
     def __init__(self, problem: Problem, seed: int) -> None:
         """Raises BadConfig where the data are no mixture, or the path or grid cannot be."""
+        self.key = {"seed": seed, "data": problem.model_dump(mode="json", exclude={"settings"})}
         self.data = build(problem.data)
         self.path = paths.build(problem.diffusion)
         self.grid = self.path.grid(problem.nfe)
-        self.seed = seed
         self.prior = exact.prior(self.path, self.data.dimension)
 
-    def noise(self, purpose: int) -> Noise:
-        """Random numbers of one of the independent draws."""
-        return Noise(3 * self.seed + purpose)
+    def noise(self, purpose: int, setting: Setting | None = None) -> Noise:
+        """Random numbers of one of the independent draws: other ones for each problem, and each setting given."""
+        key = {**self.key, "purpose": purpose, "setting": setting and setting.model_dump(mode="json")}
+        return Noise(int(digest(key)[:8], 16))
 
     def denoiser(self, setting: Setting) -> Denoising:
         """The imperfect denoiser behind the ordinary interface."""
         error = setting.error
+        self._check_window(error)
         inside = Oracle(self.path, self.believed(error))
         high = inf if error.high is None else error.high
         return Erring(inside, error.bias, error.scale, error.low, high, error.pull, self.data.moments()[0])
@@ -53,18 +57,25 @@ class Study:
         """The same denoiser as gain and offset at each step. Raises BadConfig for data of several components."""
         if len(self.data.weights) > 1:
             raise BadConfig("exact errors need data of a single Gaussian; this problem has several components.")
+        self._check_window(error)
         inside, centre = exact.exact_denoiser(self.believed(error)), self.data.moments()[0]
-        eye = torch.eye(self.data.dimension, dtype=torch.float64)
+        wrong = exact.erring(inside, error.scale, error.bias)
 
         def at(step: Step) -> tuple[Tensor, Tensor]:
-            gain, offset = inside(step)
-            if not error.low <= step.t <= (inf if error.high is None else error.high):
-                return gain, offset
-            gain = error.scale * gain + (1 - error.scale) / step.a * eye
-            offset = error.scale * offset - step.s * error.bias / step.a
+            if not _within(error, step.t):
+                return inside(step)
+            gain, offset = wrong(step)
             return (1 - error.pull) * gain, (1 - error.pull) * offset + error.pull * centre
 
         return at
+
+    def _check_window(self, error: Imperfection) -> None:
+        if not any(_within(error, t) for t in self.grid.times[:-1]):
+            raise BadConfig(
+                f"no step of the grid is in the window of the error, from {error.low:g} to "
+                f"{'the end' if error.high is None else format(error.high, 'g')}: the grid goes from "
+                f"{self.grid.times[0]:g} to {self.grid.times[-2]:g}."
+            )
 
     def believed(self, error: Imperfection) -> Mixture:
         """The data as the denoiser knows them: exactly, or by mean and covariance of so many images."""
@@ -91,30 +102,40 @@ class Study:
     ) -> Tensor:
         """The chains number `index` sampled from x (N, D, 1, 1) at the top of the grid, by the suite's own sampler
         where the variance is one of its; `observe` sees every step."""
-        denoiser, draw, grid = self.denoiser(setting), Draw(self.noise(CHAINS), index), grid or self.grid
+        denoiser, grid = self.denoiser(setting), grid or self.grid
+        draw = Draw(self.noise(CHAINS, setting), index)
         if setting.variance != "oracle":
             options = ancestral.Options(variance=setting.variance)
             return ancestral.sample(denoiser, grid, x, draw, options, observe=observe)
         return oracle_chain(denoiser, self.data, grid, x, draw, observe)
 
-    def start(self, index: Tensor) -> Tensor:
+    def true_chain(self, x: Tensor, index: Tensor, steps: int) -> Tensor:
+        """The first steps from x (N, D, 1, 1) at the top of the grid, by the true score and reverse variance."""
+        draw = Draw(self.noise(TRUE_CHAINS), index)
+        return oracle_chain(Oracle(self.path, self.data), self.data, islice(self.grid, steps), x, draw)
+
+    def start(self, setting: Setting, index: Tensor) -> Tensor:
         """x at the top of the grid from the prior."""
         shape = (self.data.dimension, 1, 1)
-        return self.path.prior_std * self.noise(CHAINS).normal(Stream.PRIOR, index, 0, shape)
+        return self.path.prior_std * self.noise(CHAINS, setting).normal(Stream.PRIOR, index, 0, shape)
 
-    def forward(self, count: int, purpose: int = FORWARD) -> tuple[Tensor, Tensor]:
+    def forward(self, count: int, purpose: int = FORWARD, setting: Setting | None = None) -> tuple[Tensor, Tensor]:
         """x_0 and eps of `count` forward samples, each (count, D, 1, 1)."""
-        noise = self.noise(purpose)
+        noise = self.noise(purpose, setting)
         x0 = self.data.sample(noise, count).float()[:, :, None, None]
         return x0, noise.normal(Stream.FORWARD, torch.arange(count), 0, x0.shape[1:])
 
 
+def _within(error: Imperfection, t: float) -> bool:
+    return error.low <= t <= (inf if error.high is None else error.high)
+
+
 def oracle_chain(
-    denoiser: Denoising, data: Mixture, grid: Grid, x: Tensor, draw: Draw, observe: Observer | None = None
+    denoiser: Denoising, data: Mixture, steps: Iterable[Step], x: Tensor, draw: Draw, observe: Observer | None = None
 ) -> Tensor:
     """Ancestral sampling with the exact covariance of q(x_u | x_t) at every step, the last included."""
     exact_covariance = Oracle(denoiser.path, data).transition_covariance
-    for step in grid:
+    for step in steps:
         prediction = denoiser(x, step.t)
         if observe:
             observe(step, x, prediction)

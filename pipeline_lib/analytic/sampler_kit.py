@@ -43,17 +43,6 @@ class Trial:
     images: int
 
 
-def erring(inside: Linear, scale: float = 1.0, bias: float = 0.0) -> Linear:
-    """What `oracle.Erring` is to a denoiser: eps scaled and shifted, so x_0 = (x - s (scale eps + bias)) / a."""
-
-    def at(step: Step) -> tuple[Tensor, Tensor]:
-        gain, offset = inside(step)
-        eye = torch.eye(len(gain), dtype=torch.float64)
-        return scale * gain + (1 - scale) / step.a * eye, scale * offset - step.s * bias / step.a
-
-    return at
-
-
 def laws(start: Normal, grid: Grid, denoiser: Linear, update: Update) -> list[Normal]:
     """The law of x_t at every place of the grid, 0 to len(grid), where x at its top is drawn from `start`."""
     found = [start]

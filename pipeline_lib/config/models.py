@@ -6,8 +6,10 @@ datasets, methods with their variants, and seeds, and says how each trained run 
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from pipeline_lib.config import grids
@@ -51,6 +53,12 @@ def _grid_values(values: list[Any]) -> list[Any]:
         raise ValueError("a grid needs a list of numbers, words or true and false")
     if len({grids.shown(v) for v in values}) < len(values):
         raise ValueError("a value stands twice")
+    return values
+
+
+def _rising(values: list[float]) -> list[float]:
+    if any(after <= before for before, after in pairwise(values)):
+        raise ValueError("the values must rise")
     return values
 
 
@@ -348,6 +356,17 @@ class Component(Model):
     mean: list[float] = Field(min_length=1, description="mean, one number a dimension")
     covariance: list[float] | list[list[float]] = Field(description="covariance matrix, or its diagonal")
 
+    @model_validator(mode="after")
+    def _covariance_is_one(self) -> "Component":
+        size = len(self.mean)
+        if any(isinstance(row, list) and len(row) != size for row in self.covariance) or len(self.covariance) != size:
+            raise ValueError(f"a covariance must be {size}x{size}, or its diagonal of {size}, as the mean has {size}")
+        values = np.array(self.covariance)
+        matrix = np.diag(values) if values.ndim == 1 else values
+        if not np.allclose(matrix, matrix.T) or np.linalg.eigvalsh(matrix)[0] <= 0:
+            raise ValueError("a covariance must be symmetric and positive")
+        return self
+
 
 class Imperfection(Model):
     """What a denoiser gets wrong, at all t or in a window of them. Values that change nothing are the defaults."""
@@ -382,8 +401,11 @@ class Problem(Model):
     settings: dict[Name, Setting] = Field(min_length=1, description="chains by name")
 
     @model_validator(mode="after")
-    def _windows_lie_on_the_path(self) -> "Problem":
-        end = self.diffusion.timesteps if self.diffusion.path == "vp" else self.diffusion.sigma_max
+    def _chains_fit_the_path(self) -> "Problem":
+        vp = self.diffusion.path == "vp"
+        if vp and self.nfe > self.diffusion.timesteps:
+            raise ValueError(f"nfe is {self.nfe}, but the path has {self.diffusion.timesteps} steps")
+        end = self.diffusion.timesteps if vp else self.diffusion.sigma_max
         for name, setting in self.settings.items():
             low, high = setting.error.low, setting.error.high
             if low > (end if high is None else min(end, high)):
@@ -396,15 +418,21 @@ class Problem(Model):
 class Coverage(Model):
     """Estimators against exact values: how often intervals cover, what is detected, what bootstrapping hides."""
 
-    repeats: int = Field(200, ge=20, description="independent repetitions of every estimate")
-    chains: int = Field(250, ge=8, description="N = M of one estimate")
+    repeats: int = Field(500, ge=20, description="independent repetitions of every estimate")
+    chains: int = Field(150, ge=8, description="N = M of one estimate")
+    level_repeats: int = Field(2000, ge=20, description="repetitions of the test between equal laws")
+    level_chains: int = Field(100, ge=8, description="N = M of the test between equal laws")
     times: int = Field(4, ge=2, description="how many t are estimated, without x_T")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals and of the test")
     permutations: int = Field(200, ge=19, description="label permutations of the test")
     power_chains: int = Field(1000, ge=8, description="N = M in the study of power")
     power_repeats: int = Field(40, ge=10, description="repetitions in the study of power")
-    power_bias: list[float] = Field([0.01, 0.02, 0.04, 0.06, 0.08], description="errors of eps in the study of power")
-    bootstrap_lengths: list[int] = Field([1, 2, 3, 5, 7, 10], description="L of the bootstrapped error")
+    power_bias: Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(_rising)] = Field(
+        [0.01, 0.02, 0.03, 0.04, 0.06], min_length=2, description="errors of eps in the study of power, rising"
+    )
+    bootstrap_lengths: list[Annotated[int, Field(ge=1)]] = Field(
+        [1, 2, 3, 5, 7, 10], description="L of the bootstrapped error"
+    )
 
 
 class Leak(Model):
@@ -413,7 +441,9 @@ class Leak(Model):
     setting: Setting = Field(
         Setting(variance="fixed-large", error=Imperfection(scale=0.97)), description="the chain after the leak"
     )
-    shares: list[float] = Field([0.25, 0.5, 0.75], description="shares of the steps that are done with the true score")
+    shares: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        [0.25, 0.5, 0.75], description="shares of the steps that are done with the true score"
+    )
     chains: int = Field(2000, ge=8, description="sampled chains")
 
 
@@ -424,6 +454,13 @@ class Analytic(Model):
     coverage: Coverage = Field(Coverage(), description="estimators against exact values")
     leak: Leak = Field(Leak(), description="the leak experiment")
     seed: int = Field(0, ge=0, description="seed of everything that is drawn")
+
+    @model_validator(mode="after")
+    def _laws_are_gaussian(self) -> "Analytic":
+        for name, problem in self.problems.items():
+            if len(problem.data) > 1:
+                raise ValueError(f"problems.{name}: exact errors need data of a single Gaussian, not a mixture")
+        return self
 
 
 class Experiment(Model):

@@ -139,6 +139,9 @@ EXACT = [
     Column("eps_norm_training", "float64", "", "the same at the true x_t"),
     Column("eps_kl", "float64", "nats", "KL of the law of the predicted eps while sampling from N(0, I), a dimension"),
     Column("amplification", "float64", "", "largest factor by which the step stretches an input error, in units of q"),
+    Column(
+        "carried", "float64", "", "largest factor by which an error of x_T is left after all steps so far, likewise"
+    ),
     Column("entropy", "float64", "nats", "differential entropy of p_theta(x_t)"),
 ]
 
@@ -177,6 +180,7 @@ THEORY = [
     Column("setting", "string", "", "the chain"),
     Column("reading", "string", "", "which of the readings of the statement"),
     Column("measured", "float64", "", "the number that decides, as `note` says"),
+    Column("excess", "float64", "", "largest amount by which a step misses the statement; 0 or less where none does"),
     Column("holds", "float64", "", "share of the steps on which the statement holds"),
     Column("steps", "int64", "", "steps on which it is defined"),
     Column("verdict", "string", "", "holds, fails, or undefined"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline_lib.analytic import exact, sampler_kit
+from pipeline_lib.analytic import exact
 from pipeline_lib.analytic.mixtures import gaussian, mixture
 from pipeline_lib.analytic.oracle import Erring, Oracle
 from pipeline_lib.analytic.problems import Study
@@ -19,7 +19,7 @@ EYE = torch.eye(2, dtype=torch.float64)
 
 def erring(scale: float, bias: float) -> exact.Linear:
     """The exact denoiser with eps scaled and shifted."""
-    return sampler_kit.erring(exact.exact_denoiser(DATA), scale, bias)
+    return exact.erring(exact.exact_denoiser(DATA), scale, bias)
 
 
 def links(denoiser: exact.Linear, variance: exact.Covariance, nfe: int = 20) -> list[exact.Link]:
@@ -191,8 +191,8 @@ def test_entropy_and_degenerate_laws() -> None:
 def test_the_exact_transition_stretches_no_error() -> None:
     """In units of q an exact step multiplies an input error by a canonical correlation, which is at most 1."""
     for link in links(exact.exact_denoiser(DATA), exact.oracle_variance(DATA)):
-        assert 0 < exact.amplification(link) <= 1 + 1e-9
-    assert max(exact.amplification(x) for x in links(erring(0.5, 0.0), exact.oracle_variance(DATA))) > 1
+        assert 0 < exact.stretch(link.m, link.q_t, link.q_u) <= 1 + 1e-9
+    assert max(exact.stretch(x.m, x.q_t, x.q_u) for x in links(erring(0.5, 0.0), exact.oracle_variance(DATA))) > 1
 
 
 def study_of(variance: str = "oracle", **error: float) -> tuple[Study, Setting]:

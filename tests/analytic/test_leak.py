@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_lib.analytic import leak
+from pipeline_lib.analytic import exact, leak
+from pipeline_lib.analytic.problems import Study
 from pipeline_lib.config.models import Leak
+from pipeline_lib.exits import BadConfig
 from pipeline_lib.records.tables import LEAK, read
 from tests.analytic.test_problems import problem
 
@@ -26,3 +28,21 @@ def test_estimates_after_the_leak_hold_the_exact_values(path: str, tmp_path: Pat
     assert early["step"].min() == 1
     assert late["step"].min() == 11
     assert late["exact"].iloc[0] < early.loc[early["step"] == 11, "exact"].iloc[0]
+
+
+def test_the_leak_keeps_the_history_of_the_true_chain() -> None:
+    """By the leak the true chain has forgotten part of its x_0, so delta_t goes on from there, not from zero."""
+    one = problem()
+    study, setting = Study(one, 0), one.settings["one"]
+    links = leak.chain_of(study, setting, 10)
+    whole = study.links(setting, start=exact.marginal(study.data, study.grid.a[0], study.grid.s[0]))
+    for ours, theirs in zip(exact.deviations(study.data, links), exact.deviations(study.data, whole), strict=True):
+        assert ours[0].covariance.allclose(theirs[0].covariance)  # a perfect model after the leak changes nothing
+    for link in links[:10]:
+        assert exact.kl(link.p_u, link.q_u) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_share_that_leaves_no_step_is_refused() -> None:
+    one = problem()
+    with pytest.raises(BadConfig, match=r"a share of 0.99 leaves no step of 20 to the model"):
+        list(leak.rows(Study(one, 0), Leak(shares=[0.99]), 0.99))

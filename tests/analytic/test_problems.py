@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pipeline_lib.analytic import exact
-from pipeline_lib.analytic.problems import Study
-from pipeline_lib.config.models import Problem
+from pipeline_lib.analytic.problems import COMPARED, Study
+from pipeline_lib.config.models import Analytic, Problem
 from pipeline_lib.exits import BadConfig
 
 PATHS = {"vp": {"timesteps": 100}, "edm": {"path": "edm"}}
@@ -46,7 +46,7 @@ def test_sampled_chains_have_the_exact_moments(path: str, variance: str) -> None
     one = problem(path, settings={"one": {"variance": variance, "error": {"scale": 0.95}}})
     study, setting = Study(one, 1), one.settings["one"]
     index = torch.arange(20_000)
-    x = study.simulate(setting, study.start(index), index).flatten(1).double()
+    x = study.simulate(setting, study.start(setting, index), index).flatten(1).double()
     law = study.links(setting)[-1].p_u
     assert ((x.mean(0) - law.mean).abs() < 4 * (law.covariance.diagonal() / len(x)).sqrt()).all()
     assert torch.allclose(torch.cov(x.T), law.covariance, atol=4 * float(law.covariance.max()) * (2 / len(x)) ** 0.5)
@@ -71,7 +71,7 @@ def test_mixture_chain_with_moment_matched_variance_has_the_right_moments() -> N
     ]
     one = problem(data=data, nfe=30)
     study, index = Study(one, 0), torch.arange(20_000)
-    x = study.simulate(one.settings["one"], study.start(index), index).flatten().double()
+    x = study.simulate(one.settings["one"], study.start(one.settings["one"], index), index).flatten().double()
     mean, covariance = study.data.moments()
     assert float(x.mean()) == pytest.approx(float(mean), abs=4 * float(covariance / len(x)) ** 0.5)
     assert float(x.var()) == pytest.approx(float(covariance), rel=0.02)
@@ -101,13 +101,14 @@ def test_a_covariance_from_more_images_is_nearer_to_the_truth() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"data": [{"mean": [0.0, 0.0], "covariance": [[1.0, 2.0], [2.0, 1.0]]}]}, "not positive"),
-        ({"data": [{"mean": [0.0, 0.0], "covariance": [1.0]}]}, "dimension of the first mean, 2"),
-        ({"data": [{"mean": [0.0], "covariance": [[1.0], [1.0, 2.0]]}]}, "rows of different lengths"),
+        (
+            {"data": [{"mean": [0.0], "covariance": [1.0]}, {"mean": [0.0, 0.0], "covariance": [1.0, 1.0]}]},
+            "first mean",
+        ),
         ({"data": [{"weight": 0.4, "mean": [0.0], "covariance": [1.0]}]}, "sum to 1"),
         ({"settings": {"one": {"error": {"images": 2}}}}, "needs more than error.images = 2"),
-        ({"nfe": 101}, "nfe is 101, but the path has 100 steps"),
-        ({"diffusion": {"timesteps": 10, "schedule": "cosine"}, "nfe": 11}, "nfe is 11"),
+        ({"settings": {"one": {"error": {"low": 40.2, "high": 40.8}}}}, "no step of the grid is in the window"),
+        ({"diffusion": PATHS["edm"], "settings": {"one": {"error": {"high": 0.001}}}}, "no step of the grid"),
     ],
 )
 def test_what_cannot_be_is_said_plainly(values: dict[str, object], sentence: str) -> None:
@@ -121,6 +122,54 @@ def test_exact_errors_of_a_mixture_are_refused() -> None:
     one = problem(data=data)
     with pytest.raises(BadConfig, match="single Gaussian"):
         Study(one, 0).links(one.settings["one"])
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"data": [{"mean": [0.0, 0.0], "covariance": [[1.0, 2.0], [2.0, 1.0]]}]}, "symmetric and positive"),
+        ({"data": [{"mean": [0.0, 0.0], "covariance": [[1.0, 0.0], [0.5, 1.0]]}]}, "symmetric and positive"),
+        ({"data": [{"mean": [0.0], "covariance": [0.0]}]}, "symmetric and positive"),
+        ({"data": [{"mean": [0.0, 0.0], "covariance": [1.0]}]}, "must be 2x2, or its diagonal of 2"),
+        ({"data": [{"mean": [0.0], "covariance": [[1.0], [1.0, 2.0]]}]}, "must be 1x1"),
+        ({"nfe": 101}, "nfe is 101, but the path has 100 steps"),
+        ({"diffusion": {"timesteps": 0}}, "greater than or equal to 2"),
+    ],
+)
+def test_what_no_path_or_law_can_be_is_refused_before_anything_runs(values: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        problem(**values)
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({"leak": {"shares": [1.0]}}, "less than 1"),
+        ({"coverage": {"bootstrap_lengths": [0]}}, "greater than or equal to 1"),
+        ({"coverage": {"power_bias": [0.1, 0.05]}}, "must rise"),
+    ],
+)
+def test_sections_refuse_what_has_no_meaning(section: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Analytic(problems={"one": problem()}, **section)
+
+
+def test_mixtures_are_refused_where_laws_must_be_gaussian() -> None:
+    data = [{"weight": 0.5, "mean": [m], "covariance": [0.01]} for m in (-0.5, 0.5)]
+    with pytest.raises(ValueError, match=r"problems.two: exact errors need data of a single Gaussian, not a mixture"):
+        Analytic(problems={"two": problem(data=data)})
+
+
+def test_draws_of_problems_settings_and_purposes_are_independent() -> None:
+    one, other = Study(problem(), 0), Study(problem(nfe=10), 0)
+    setting = problem(settings={"one": {"error": {"bias": 0.1}}}).settings["one"]
+    draws = [one.forward(50), one.forward(50, COMPARED), one.forward(50, setting=setting), other.forward(50)]
+    draws.append(Study(problem(), 1).forward(50))
+    for i, (x0, eps) in enumerate(draws):
+        for y0, eta in draws[:i]:
+            assert not torch.allclose(x0, y0)
+            assert not torch.allclose(eps, eta)
+    assert torch.equal(one.forward(50)[0], Study(problem(), 0).forward(50)[0])
 
 
 @pytest.mark.parametrize("window", [{"low": 120.0}, {"low": 30.0, "high": 20.0}])

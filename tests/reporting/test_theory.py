@@ -70,13 +70,26 @@ def test_every_claim_can_fail(changes: dict[str, list[float]], claim: str) -> No
 
 def test_readings_of_the_modular_error_are_told_apart() -> None:
     found = verdicts(curve(modular_q_q=[np.nan, 0.05, 0.05]))
-    told = {reading: v for (claim, reading), v in found.items() if claim == "E_t >= E_{t+1} + E_t^mod"}
-    assert told == {
-        "KL(p||q) over p": "holds",
-        "KL(p||q) over q": "holds",
-        "KL(q||p) over p": "holds",
-        "KL(q||p) over q": "fails",
-    }
+    told = {reading: v for (claim, reading), v in found.items() if claim == theory.SUPERADDITIVE}
+    plain = {"KL(p||q) over p": "holds", "KL(p||q) over q": "holds", "KL(q||p) over p": "holds"}
+    plain["KL(q||p) over q"] = "fails"
+    assert told == plain | {f"{reading}, where its assumptions hold": v for reading, v in plain.items()}
+
+
+def test_the_theorem_is_also_judged_where_its_assumptions_hold_alone() -> None:
+    """The step on which it fails is one where the network's eps is not N(0, I), or the entropy rises."""
+    for broken in ({"eps_kl": [np.nan, 0.0, 0.5]}, {"entropy": [2.0, 1.0, 1.5]}):
+        found = verdicts(curve(modular_p_p=[np.nan, 0.0, 0.05], **broken))
+        assert found[theory.SUPERADDITIVE, "KL(p||q) over p"] == "fails"
+        assert found[theory.SUPERADDITIVE, "KL(p||q) over p, where its assumptions hold"] == "holds"
+
+
+def test_worst_is_the_chain_that_misses_by_most() -> None:
+    small, large = curve(modular_p_p=[np.nan, 0.05, 0.05]), curve(modular_p_p=[np.nan, 0.0, 0.5])
+    rows = [row for one in (small, large) for row in theory.claims(one, EXPERIMENT)]
+    line = theory.summary(pd.DataFrame(rows)).set_index(["claim", "reading"]).loc[theory.SUPERADDITIVE, :]
+    assert line.loc["KL(p||q) over p", "worst"].startswith("-0.5 ")
+    assert line.loc["KL(p||q) over p", "holds"] == "0 of 2"
 
 
 def test_what_is_infinite_or_below_the_floor_is_not_judged() -> None:

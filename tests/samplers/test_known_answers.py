@@ -59,7 +59,7 @@ def largest_score(
     """Of the moments of x_t at every place, the one furthest from its law, in standard errors."""
     on, (scale, bias) = PATHS[path], ERRORS[errors]
     grid, denoiser = on.grid(nfe, spacing), Erring(Oracle(on, DATA), bias, scale)
-    linear = sampler_kit.erring(exact.exact_denoiser(DATA), scale, bias)
+    linear = exact.erring(exact.exact_denoiser(DATA), scale, bias)
     expected = sampler_kit.laws(exact.prior(on, 3), grid, linear, ancestral_update(variance))
     done = sampler_kit.trial(sampler, ancestral.Options(variance=variance), denoiser, grid, 3, 20_000)
     return float(sampler_kit.moment_scores(done, expected).abs().max())
