@@ -218,9 +218,10 @@ def _measured(home: Path, samplings: Mapping[str, Any], manifests: Mapping[str, 
 
 
 def _main_reading(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one reading of the bandwidth: the single kernel of the paper where it was asked for."""
+    """Against the marginal law, in one reading of the bandwidth: the paper's single kernel where it was asked for."""
     readings = set(frame["bandwidth"])
-    return frame[frame["bandwidth"] == ("shared" if "shared" in readings else min(readings, default=""))]
+    main = "shared" if "shared" in readings else min(readings, default="")
+    return frame[frame["law"].eq("marginal") & frame["bandwidth"].eq(main)]
 
 
 def _controls(path: Path) -> Iterator[Point]:

@@ -22,11 +22,16 @@ UNCERTAINTY, FORWARD = "pipeline_lib/errors/uncertainty.py", "pipeline_lib/error
 EXACT, MIXTURES = "pipeline_lib/analytic/exact.py", "pipeline_lib/analytic/mixtures.py"
 BATCHES, EMA, LOOP = (f"pipeline_lib/training/{name}.py" for name in ("batches", "ema", "loop"))
 
+CURVES, COVERAGE = "pipeline_lib/analytic/curves.py", "pipeline_lib/analytic/coverage.py"
+REGULARISED = "pipeline_lib/objectives/ddpm_reg.py"
+
 ON_PATHS, ON_SAMPLERS = ("tests/diffusion/test_paths.py",), ("tests/samplers/test_known_answers.py",)
 ON_GOLDEN = ("tests/samplers/test_golden.py",)
 ON_MMD, ON_KERNELS = ("tests/diffusion/test_mmd.py",), ("tests/diffusion/test_kernels.py",)
 ON_UNCERTAINTY, ON_FORWARD = ("tests/errors/test_uncertainty.py",), ("tests/errors/test_forward.py",)
 ON_EXACT, ON_MIXTURES = ("tests/analytic/test_exact.py",), ("tests/analytic/test_mixtures.py",)
+ON_CURVES, ON_COVERAGE = ("tests/analytic/test_curves.py",), ("tests/analytic/test_coverage.py",)
+ON_REGULARISED = ("tests/objectives/test_ddpm_reg.py", "tests/diffusion/test_transitions.py")
 ON_RESUME = ("tests/training/test_resume.py::test_resumed_equals_uninterrupted_bit_for_bit",)
 ON_LOOP, ON_FRECHET = ("tests/training/test_loop.py",), ("tests/scores/test_frechet.py",)
 
@@ -486,5 +491,101 @@ MUTANTS = (
         'Prepared(data, "holdout").images[:count]',
         'Prepared(data, "train").images[:count]',
         ("tests/scores/test_controls.py",),
+    ),
+    Mutant(
+        "eps-norm-of-the-wrong-law",
+        "the norm of eps on true x_t taken on sampled ones: its ratio would always be 1",
+        CURVES,
+        '"eps_norm_training": exact.rms(exact.eps_law(link, link.q_t))',
+        '"eps_norm_training": exact.rms(exact.eps_law(link, link.p_t))',
+        ON_CURVES,
+    ),
+    Mutant(
+        "readings-swapped",
+        "two readings of the modular error under each other's name",
+        CURVES,
+        '"modular_p_q": ("p||q", "q")',
+        '"modular_p_q": ("q||p", "p")',
+        ON_CURVES,
+    ),
+    Mutant(
+        "kl-of-eps-summed",
+        "a threshold per dimension held against a sum over dimensions",
+        CURVES,
+        ") / study.data.dimension",
+        ")",
+        ON_CURVES,
+    ),
+    Mutant(
+        "draws-shared-by-settings",
+        "the same random numbers for every chain that is studied: one accident counts eight times",
+        "pipeline_lib/analytic/problems.py",
+        '"setting": setting and setting.model_dump(mode="json")',
+        '"setting": None',
+        ("tests/analytic/test_problems.py",),
+    ),
+    Mutant(
+        "level-judged-on-one-side",
+        "a test that never rejects said to keep its level",
+        COVERAGE,
+        'if row["low"] <= self._alpha <= row["high"] else often',
+        'if row["low"] <= self._alpha else often',
+        ON_COVERAGE,
+    ),
+    Mutant(
+        "set-compared-with-itself",
+        "the level of the test measured on two sets that are one",
+        COVERAGE,
+        "study.forward(n * repeats, COMPARED), study.forward(n * repeats)",
+        "study.forward(n * repeats), study.forward(n * repeats)",
+        ON_COVERAGE,
+    ),
+    Mutant(
+        "leak-forgets-the-chain",
+        "after the leak the chain goes on from x_T, not from where the true score has brought it",
+        "pipeline_lib/analytic/leak.py",
+        "true[-1].p_u if true else law)]",
+        "law)]",
+        ("tests/analytic/test_leak.py",),
+    ),
+    Mutant(
+        "first-chain-as-the-worst",
+        "the first chain of a table shown as the worst",
+        "pipeline_lib/reporting/theory.py",
+        'group.iloc[int(group["excess"].to_numpy(float).argmax())]',
+        "group.iloc[0]",
+        ("tests/reporting/test_theory.py",),
+    ),
+    Mutant(
+        "importance-weight-without-T",
+        "one draw of t weighted by w_t alone: the regulariser is T times too weak",
+        REGULARISED,
+        "value = timesteps * weights[t] * value",
+        "value = weights[t] * value",
+        ON_REGULARISED,
+    ),
+    Mutant(
+        "time-weights-reversed",
+        "w_t that grows with t where the paper's grows towards the data",
+        REGULARISED,
+        "np.exp(-rho * np.arange(timesteps))",
+        "np.exp(-rho * (timesteps - 1 - np.arange(timesteps)))",
+        ON_REGULARISED,
+    ),
+    Mutant(
+        "rollout-noise-of-one-step",
+        "the same random numbers at every step of a rollout",
+        REGULARISED,
+        "GROUP_NOISE, index[rows], batch.step, shape, left)",
+        "GROUP_NOISE, index[rows], batch.step, shape, 1)",
+        ON_REGULARISED,
+    ),
+    Mutant(
+        "rollout-detached",
+        "the gradient through the last call alone where all of them are asked for",
+        "pipeline_lib/diffusion/transitions.py",
+        'gradient == "chain" or j == 1',
+        "j == 1",
+        ON_REGULARISED,
     ),
 )

@@ -86,10 +86,10 @@ def test_the_theorem_is_also_judged_where_its_assumptions_hold_alone() -> None:
 
 def test_worst_is_the_chain_that_misses_by_most() -> None:
     small, large = curve(modular_p_p=[np.nan, 0.05, 0.05]), curve(modular_p_p=[np.nan, 0.0, 0.5])
-    rows = [row for one in (small, large) for row in theory.claims(one, EXPERIMENT)]
+    rows = [row for one in (small, large, small) for row in theory.claims(one, EXPERIMENT)]
     line = theory.summary(pd.DataFrame(rows)).set_index(["claim", "reading"]).loc[theory.SUPERADDITIVE, :]
     assert line.loc["KL(p||q) over p", "worst"].startswith("-0.5 ")
-    assert line.loc["KL(p||q) over p", "holds"] == "0 of 2"
+    assert line.loc["KL(p||q) over p", "holds"] == "0 of 3"
 
 
 def test_what_is_infinite_or_below_the_floor_is_not_judged() -> None:

@@ -73,9 +73,18 @@ def measure(planned: Plan, one: Instance, scale: float = 1.0) -> None:
         written[f"nfe{nfe:04d}/grid.png"] = (store.folder / f"nfe{nfe:04d}" / "grid.png").read_bytes()
     cells = [{"nfe": nfe, "grid": f"nfe{nfe:04d}/grid.png"} for nfe in (20, 100)]
     save(store, written, {"cells": cells}, home / "sample" / "manifest.json")
-    cell = [{"nfe": n, "kernel": "laplace", "bandwidth": b} for n in (20, 100) for b in ("shared", "per-t")]
+    cell = [
+        {"nfe": n, "law": law, "kernel": "laplace", "bandwidth": b}
+        for n in (20, 100)
+        for law in ("marginal", "training-inputs")
+        for b in ("shared", "per-t")
+    ]
     errors = [
-        {**c, "step": step, "mmd2": scale * step * (1 if c["bandwidth"] == "shared" else -1)}
+        {
+            **c,
+            "step": step,
+            "mmd2": scale * step * (1 if c["bandwidth"] == "shared" else -1) * (1 if c["law"] == "marginal" else 9),
+        }
         for c in cell
         for step in range(5)
     ]
