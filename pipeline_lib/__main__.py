@@ -88,6 +88,11 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("experiment", help="name of the experiment, its folder in results/, or its file")
     sub = commands.add_parser("prune", help="list stored results that no manifest names")
     sub.add_argument("--delete", action="store_true", help="remove them")
+    sub = commands.add_parser("plan", help="say what an experiment takes (disk, trainings, jobs); nothing is run")
+    sub.add_argument(
+        "config", type=Path, nargs="?", default=Path("config.yaml"), help="its file (default: config.yaml)"
+    )
+    commands.add_parser("reference-page", help="print docs/configuration.md, the page of all keys")
     return top
 
 
@@ -146,6 +151,23 @@ def run_experiment_stage(name: str, experiment: str) -> int:
     return module.run(folder, json.loads(path.read_text())) or 0
 
 
+def show_plan(config: Path) -> int:
+    """Print what the experiment of a configuration file takes."""
+    from pipeline_lib.config.plan import load
+    from pipeline_lib.estimate import text
+
+    print(text(load(config)), end="")
+    return 0
+
+
+def show_reference() -> int:
+    """Print the page of all keys."""
+    from pipeline_lib.config.reference import page
+
+    print(page(), end="")
+    return 0
+
+
 def experiment_folder(experiment: str) -> Path:
     """Its folder in results/."""
     if experiment.endswith((".yaml", ".yml")):
@@ -193,6 +215,10 @@ def main(arguments: list[str] | None = None) -> int:
             from pipeline_lib.records.prune import run
 
             return run(delete=args.delete)
+        if args.command == "plan":
+            return show_plan(args.config)
+        if args.command == "reference-page":
+            return show_reference()
         return run_experiment_stage(args.command, args.experiment)
     except PipelineError as error:
         log.error("%s: %s", "stopped" if error.exit_code == TryAgain.exit_code else "error", error)

@@ -21,9 +21,9 @@ sys.exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-
 
 
 def copy(folder: Path, source: Path = ROOT) -> None:
-    """The package and its tests, without the mutants."""
+    """The package, its tests without the mutants, and the pages that tests compare with the code."""
     ignore = shutil.ignore_patterns("__pycache__", "mutants")
-    for name in ("pipeline_lib", "tests"):
+    for name in ("pipeline_lib", "tests", "docs/methods"):
         shutil.copytree(source / name, folder / name, ignore=ignore)
     shutil.copy(source / "pyproject.toml", folder)
 

@@ -1,0 +1,200 @@
+"""What an experiment takes, before anything is downloaded or run: disk, trainings, jobs. No torch, nothing is written.
+
+Unknown sizes are None and are shown as unknown; what lies in the store already is not subtracted.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from textwrap import fill
+from typing import Any
+
+from pipeline_lib.config.base import load_part
+from pipeline_lib.config.plan import Instance, Plan
+from pipeline_lib.data.sizes import needs
+from pipeline_lib.exits import BadData
+from pipeline_lib.networks.size import parameters
+
+NUMBER = 4  # bytes of a float32
+STATE = 4 * NUMBER  # of a parameter in a checkpoint: weight, its average, two moments of Adam
+CHECKPOINTS = 3  # two are kept while a third is written
+UNKNOWN = "unknown"
+SHORT = 24  # letters of a dataset's name that are shown
+ONCE = ("tables", "figures", "report")
+SOURCE = ("dataset", "images", "download", "unpacked", "prepared", "while preparing", "sizes are")
+MADE = ("dataset", "trainings", "parameters", "weights", "checkpoints", "cells", "samples", "chains")
+WIDTH = 100  # columns
+LEGEND = (
+    "Prepared arrays, weights and samples are kept in results/store; while preparing is the most that lies there "
+    "meanwhile. Sizes that are from memory may be off. Parameters: without label embedding. Checkpoints: of one "
+    "training while it runs. Cells: sampled sets, one for each training and number of network calls. Chains: scratch "
+    "of the errors in work/chains, which may be deleted at any time."
+)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes and counts of one dataset and all that is trained on it; None: not known.
+
+    `source` is what `data.sizes.needs` says (empty where the recipe does not), `why` the reason where that is nothing.
+    """
+
+    name: str
+    source: dict[str, Any]
+    why: str
+    trainings: int
+    cells: int
+    parameters: list[int] | None
+    weights: int | None
+    checkpoints: int | None
+    samples: int | None
+    chains: int | None
+
+
+def jobs(plan: Plan) -> dict[str, int]:
+    """Number of jobs of every rule, nothing being there yet; a rule without jobs is left out."""
+    found = Counter(config["stage"] for _, config in plan.stage_configs())
+    return {**found, **dict.fromkeys(ONCE, 1), **({"track": 1} if plan.tracked else {})}
+
+
+def datasets(plan: Plan) -> list[Needs]:
+    """What every dataset of a plan needs."""
+    return [_needs(plan, name) for name in plan.experiment.datasets]
+
+
+def _needs(plan: Plan, name: str) -> Needs:
+    dataset = plan.experiment.datasets[name]
+    source, why = _source(dataset.recipe, dataset.holdout)
+    shape = _shape(dataset.recipe)
+    trained = _distinct(i for i in plan.instances if i.dataset == name)
+    cells = [(s, nfe) for s in plan.experiment.sampling.values() for nfe in s.nfe]
+    errors, pixels = plan.experiment.errors, prod(shape) if shape else None
+    sizes = [parameters(i.run.network, shape[1], shape[0]) for i in trained] if shape else None
+    images = sum(s.images for s, _ in cells)
+    stored = sum(min(errors.times, nfe + 1) for _, nfe in cells) if isinstance(errors.times, int) else 0
+    return Needs(
+        name,
+        source,
+        why,
+        trainings=len(trained),
+        cells=len(trained) * len(cells),
+        parameters=sorted(set(sizes)) if sizes is not None else None,
+        weights=sum(sizes) * NUMBER if sizes is not None else None,
+        checkpoints=max(sizes, default=0) * STATE * CHECKPOINTS if sizes is not None else None,
+        samples=len(trained) * images * pixels if pixels is not None else None,
+        chains=len(trained) * stored * errors.chains * pixels * NUMBER if pixels is not None else None,
+    )
+
+
+def _source(recipe: dict[str, Any], holdout: int) -> tuple[dict[str, Any], str]:
+    try:
+        found = needs(recipe, holdout)
+    except BadData as missing:
+        return {}, str(missing)
+    return found, "" if found else f"the recipe {recipe['name']} does not say how large it is."
+
+
+def _shape(recipe: dict[str, Any]) -> tuple[int, int, int] | None:
+    """(C,H,W), from the options where they say it, since a folder of images may not be there yet."""
+    module, options = load_part("data/recipes", recipe)
+    side, channels = getattr(options, "resolution", None), getattr(options, "channels", None)
+    if side and channels:
+        return channels, side, side
+    return module.official(options).shape if hasattr(module, "official") else None
+
+
+def _distinct(instances: Iterable[Instance]) -> list[Instance]:
+    """Equal trainings are trained, sampled and measured once."""
+    found = {json.dumps([i.run.model_dump(mode="json"), i.seed, i.init], sort_keys=True): i for i in instances}
+    return list(found.values())
+
+
+def text(plan: Plan) -> str:
+    """The plan for the terminal, in at most 100 columns."""
+    found = datasets(plan)
+    title = plan.experiment.title
+    parts = [fill(f"{plan.name}{f': {title}' if title else ''} ({plan.source})", WIDTH) + "\n"]
+    if found:
+        parts += [_table(SOURCE, [_source_row(one) for one in found])]
+        parts += [f"{fill(f'{_short(one.name)}: {one.why}', WIDTH)}\n" for one in found if one.why]
+        parts += [_table(MADE, [*map(_made_row, found), _total(found)]), f"{fill(LEGEND, WIDTH)}\n"]
+    if plan.instances:
+        parts += [_training(plan)]
+    parts += [_jobs(plan)]
+    return "\n".join(parts)
+
+
+def _source_row(one: Needs) -> list[str]:
+    source = one.source
+    images = f"{source['count']:,}" if source else UNKNOWN
+    sizes = [size(source.get(key)) for key in ("download", "source", "prepared", "preparing")]
+    return [_short(one.name), images, *sizes, source.get("known", UNKNOWN)]
+
+
+def _made_row(one: Needs) -> list[str]:
+    sizes = UNKNOWN if one.parameters is None else " to ".join(_millions(n) for n in _ends(one.parameters))
+    weights, checkpoints, samples, chains = map(size, (one.weights, one.checkpoints, one.samples, one.chains))
+    return [_short(one.name), f"{one.trainings:,}", sizes, weights, checkpoints, f"{one.cells:,}", samples, chains]
+
+
+def _total(found: Sequence[Needs]) -> list[str]:
+    trainings, cells = (f"{sum(getattr(one, key) for one in found):,}" for key in ("trainings", "cells"))
+    weights, samples, chains = (size(_sum(getattr(o, k) for o in found)) for k in ("weights", "samples", "chains"))
+    return ["all", trainings, "", weights, "", cells, samples, chains]
+
+
+def _training(plan: Plan) -> str:
+    minutes, steps = plan.train_minutes, max(one.run.training.steps for one in plan.instances)
+    said = (
+        f"The longest training has {steps:,} steps and ends within one job of {minutes:,} min at "
+        f"{steps / minutes / 60:.3g} steps/s or more; else it goes on in the next job. The speed depends on the "
+        "machine and is not known here."
+    )
+    return f"{fill(said, WIDTH)}\n"
+
+
+def _jobs(plan: Plan) -> str:
+    """Jobs by rule, as many in a line as fit."""
+    counts = jobs(plan)
+    listed = ", ".join(f"{rule}\N{NO-BREAK SPACE}{count:,}" for rule, count in counts.items())
+    lines = fill(f"jobs ({sum(counts.values()):,}): {listed}", WIDTH, subsequent_indent="  ")
+    return lines.replace("\N{NO-BREAK SPACE}", " ") + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they must be; names to the left, numbers to the right."""
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    lines = [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in (head, ["-" * w for w in widths], *rows)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    listed = list(values)
+    return None if None in listed else sum(v for v in listed if v is not None)
+
+
+def size(count: int | None) -> str:
+    """Bytes as 1.23 GB; powers of ten, as disks are sold."""
+    if count is None:
+        return UNKNOWN
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= 0.9995 * scale:
+            return f"{f'{count / scale:#.3g}'.rstrip('.')} {unit}"
+    return f"{count} B"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"
+
+
+def _ends(values: Sequence[int]) -> Sequence[int]:
+    return values if len(values) == 1 else (values[0], values[-1])
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= SHORT else f"{name[: SHORT - 1]}…"

@@ -1,0 +1,123 @@
+"""The configurations that come with the suite: all resolve without data, and say what papers state."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.config.models import Run
+from pipeline_lib.config.plan import Plan, load
+from pipeline_lib.exits import BadConfig
+from tests.workflow.conftest import ROOT
+
+FILES = sorted([ROOT / "config.yaml", *(ROOT / "configs").glob("*.yaml")])
+BASES = [path for path in FILES if path.stem.startswith("base-")]
+EXPERIMENTS = [path for path in FILES if path not in BASES]
+OF_DDPM = ["cifar10", "cifar10-jpeg", "celeba64", "imagenet32", "imagenet64", "lsun64", "ffhq128"]
+
+
+def plan(name: str) -> Plan:
+    return load(ROOT / "configs" / f"{name}.yaml")
+
+
+def run(name: str, path: str) -> Run:
+    return next(i.run for i in plan(name).instances if f"{i.dataset}/{i.method}/{i.variant}" == path)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
+def test_it_resolves_without_its_data(path: Path) -> None:
+    assert list(load(path).stage_configs())
+    assert not Path("data").exists()
+
+
+def test_each_experiment_has_a_folder_of_its_own() -> None:
+    names = [load(path).name for path in EXPERIMENTS]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("path", BASES, ids=lambda p: p.stem)
+def test_a_base_is_no_experiment(path: Path) -> None:
+    with pytest.raises(BadConfig, match="the key 'experiment' is missing"):
+        load(path)
+
+
+def test_there_is_a_configuration_for_every_dataset_of_both_papers() -> None:
+    recipes = {name: {d.recipe["name"] for d in plan(name).experiment.datasets.values()} for name in OF_DDPM}
+    assert recipes == {
+        "cifar10": {"cifar10"},
+        "cifar10-jpeg": {"image-folder"},
+        "celeba64": {"celeba64-ddim"},
+        "imagenet32": {"imagenet32"},
+        "imagenet64": {"imagenet64"},
+        "lsun64": {"lsun-tower64"},
+        "ffhq128": {"ffhq128"},
+    }
+
+
+@pytest.mark.parametrize("name", OF_DDPM)
+def test_what_all_share(name: str) -> None:
+    """Two methods, three seeds, T = 1000 and 50,000 samples (Ning et al., 2023 and 2024)."""
+    one = plan(name)
+    assert {(i.method, i.variant, i.seed) for i in one.instances} == {
+        (m, "paper", s) for m in ("ddpm", "ddpm-reg") for s in range(3)
+    }
+    assert {i.run.diffusion.timesteps for i in one.instances} == {1000}
+    assert one.experiment.sampling["ancestral"].images == one.experiment.scores.samples == 50_000
+
+
+def test_cifar10_is_that_of_ddpm() -> None:
+    """Ho et al. (2020), Sec. 4 and App. B, as its reimplementation with the same score sets it."""
+    one = run("cifar10", "cifar10/ddpm/paper")
+    network, training = one.network, one.training
+    assert (one.diffusion.schedule, one.diffusion.prediction) == ("linear", "eps")
+    assert (network.channels, network.channel_mult, network.res_blocks) == (128, [1, 2, 2, 2], 2)
+    assert (network.attention_resolutions, network.dropout) == ([16], 0.1)
+    assert (training.lr, training.warmup_steps, training.batch_size) == (2e-4, 5000, 128)
+    assert (training.grad_clip, training.ema_decay, training.flip) == (1.0, 0.9999, True)
+    assert plan("cifar10").experiment.sampling["ancestral"].sampler["variance"] == "fixed-large"
+
+
+def test_celeba_has_the_network_of_ddim() -> None:
+    """The repository of Song et al. (2021); its parameters are counted in tests/networks/test_size.py."""
+    assert run("celeba64", "celeba64/ddpm/paper").network.channel_mult == [1, 2, 2, 2, 4]
+
+
+@pytest.mark.parametrize(("name", "steps", "batch_size"), [("lsun64", 300_000, 16 * 16), ("ffhq128", 420_000, 16 * 8)])
+def test_training_of_adm_in_input_perturbation(name: str, steps: int, batch_size: int) -> None:
+    """Ning et al. (2023): Table 4 (steps of ADM) and the commands of the released code (devices x images, rate)."""
+    training = run(name, f"{name}/ddpm/paper").training
+    assert (training.steps, training.batch_size, training.lr) == (steps, batch_size, 1e-4)
+
+
+def test_network_calls_of_the_exposure_bias_papers() -> None:
+    """Ning et al. (2023), Table 3: 80, 100, 300, 1000; Ning et al. (2024), ADM: 20, 50, 100."""
+    for name in ("cifar10", "imagenet32", "lsun64", "ffhq128", "celeba64"):
+        assert {80, 100, 300, 1000} <= set(plan(name).experiment.sampling["ancestral"].nfe)
+    for name in ("cifar10", "lsun64", "ffhq128", "imagenet64"):
+        assert {20, 50, 100} <= set(plan(name).experiment.sampling["ancestral"].nfe)
+    assert run("imagenet64", "imagenet64/ddpm/paper").network.conditional
+
+
+def test_the_paper_has_its_datasets_tables_and_kernels() -> None:
+    """Li and van der Schaar (2024): three datasets, rows of Tables 1 and 2, three kernels, one of them Laplace."""
+    one = plan("paper")
+    assert list(one.experiment.datasets) == ["cifar10", "imagenet32", "celeba64"]
+    assert list(one.comparisons) == ["table1", "table2"]
+    assert len(one.experiment.errors.kernels) == 3
+    assert "laplace" in one.experiment.errors.kernels
+    assert len([v for _, v in one.comparisons["table2"]["rows"] if v.startswith("cold")]) == 2
+
+
+def test_the_released_code_of_the_paper() -> None:
+    """vanderschaarlab/epdm: v-prediction, sigmoid schedule, no time weights, equal weights, L = 5."""
+    one = run("paper", "cifar10/ddpm-reg/released")
+    assert (one.diffusion.schedule, one.diffusion.prediction) == ("sigmoid", "v")
+    assert (one.training.lr, one.training.adam_betas, one.training.batch_size) == (1e-4, (0.9, 0.99), 128)
+    assert (one.training.ema_decay, one.training.ema_every) == (0.995, 10)
+    chosen = {k: one.objective[k] for k in ("lambda_nll", "lambda_reg", "rho", "bootstrap_length", "kernel")}
+    assert chosen == {
+        "lambda_nll": 1.0,
+        "lambda_reg": 1.0,
+        "rho": 0.0,
+        "bootstrap_length": 5,
+        "kernel": "five-gaussians",
+    }

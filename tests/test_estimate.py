@@ -1,0 +1,151 @@
+"""What `plan` says, against counts by hand and against what the stages make."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from pipeline_lib.config.plan import load
+from pipeline_lib.errors.chains import measured
+from pipeline_lib.estimate import STATE, WIDTH, datasets, jobs, size, text
+from pipeline_lib.networks.size import parameters
+from pipeline_lib.records.store import Manifest
+from pipeline_lib.training import train
+from pipeline_lib.training.checkpoint import Checkpoints
+from tests.config.test_plan import changed, plan
+from tests.conftest import RUNTIME, tiny_run
+from tests.workflow.conftest import ROOT
+
+CONFIGS = [ROOT / "config.yaml", *(p for p in sorted((ROOT / "configs").glob("*.yaml")) if "base" not in p.name)]
+FOLDER = {"recipe": {"name": "image-folder", "path": "nowhere", "resolution": 16}}
+OWN = """
+from pipeline_lib.config.base import Model
+
+class Options(Model):
+    pass
+
+def prepare(options, folder):
+    raise NotImplementedError
+"""
+
+
+def test_counts_by_hand() -> None:
+    """One training on 1,797 digits of 8x8; 100 images at 20 and at 100 calls; 1000 chains, each kept at 20 places."""
+    one = plan(changed("datasets/digits/holdout", 97))
+    (found,) = datasets(one)
+    count = parameters(one.instances[0].run.network, 8, 1)
+    assert (found.trainings, found.cells, found.parameters) == (1, 2, [count])
+    assert found.source["count"] == 1797
+    assert (found.source["prepared"], found.source["preparing"]) == (1797 * 64, 2 * 1797 * 64)
+    assert (found.weights, found.checkpoints) == (4 * count, 3 * 16 * count)
+    assert found.samples == 2 * 100 * 64
+    assert found.chains == 2 * 1000 * 20 * 64 * 4
+
+
+@pytest.mark.parametrize(("times", "places"), [(2, 2 + 2), (50, 21 + 50), (500, 21 + 101), ("every", 0)])
+def test_chains_are_kept_where_the_errors_measure(times: Any, places: int) -> None:
+    """Those of 20 calls at no more than 21 places; a measurement at every t keeps none."""
+    (found,) = datasets(plan(changed("errors", {"chains": 10, "times": times})))
+    assert found.chains == 10 * places * 64 * 4
+    if times != "every":
+        assert places == sum(len(measured(steps, times)) for steps in (20, 100))
+
+
+def test_equal_trainings_count_once_and_are_jobs_each() -> None:
+    values = changed("methods/twin", {"objective": "ddpm", "variants": {"paper": {"preset": "paper"}}})
+    values["methods"]["ddpm"]["variants"]["wide"] = {"run": {"network": {"channels": 64}}}
+    one = plan(values)
+    assert (datasets(one)[0].trainings, jobs(one)["train"]) == (2, 3)
+    assert len(datasets(one)[0].parameters or []) == 2
+
+
+def test_a_checkpoint_has_sixteen_bytes_a_parameter(
+    tiny_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[dict[str, Any]] = []
+    save = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda self, state: (kept.append(state), save(self, state))[1])
+    train.run(tiny_run(), {**RUNTIME, "checkpoint_minutes": 1e-9}, tmp_path / "manifest.json", tiny_data)
+    count = Manifest.load(tmp_path / "manifest.json").facts["parameters"]
+    assert tensor_bytes(kept[-1]) == pytest.approx(STATE * count, rel=0.03)  # Adam counts its steps for each tensor
+
+
+def tensor_bytes(state: Any) -> int:
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    inner = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return sum(map(tensor_bytes, inner))
+
+
+def test_what_is_not_known_is_named_as_unknown() -> None:
+    """A folder of images that is not there has no count, but its images will have the shape that was asked for."""
+    one = plan(changed("datasets/digits", FOLDER))
+    (found,) = datasets(one)
+    assert (found.source, found.samples) == ({}, 2 * 100 * 3 * 16 * 16)
+    shown = text(one)
+    (row, _) = [line.split() for line in shown.splitlines() if line.startswith("digits ")]
+    assert row[1:] == ["unknown"] * 6
+    assert "the image folder nowhere does not exist" in shown
+
+
+def test_a_folder_that_is_there_is_counted() -> None:
+    Path("nowhere").mkdir()
+    Image.new("RGB", (20, 16)).save("nowhere/one.png")
+    (found,) = datasets(plan(changed("datasets/digits", FOLDER)))
+    assert (found.source["count"], found.source["known"], found.why) == (1, "counted", "")
+
+
+def test_a_recipe_that_does_not_say_its_size_leaves_all_sizes_unknown() -> None:
+    Path("mine.py").write_text(OWN)
+    one = plan(changed("datasets/digits/recipe", "mine.py"))
+    (found,) = datasets(one)
+    assert (found.trainings, found.cells) == (1, 2)
+    assert {found.parameters, found.weights, found.checkpoints, found.samples, found.chains} == {None}
+    assert "the recipe mine.py does not say how large it is" in text(one)
+    assert [line.split().count("unknown") for line in text(one).splitlines() if line.startswith("all")] == [3]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_it_fits_in_the_terminal(path: Path) -> None:
+    assert max(map(len, text(load(path)).splitlines())) <= WIDTH
+
+
+def test_a_long_name_of_a_dataset_is_cut() -> None:
+    values = changed("datasets", {"d" * 64: FOLDER})
+    assert max(map(len, text(plan(values)).splitlines())) <= WIDTH
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (999_700, "1.00 MB"), (153_600_000, "154 MB"), (18e9, "18.0 GB")],
+)
+def test_sizes(count: int, shown: str) -> None:
+    assert size(int(count)) == shown
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = (
+        "import sys; from pipeline_lib.__main__ import main; status = main(sys.argv[1:]);"
+        "sys.exit('torch was imported' if 'torch' in sys.modules else status)"
+    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_commands_need_no_torch_and_write_nothing(tmp_path: Path) -> None:
+    paper = str(ROOT / "configs/paper.yaml")
+    for arguments, there in ((("plan", paper), "jobs (307)"), (("reference-page",), "# Configuration")):
+        done = command(*arguments)
+        assert (done.returncode, there in done.stdout) == (0, True), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bad_configuration_is_one_sentence() -> None:
+    Path("config.yaml").write_text("experiment: mine\nseed: [0]\n")
+    done = command("plan")
+    assert done.returncode == 78
+    assert done.stderr.strip().endswith("error: unknown key 'seed'; did you mean 'seeds'?")
+    assert len(done.stderr.splitlines()) == 1
