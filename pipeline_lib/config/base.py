@@ -66,7 +66,8 @@ def _sentence(error: ValidationError, model: type[Model], where: str) -> str:
     message = message[:1].lower() + message[1:]
     if not key:
         return f"{message.rstrip('.')}."
-    return f"{key}: {message.rstrip('.')} (it is {first['input']!r})."
+    shown = "" if isinstance(first["input"], Mapping) else f" (it is {first['input']!r})"
+    return f"{key}: {message.rstrip('.')}{shown}."
 
 
 def _fields(model: type[Model], path: list[str]) -> list[str]:

@@ -137,7 +137,9 @@ class Training(Model):
     def _groups_stay_whole(self) -> "Training":
         group = self.mmd_group
         if group and (group > self.batch_size or self.batch_size % group):
-            raise ValueError(f"training.batch_size {self.batch_size} is not a multiple of mmd_group {group}")
+            raise ValueError(
+                f"mmd_group {group} does not divide batch_size {self.batch_size}: groups stay whole, so set one of them"
+            )
         return self
 
 

@@ -113,7 +113,7 @@ class Plan:
                 name: {
                     "label": method.label or name,
                     "variants": {
-                        v: {"preset": x.preset, "control": x.control, "published": x.published}
+                        v: {"preset": x.preset, "control": x.control, "published": x.published, "family": x.family}
                         for v, x in method.variants.items()
                     },
                 }
@@ -198,8 +198,7 @@ class Plan:
     @property
     def figures(self) -> list[str]:
         """Names of the figures that the experiment always has."""
-        methods = self.experiment.methods
-        controlled = any(methods[i.method].variants[i.variant].control for i in self.instances)
+        controlled = any(_has_before(i.method, self._variant(i)) for i in self.instances)
         trained = ["fig2", *(["fig3"] if controlled else []), "training", *self.sweeps] if self.instances else []
         return trained + (["theory", "leak"] if self.experiment.analytic else [])
 
@@ -229,6 +228,9 @@ class Plan:
         """The manifest of the training whose weights this one starts from; none for most."""
         init = self._instance(wildcards).init
         return [f"{self.root}/{init}/train/manifest.json"] if init else []
+
+    def _variant(self, one: Instance) -> Variant:
+        return self.experiment.methods[one.method].variants[one.variant]
 
     def _instance(self, wildcards: Any) -> Instance:
         one = f"{wildcards.dataset}/{wildcards.method}/{wildcards.variant}/s{wildcards.seed}"
@@ -314,10 +316,21 @@ def _check_starts(instances: list[Instance]) -> None:
             if at.path in seen:
                 raise BadConfig(f"{one.path}: init_from goes round in a circle ({' -> '.join([*seen, at.path])}).")
             seen.append(at.path)
-            if (at.run.network, at.run.diffusion.prediction) != (one.run.network, one.run.diffusion.prediction):
+            if _learned(at.run) != _learned(one.run):
                 raise BadConfig(
-                    f"{one.path} starts from {at.path}, whose network or prediction is another; weights do not fit."
+                    f"{one.path} starts from {at.path}, which has another network, path or prediction: what those "
+                    "weights have learned does not fit. Dropout, objective and training may differ."
                 )
+
+
+def _learned(run: Run) -> dict[str, Any]:
+    """What the meaning of a run's weights depends on."""
+    return {"diffusion": run.diffusion, **run.network.model_dump(exclude={"dropout"})}
+
+
+def _has_before(method: str, variant: Variant) -> bool:
+    """Whether Fig. 3 shows it: its control is another method, and it is no point of a grid."""
+    return variant.control is not None and not variant.control.startswith(f"{method}/") and not variant.family
 
 
 def _refuse_reserved(exp: Experiment) -> None:

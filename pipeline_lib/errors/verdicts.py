@@ -5,10 +5,12 @@ grows       the interval of the rank correlation lies above 0, and that of the g
 falls       the same below 0 and below 1.
 horizontal  the interval of the rank correlation holds 0, and the curve cannot fluctuate by more than the tolerance: the
             upper end of the fluctuation's interval is not above it. A larger growth would have been seen.
-undecided   everything else: a curve that is too uncertain to be called a line is not called one.
+undecided   everything else.
 
 The tolerance is `EFFECTS` of the smallest effects that one step can detect (the median of the null's quantiles), or
-half of the curve's mean, whichever is larger: a line on the floor of what is measurable, or one well above it.
+half of the curve's mean, whichever is larger: a line on the floor of what is measurable, or one well above it. That
+floor falls with the number of chains, so a verdict is one at this number: with few chains a growth that more would show
+can pass as a line, and the report says how large a growth is excluded.
 """
 
 from collections.abc import Iterable, Mapping

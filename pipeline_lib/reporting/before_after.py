@@ -19,13 +19,16 @@ OTHERS = DASHES[2:]  # of the curve against training inputs, in the colour of it
 
 
 def pairs(experiment: Mapping[str, Any]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """(method, variant) of every trained run that has a control, and of the control."""
+    """(method, variant) of every trained run whose control is another method, and of the control.
+
+    Points of a grid are left out: they have a sweep of their own.
+    """
     trained = dict.fromkeys((i["method"], i["variant"]) for i in experiment["instances"])
     found = []
     for method, variant in trained:
-        control = experiment["methods"][method]["variants"][variant]["control"]
-        if control:
-            before, _, of = control.partition("/")
+        about = experiment["methods"][method]["variants"][variant]
+        before, _, of = (about["control"] or "").partition("/")
+        if before not in ("", method) and not about.get("family"):
             found.append(((method, variant), (before, of)))
     return found
 

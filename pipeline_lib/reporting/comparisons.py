@@ -304,7 +304,7 @@ def detectable_note(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
         counts = dict.fromkeys(str(n) for n in (group["pairs"].min(), group["pairs"].max()))
         texts.append(f"{' to '.join(ends)} in {metric} on {dataset} ({' to '.join(counts)} paired seeds)")
     return (
-        "Smallest paired difference that the seeds could have shown, half the width of its interval, with "
+        "Half the width of the paired interval, below which a difference cannot be told from zero here, with "
         f"{sampler} at {nfe} network calls: {'; '.join(texts)}."
     )
 

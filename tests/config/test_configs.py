@@ -113,6 +113,9 @@ def test_the_released_code_of_the_paper() -> None:
     assert (one.diffusion.schedule, one.diffusion.prediction) == ("sigmoid", "v")
     assert (one.training.lr, one.training.adam_betas, one.training.batch_size) == (1e-4, (0.9, 0.99), 128)
     assert (one.training.ema_decay, one.training.ema_every) == (0.995, 10)
+    assert (one.training.steps, one.network.dropout) == (500_000, 0.0)
+    sampled = plan("paper").experiment.sampling["posterior"].sampler["variance"]
+    assert sampled == one.objective["variance"] == "fixed-small"
     chosen = {k: one.objective[k] for k in ("lambda_nll", "lambda_reg", "rho", "bootstrap_length", "kernel")}
     assert chosen == {
         "lambda_nll": 1.0,

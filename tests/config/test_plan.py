@@ -136,7 +136,7 @@ def test_the_summary_names_every_instance() -> None:
         ("base/diffusion", {"schedule": "liner"}, "'linear', 'cosine' or 'sigmoid'"),
         ("sampling/ancestral/nfe", [101], "nfe 101 is more than the 100 steps"),
         ("sampling/ancestral/nfe", [5, 5], "different positive numbers"),
-        ("base/training", {"mmd_group": 48}, "not a multiple of mmd_group 48"),
+        ("base/training", {"mmd_group": 48}, "mmd_group 48 does not divide batch_size 64"),
         ("seeds", [1, 1], "seeds must be different"),
         ("methods/ddpm/variants/paper/seeds", [-1], "seeds must be different"),
         ("errors", {"kernels": ["laplace", "laplace"]}, "a name stands twice"),

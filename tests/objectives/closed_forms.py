@@ -36,13 +36,14 @@ def rolled_law(affine: kit.Affine, start: exact.Normal, s: int, length: int, var
 def pairs(
     options: Options, affine: kit.Affine, problem: kit.Problem, variance: Variance
 ) -> Iterator[tuple[float, exact.Normal, exact.Normal]]:
-    """Weight in Eq. 15, law of the rolled out and of the forward x_t, for every t and number of steps (warm start)."""
-    timesteps = problem.path.timesteps
+    """Weight in Eq. 15, law of the rolled out and of the forward x_t, for every t and number of steps."""
+    timesteps, dimension = problem.path.timesteps, problem.data.dimension
     for t, w in enumerate(time_weights(options.rho, timesteps)):
         most = min(options.bootstrap_length, timesteps - t)
-        for length in range(1, most + 1):
-            start = forward_law(problem, t + length)
-            yield w / most, rolled_law(affine, start, t + length, length, variance), forward_law(problem, t)
+        lengths = range(1, most + 1) if options.rollout == "uniform" else [most]
+        for length in lengths:
+            start = forward_law(problem, t + length) if options.warm_start else exact.prior(problem.path, dimension)
+            yield w / len(lengths), rolled_law(affine, start, t + length, length, variance), forward_law(problem, t)
 
 
 def regulariser(options: Options, affine: kit.Affine, problem: kit.Problem, variance: Variance) -> float:

@@ -62,6 +62,19 @@ def test_the_mean_of_the_estimates_is_the_full_sum_of_equation_15(estimator: str
     assert error < 0.03 * truth
 
 
+@pytest.mark.parametrize("variance", ["fixed-small", "fixed-large"])
+def test_without_bootstrapping_it_is_the_cumulative_error_of_the_sampler(variance: str) -> None:
+    """Every chain from N(0, I) at T (Section 5.1): the full sum over t of MMD^2 between p_theta(x_t) and q(x_t)."""
+    whole = {"warm_start": False, "rollout": "exact", "bootstrap_length": PROBLEM.path.timesteps}
+    options, affine = Options(**{**FIXED, **whole}, variance=variance), erring()
+    truth = closed_forms.regulariser(options, affine, PROBLEM, VARIANCES[variance])
+    mean, error = mean_of(lambda batch: ddpm_reg.build(options).cumulative(affine, batch), 8000, 20)
+    assert mean == pytest.approx(truth, abs=4 * error)
+    assert error < 0.05 * truth
+    shown = closed_forms.regulariser(Options(**FIXED, variance=variance), affine, PROBLEM, VARIANCES[variance])
+    assert abs(truth - shown) > 10 * error  # a few steps from the true x_s are another quantity
+
+
 def test_time_weights_are_normalised_and_fall_exponentially() -> None:
     w = ddpm_reg.time_weights(0.003, 1000)
     assert w.sum() == pytest.approx(1)

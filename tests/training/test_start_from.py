@@ -85,7 +85,7 @@ def test_the_start_is_an_edge_of_the_workflow() -> None:
     [
         ("ddpm/papr", {}, "init_from names no run of it; did you mean 'digits/ddpm/paper/s0'"),
         ("ddpm/tuned", {}, "goes round in a circle"),
-        ("ddpm/paper", {"run": {"network": {"channels": 64}}}, "whose network or prediction is another"),
+        ("ddpm/paper", {"run": {"network": {"channels": 64}}}, "which has another network, path or prediction"),
         ("ddpm/paper", {"seeds": [5]}, "init_from names no run of it"),
     ],
 )
