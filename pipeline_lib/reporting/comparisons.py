@@ -26,8 +26,8 @@ READING = (
 )
 VERDICTS = (
     "Verdict: against a published score only where dataset, split, extractor, samples, sampler and network calls agree "
-    "and the score was read in a source; tolerance is half the 95 % interval of the mean plus 4 % of the published "
-    "score."
+    "and the score was read in a source; it is undecided unless the whole 95 % interval of the mean over seeds lies "
+    "within 4 % of the published score, or outside."
 )
 SHARED = ("dataset", "preset", "sampler", "nfe", "metric", "seeds", "control")
 Tables = Mapping[str, pd.DataFrame]
@@ -224,8 +224,7 @@ def _published(
         sampler=experiment["samplings"][cell.sampler]["sampler"]["name"],
         nfe=cell.nfe,
     )
-    half = half_width(values)
-    return {**found, "verdict": verdict(key, measured, values.mean(), 0.0 if pd.isna(half) else half)}
+    return {**found, "verdict": verdict(key, measured, values.mean(), half_width(values))}
 
 
 def trainings(folder: Path, experiment: Mapping[str, Any], costs: pd.DataFrame) -> dict[Who, pd.DataFrame]:

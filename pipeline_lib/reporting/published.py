@@ -2,11 +2,12 @@
 
 - not comparable: the published number is of another dataset, or a part of its protocol is another one or not known;
 - unverified: the protocols agree, but the number is recollected and was never seen, so no verdict rests on it;
-- within tolerance, differs: the protocols agree and the number was read in a source.
+- within tolerance, differs: the protocols agree, the number was read in a source, and the whole 95 % t-interval of our
+  mean over seeds lies inside the tolerance, or outside of it;
+- undecided: likewise, but the interval lies across its edge, or one seed leaves none. More noise never confirms.
 
-Tolerance: half the 95 % t-interval of our mean over seeds (nothing with one seed), plus 4 % of the published number. A
-published FID is one training: retraining moves it with a coefficient of variation of up to 2 % (Dufour, Efros and
-Pérez, "The FID Lottery", 2026), and two standard deviations of that are 4 %.
+Tolerance: 4 % of the published number. A published FID is one training: retraining moves it with a coefficient of
+variation of up to 2 % (Dufour, Efros and Pérez, "The FID Lottery", 2026), and two standard deviations of that are 4 %.
 """
 
 from dataclasses import fields
@@ -38,13 +39,11 @@ def differences(published: Protocol, mine: Protocol) -> list[str]:
     return [*other, *([f"{', '.join(unknown)} unknown"] if unknown else [])]
 
 
-def tolerance(published: float, half_width: float) -> float:
-    """The largest difference from a published number that counts as none; `half_width`: of our mean's 95 % interval."""
-    return half_width + RELATIVE_TOLERANCE * published
-
-
 def verdict(key: str, mine: Protocol, mean: float, half_width: float) -> str:
-    """What the score `mean`, measured as `mine` says, means for the published row `key`."""
+    """What the score `mean`, measured as `mine` says, means for the published row `key`.
+
+    `half_width`: of the 95 % interval of the mean; NaN with one seed.
+    """
     published = number_of(key, mine.recipe or "")
     if published is None:
         return "not comparable: dataset"
@@ -52,4 +51,7 @@ def verdict(key: str, mine: Protocol, mean: float, half_width: float) -> str:
         return f"not comparable: {'; '.join(found)}"
     if not published.found:
         return "unverified"
-    return "within tolerance" if abs(mean - published.value) <= tolerance(published.value, half_width) else "differs"
+    gap, allowed = abs(mean - published.value), RELATIVE_TOLERANCE * published.value
+    if gap + half_width <= allowed:
+        return "within tolerance"
+    return "differs" if gap - half_width > allowed else "undecided"

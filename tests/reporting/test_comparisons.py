@@ -158,7 +158,7 @@ def test_the_measured_protocol_decides() -> None:
     tree.experiment["methods"]["ddpm"]["variants"]["paper"]["published"] = "li2024/table1/adm-ip"
     tree.experiment["samplings"]["ancestral"]["nfe"] = [100, 1000]
     protocol = {"metric": "FID", "extractor": INCEPTION, "samples": 50_000, "reference_images": 50_000}
-    for seed, value in enumerate((3.2, 3.3, 3.4)):
+    for seed, value in enumerate((3.24, 3.25, 3.26)):
         tree.run("ddpm/paper", seed, {1000: value, 100: value}, **protocol)
     rows = comparisons.compare(tree.folder, tree.experiment, tree.tables, [["ddpm", "paper"]])
     rows = rows[rows["metric"].eq("FID")].set_index("nfe")
