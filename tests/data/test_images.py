@@ -53,7 +53,7 @@ def test_a_killed_process_asks_to_try_again() -> None:
 def test_workers_end_with_a_parent_that_was_killed() -> None:
     code = (
         "import os, time; from pipeline_lib.data.pool import in_order\n"
-        "def work(n):\n    print(os.getpid(), flush=True); time.sleep(60)\n"
+        "def work(n):\n    os.write(1, b'%d\\n' % os.getpid()); time.sleep(60)\n"
         "list(in_order(work, range(2), 2))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
