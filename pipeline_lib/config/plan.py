@@ -311,7 +311,7 @@ def _check_starts(instances: list[Instance]) -> None:
         seen, at = [one.path], one
         while at.init:
             if at.init not in known:
-                raise BadConfig(f"{at.path}: init_from names no run of it; {registry.nearest(at.init, known)}")
+                raise BadConfig(f"{at.path} has no run '{at.init}' to start from; {registry.nearest(at.init, known)}")
             at = known[at.init]
             if at.path in seen:
                 raise BadConfig(f"{one.path}: init_from goes round in a circle ({' -> '.join([*seen, at.path])}).")

@@ -83,10 +83,10 @@ def test_the_start_is_an_edge_of_the_workflow() -> None:
 @pytest.mark.parametrize(
     ("start", "more", "sentence"),
     [
-        ("ddpm/papr", {}, "init_from names no run of it; did you mean 'digits/ddpm/paper/s0'"),
+        ("ddpm/papr", {}, "has no run 'digits/ddpm/papr/s0' to start from; did you mean 'digits/ddpm/paper/s0'"),
         ("ddpm/tuned", {}, "goes round in a circle"),
         ("ddpm/paper", {"run": {"network": {"channels": 64}}}, "which has another network, path or prediction"),
-        ("ddpm/paper", {"seeds": [5]}, "init_from names no run of it"),
+        ("ddpm/paper", {"seeds": [5]}, "has no run 'digits/ddpm/paper/s5' to start from"),
     ],
 )
 def test_a_start_that_cannot_be_is_refused(start: str, more: dict[str, object], sentence: str) -> None:
