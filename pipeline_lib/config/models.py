@@ -218,6 +218,13 @@ class Variant(Model):
     )
     _family: str | None = PrivateAttr(None)
 
+    @model_validator(mode="after")
+    def _axes_differ(self) -> "Variant":
+        keys = [axis.key for axis in self.grid.values()]
+        if len(set(keys)) < len(keys):
+            raise ValueError("two axes of the grid have one key, so the names would lie; give each its own")
+        return self
+
     @property
     def family(self) -> str | None:
         """Name of the variant whose grid this one is a point of."""

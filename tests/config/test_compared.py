@@ -4,12 +4,13 @@ import copy
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline_lib.config.models import parse_experiment
-from pipeline_lib.config.plan import Plan
+from pipeline_lib.config.models import Variant, parse_experiment
+from pipeline_lib.config.plan import Plan, load
 from pipeline_lib.exits import BadConfig
 
 LENGTHS = {"L": {"key": "objective.bootstrap_length", "values": [1, 5]}}
@@ -233,3 +234,19 @@ def test_mistakes_in_comparisons_and_sweeps(path: str, value: Any, sentence: str
     with pytest.raises(BadConfig, match=sentence) as caught:
         plan(changed(path, value))
     assert len(str(caught.value)) < 300
+
+
+def test_two_axes_on_one_key_are_refused() -> None:
+    axis = {"key": "objective.lambda_reg", "values": [0.1, 0.2]}
+    with pytest.raises(ValueError, match="two axes of the grid have one key"):
+        Variant(grid={"a": axis, "b": axis})
+
+
+def test_the_shipped_heat_map_varies_its_two_keys_alone() -> None:
+    """All rows of the sweep have one objective but for x and y: else the map would show something else as well."""
+    plan = load(Path(__file__).parents[2] / "configs/ablations-digits.yaml")
+    for name, sweep in plan.experiment.sweeps.items():
+        varied = {key.split(".")[1] for key in (sweep.x, sweep.y) if key}
+        rows = {tuple(row) for row in plan.sweeps[name]["rows"]}
+        ours = [i.run.objective for i in plan.instances if (i.method, i.variant) in rows]
+        assert len({str({k: v for k, v in one.items() if k not in varied}) for one in ours}) == 1
