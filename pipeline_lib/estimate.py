@@ -15,7 +15,6 @@ from pipeline_lib.config.base import load_part
 from pipeline_lib.config.plan import Instance, Plan
 from pipeline_lib.data.sizes import needs
 from pipeline_lib.exits import BadData
-from pipeline_lib.networks.size import parameters
 
 NUMBER = 4  # bytes of a float32
 STATE = 4 * NUMBER  # of a parameter in a checkpoint: weight, its average, two moments of Adam
@@ -67,11 +66,13 @@ def datasets(plan: Plan) -> list[Needs]:
 def _needs(plan: Plan, name: str) -> Needs:
     dataset = plan.experiment.datasets[name]
     source, why = _source(dataset.recipe, dataset.holdout)
-    shape = _shape(dataset.recipe)
+    from pipeline_lib.networks.trained import parameters  # torch counts them; a wrong configuration ends before that
+
+    shape, classes = _shape(dataset.recipe), 1  # a label is one more vector of the embedding, which is little
     trained = _distinct(i for i in plan.instances if i.dataset == name)
     cells = [(s, nfe) for s in plan.experiment.sampling.values() for nfe in s.nfe]
     errors, pixels = plan.experiment.errors, prod(shape) if shape else None
-    sizes = [parameters(i.run.network, shape[1], shape[0]) for i in trained] if shape else None
+    sizes = [parameters(i.run, shape, classes) for i in trained] if shape else None
     images = sum(s.images for s, _ in cells)
     stored = sum(min(errors.times, nfe + 1) for _, nfe in cells) if isinstance(errors.times, int) else 0
     return Needs(

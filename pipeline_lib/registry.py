@@ -16,7 +16,12 @@ from types import ModuleType
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.records.files import sha256
 
-ENTRY_POINTS = {"data/recipes": "prepare", "objectives": "build", "samplers": "sample"}
+ENTRY_POINTS = {
+    "data/recipes": "prepare",
+    "networks/architectures": "build",
+    "objectives": "build",
+    "samplers": "sample",
+}
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

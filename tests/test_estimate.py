@@ -12,7 +12,8 @@ from torch import Tensor
 from pipeline_lib.config.plan import load
 from pipeline_lib.errors.chains import measured
 from pipeline_lib.estimate import STATE, WIDTH, datasets, jobs, size, text
-from pipeline_lib.networks.size import parameters
+from pipeline_lib.exits import BadConfig
+from pipeline_lib.networks.trained import parameters
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.training import train
 from pipeline_lib.training.checkpoint import Checkpoints
@@ -37,7 +38,7 @@ def test_counts_by_hand() -> None:
     """One training on 1,797 digits of 8x8; 100 images at 20 and at 100 calls; 1000 chains, each kept at 20 places."""
     one = plan(changed("datasets/digits/holdout", 97))
     (found,) = datasets(one)
-    count = parameters(one.instances[0].run.network, 8, 1)
+    count = parameters(one.instances[0].run, (1, 8, 8))
     assert (found.trainings, found.cells, found.parameters) == (1, 2, [count])
     assert found.source["count"] == 1797
     assert (found.source["prepared"], found.source["preparing"]) == (1797 * 64, 2 * 1797 * 64)
@@ -135,12 +136,20 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_the_commands_need_no_torch_and_write_nothing(tmp_path: Path) -> None:
-    paper = str(ROOT / "configs/paper.yaml")
-    for arguments, there in ((("plan", paper), "trainings"), (("reference-page",), "# Configuration")):
-        done = command(*arguments)
-        assert (done.returncode, there in done.stdout) == (0, True), done.stderr
+def test_the_page_of_all_keys_needs_no_torch() -> None:
+    done = command("reference-page")
+    assert (done.returncode, "# Configuration" in done.stdout) == (0, True), done.stderr
+
+
+def test_the_plan_writes_nothing(tmp_path: Path) -> None:
+    done = command("plan", str(ROOT / "configs/paper.yaml"))
+    assert "trainings" in done.stdout, done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_does_not_fit_the_data_is_named_before_anything_runs() -> None:
+    with pytest.raises(BadConfig, match=r"attention_resolutions \[5\] never occur"):
+        datasets(plan(changed("base/network/attention_resolutions", [5])))
 
 
 def test_a_bad_configuration_is_one_sentence() -> None:

@@ -24,7 +24,8 @@ Partial = dict[str, Any]
 _LEAF = re.compile(r"^[A-Za-z0-9.-]+$")  # what may stand in a name
 
 
-def _positive(value: list[int]) -> list[int]:
+def positive(value: list[int]) -> list[int]:
+    """Channel multipliers that are at least 1."""
     if any(m < 1 for m in value):
         raise ValueError("every channel multiplier must be at least 1")
     return value
@@ -76,7 +77,13 @@ class Diffusion(Model):
     )
     schedule: Literal["linear", "cosine", "sigmoid"] = Field("linear", description="beta schedule of a vp path")
     timesteps: int = Field(1000, ge=2, le=100_000, description="T, the number of steps of a trained vp path")
-    prediction: Literal["eps", "x0", "v"] = Field("eps", description="what the network predicts")
+    prediction: Literal["eps", "x0", "v", "edm"] = Field(
+        "eps", description="what the network predicts; edm: the preconditioned mixture of x_0 and eps of Karras et al."
+    )
+    learned_variance: bool = Field(
+        False, description="whether the network also places the reverse variance between beta~_t and beta_t"
+    )
+    sigma_data: float = Field(0.5, gt=0, description="standard deviation of the data that prediction edm assumes")
     sigma_min: float = Field(0.002, gt=0, description="smallest noise level of an edm path's grid")
     sigma_max: float = Field(80.0, gt=0, description="largest noise level of an edm path's grid")
     rho: float = Field(7.0, gt=0, description="exponent of an edm path's grid: even steps in sigma^(1/rho)")
@@ -91,15 +98,8 @@ class Diffusion(Model):
 
 
 class Network(Model):
-    """The U-Net of Ho et al. (2020)."""
+    """What every network takes; the rest is in the options of each."""
 
-    name: Literal["unet"] = Field("unet", description="network architecture")
-    channels: int = Field(128, ge=8, multiple_of=4, description="channels at full resolution")
-    channel_mult: Annotated[list[int], AfterValidator(_positive)] = Field(
-        [1, 2, 2, 2], min_length=1, description="channel multiplier at each resolution, each half of the one before"
-    )
-    res_blocks: int = Field(2, ge=1, description="residual blocks at each resolution")
-    attention_resolutions: list[int] = Field([16], description="side lengths in pixels at which self-attention is used")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate inside residual blocks")
     conditional: bool = Field(False, description="whether the network is given the class label")
 
@@ -147,19 +147,24 @@ class Run(Model):
     """Everything that decides the weights of one training, but for data and seed."""
 
     diffusion: Diffusion = Field(Diffusion(), description="path and prediction")
-    network: Network = Field(Network(), description="architecture")
+    network: dict[str, Any] = Field(description="name of the architecture (unet where none is given) and its options")
     objective: dict[str, Any] = Field(description="name of the objective and its options")
     training: Training = Field(Training(), description="optimisation")
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_objective(cls, values: Any) -> Any:
-        return _with_part(values, "objective", "objectives")
+    def _fill_parts(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(network := values.get("network", {}), Mapping):
+            values = {**values, "network": {"name": "unet", **network}}
+        return _with_part(_with_part(values, "objective", "objectives"), "network", "networks/architectures")
 
     @model_validator(mode="after")
-    def _path_can_be_trained(self) -> "Run":
-        if self.diffusion.path == "edm":
-            raise ValueError("diffusion.path edm needs a preconditioned network; so far it serves the analytic section")
+    def _prediction_fits(self) -> "Run":
+        path, prediction = self.diffusion.path, self.diffusion.prediction
+        if (path == "edm") != (prediction == "edm"):
+            raise ValueError(f"diffusion.prediction {prediction} does not serve path {path}: path edm goes with edm")
+        if path == "edm" and self.diffusion.learned_variance:
+            raise ValueError("diffusion.learned_variance is for a path with discrete steps (vp)")
         return self
 
 

@@ -325,7 +325,7 @@ def _check_starts(instances: list[Instance]) -> None:
 
 def _learned(run: Run) -> dict[str, Any]:
     """What the meaning of a run's weights depends on."""
-    return {"diffusion": run.diffusion, **run.network.model_dump(exclude={"dropout"})}
+    return {"diffusion": run.diffusion, **{k: v for k, v in run.network.items() if k != "dropout"}}
 
 
 def _has_before(method: str, variant: Variant) -> bool:

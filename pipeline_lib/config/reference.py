@@ -24,10 +24,15 @@ else is replaced, and `null` takes a mapping away. Unknown keys and keys that st
 them are laid, each over the one before, the preset of its variant, `base`, and the `run` of its dataset, method and \
 variant.
 
-Recipe, objective and sampler are given by name, or as a mapping with `name` and options; objectives may be a path to \
-a `.py` file of your own.
+Recipe, network, objective and sampler are given by name, or as a mapping with `name` and options; each may be a path \
+to a `.py` file of your own.
 """
-PARTS = {"data/recipes": "Recipe", "objectives": "Objective", "samplers": "Sampler"}
+PARTS = {
+    "data/recipes": "Recipe",
+    "networks/architectures": "Network",
+    "objectives": "Objective",
+    "samplers": "Sampler",
+}
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "multipleOf": "multiple of"}
 WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
 

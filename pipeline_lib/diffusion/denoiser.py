@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from pipeline_lib.config.models import Diffusion
 from pipeline_lib.diffusion.paths import GaussianPath
 
 Kind = Literal["eps", "x0", "v"]
@@ -13,9 +14,12 @@ Kind = Literal["eps", "x0", "v"]
 class Prediction:
     """What is predicted from x_t (B,C,H,W) in one parametrisation, readable in all: x0, eps, v = a eps - s x0."""
 
-    def __init__(self, x: Tensor, a: Tensor, s: Tensor, output: Tensor, kind: Kind) -> None:
-        """a and s broadcast against x."""
-        self.x, self.a, self.s, self.output, self.kind = x, a, s, output, kind
+    def __init__(
+        self, x: Tensor, a: Tensor, s: Tensor, output: Tensor, kind: Kind, fraction: Tensor | None = None
+    ) -> None:
+        """a and s broadcast against x. `fraction`, of the shape of x, is the place of a learned log variance between
+        those of beta~ (0) and beta (1); not held to this range."""
+        self.x, self.a, self.s, self.output, self.kind, self.fraction = x, a, s, output, kind, fraction
 
     @property
     def x0(self) -> Tensor:
@@ -41,11 +45,11 @@ class Prediction:
 
     def with_x0(self, x0: Tensor) -> "Prediction":
         """The same x with another x_0; eps follows."""
-        return Prediction(self.x, self.a, self.s, x0, "x0")
+        return Prediction(self.x, self.a, self.s, x0, "x0", self.fraction)
 
     def with_eps(self, eps: Tensor) -> "Prediction":
         """The same x with another eps; x_0 follows."""
-        return Prediction(self.x, self.a, self.s, eps, "eps")
+        return Prediction(self.x, self.a, self.s, eps, "eps", self.fraction)
 
 
 class Denoising(Protocol):
@@ -58,16 +62,30 @@ class Denoising(Protocol):
 
 
 class Denoiser(nn.Module):
-    """A network made a denoiser: it is given x_t and the path's condition of t, and predicts eps, x0 or v."""
+    """A network made a denoiser: given x_t and the path's condition of t, its output is read as configured."""
 
-    def __init__(self, network: nn.Module, path: GaussianPath, kind: Kind) -> None:
+    def __init__(self, network: nn.Module, path: GaussianPath, config: Diffusion) -> None:
         super().__init__()
-        self.network, self.path, self.kind = network, path, kind
+        self.network, self.path, self.config = network, path, config
 
     def forward(self, x: Tensor, t: Tensor | float, labels: Tensor | None = None) -> Prediction:
         t = torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
         a, s = (c.reshape(-1, *[1] * (x.ndim - 1)) for c in self.path.coefficients(t))
-        return Prediction(x, a, s, self.network(x, self.path.condition(t), labels), self.kind)
+        condition = self.path.condition(t)
+        if self.config.prediction == "edm":
+            skip, out, scale = preconditioning(s, self.config.sigma_data)
+            return Prediction(x, a, s, skip * x + out * self.network(scale * x, condition, labels), "x0")
+        output, fraction = self.network(x, condition, labels), None
+        if self.config.learned_variance:
+            output, place = output.chunk(2, dim=1)
+            fraction = (place + 1) / 2  # Nichol and Dhariwal (2021), Eq. 15, with the range of the released code
+        return Prediction(x, a, s, output, self.config.prediction, fraction)
+
+
+def preconditioning(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor]:
+    """c_skip, c_out and c_in of EDM (Karras et al., 2022, Table 1), of the shape of sigma."""
+    total = (sigma**2 + sigma_data**2).sqrt()
+    return sigma_data**2 / total**2, sigma * sigma_data / total, 1 / total
 
 
 def perturb(path: GaussianPath, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:

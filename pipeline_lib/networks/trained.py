@@ -8,23 +8,36 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
-from torch import Tensor
+from torch import Tensor, nn
 
+from pipeline_lib.config.base import load_part
 from pipeline_lib.config.models import Run
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.denoiser import Denoiser
 from pipeline_lib.exits import BadData
-from pipeline_lib.networks import unet
 from pipeline_lib.records.files import atomic
 
 
 def build(run: Run, shape: tuple[int, int, int], classes: int, seed: int = 0) -> Denoiser:
-    """The denoiser of a run for images (C,H,W), with fresh weights drawn from `seed`."""
+    """The denoiser of a run for images (C,H,W), with weights drawn from `seed`; torch's generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Denoiser(_network(run, shape, classes), paths.build(run.diffusion), run.diffusion)
+
+
+def parameters(run: Run, shape: tuple[int, int, int], classes: int = 0) -> int:
+    """Number of weights of a run's network, without making them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in _network(run, shape, classes).parameters())
+
+
+def _network(run: Run, shape: tuple[int, int, int], classes: int) -> nn.Module:
     channels, height, width = shape
     if height != width:
         raise BadData(f"images are {height}x{width}; the network takes square ones.")
-    network = unet.build(run.network, height, channels, classes, seed)
-    return Denoiser(network, paths.build(run.diffusion), run.diffusion.prediction)
+    module, options = load_part("networks/architectures", run.network)
+    outputs = channels * (2 if run.diffusion.learned_variance else 1)
+    return module.build(options, height, channels, outputs, classes)
 
 
 def save(path: Path, weights: Mapping[str, Tensor], run: Run, shape: tuple[int, int, int], classes: int) -> None:

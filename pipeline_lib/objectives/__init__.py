@@ -50,7 +50,11 @@ class Batch:
 
 
 class Objective(Protocol):
-    """Named terms of a loss. The loop averages each over its samples or groups, weights, sums and differentiates."""
+    """Named terms of a loss. The loop averages each over its samples or groups, weights, sums and differentiates.
+
+    An objective that remembers something between steps has `state() -> dict[str, Tensor]` and `load(state)`, which go
+    into the checkpoint and back.
+    """
 
     weights: Mapping[str, float]
 

@@ -57,7 +57,9 @@ class Counted:
         if len(parts) == 1:
             return parts[0]
         a, s, output = (torch.cat([getattr(p, name) for p in parts]) for name in ("a", "s", "output"))
-        return Prediction(x, a, s, output, parts[0].kind)
+        places = [p.fraction for p in parts if p.fraction is not None]
+        fraction = torch.cat(places) if places else None
+        return Prediction(x, a, s, output, parts[0].kind, fraction)
 
 
 def draw(

@@ -84,7 +84,7 @@ class Trainer:
         """One optimiser step."""
         config, network = self.run.training, self.denoiser.network
         batch = self.batches.at(self.done)
-        if self.run.network.dropout:
+        if self.run.network["dropout"]:
             word = self.batches.noise.words(Stream.DROPOUT, torch.zeros(1), self.done, 1)
             torch.manual_seed(int(word))  # dropout masks too are a function of seed and step
         self.optimizer.param_groups[0]["lr"] = learning_rate(config, self.done)
@@ -111,6 +111,7 @@ class Trainer:
                 "ema": self.ema.state,
                 "optimizer": self.optimizer.state_dict(),
                 "history": self.history.state(),
+                "objective": self.objective.state() if hasattr(self.objective, "state") else {},
                 "costs": self.watch.read(images=float(self.done * self.run.training.batch_size)),
             }
         )
@@ -139,6 +140,8 @@ class Trainer:
         self.ema.load(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history.load(state["history"])
+        if hasattr(self.objective, "load"):
+            self.objective.load(state["objective"])
         self.watch = Stopwatch("train", state["costs"])
         log.info("going on after step %d", self.done)
 

@@ -69,16 +69,16 @@ def test_cifar10_is_that_of_ddpm() -> None:
     one = run("cifar10", "cifar10/ddpm/paper")
     network, training = one.network, one.training
     assert (one.diffusion.schedule, one.diffusion.prediction) == ("linear", "eps")
-    assert (network.channels, network.channel_mult, network.res_blocks) == (128, [1, 2, 2, 2], 2)
-    assert (network.attention_resolutions, network.dropout) == ([16], 0.1)
+    assert (network["channels"], network["channel_mult"], network["res_blocks"]) == (128, [1, 2, 2, 2], 2)
+    assert (network["attention_resolutions"], network["dropout"]) == ([16], 0.1)
     assert (training.lr, training.warmup_steps, training.batch_size) == (2e-4, 5000, 128)
     assert (training.grad_clip, training.ema_decay, training.flip) == (1.0, 0.9999, True)
     assert plan("cifar10").experiment.sampling["ancestral"].sampler["variance"] == "fixed-large"
 
 
 def test_celeba_has_the_network_of_ddim() -> None:
-    """The repository of Song et al. (2021); its parameters are counted in tests/networks/test_size.py."""
-    assert run("celeba64", "celeba64/ddpm/paper").network.channel_mult == [1, 2, 2, 2, 4]
+    """The repository of Song et al. (2021); its parameters are counted in tests/networks."""
+    assert run("celeba64", "celeba64/ddpm/paper").network["channel_mult"] == [1, 2, 2, 2, 4]
 
 
 @pytest.mark.parametrize(("name", "steps", "batch_size"), [("lsun64", 300_000, 16 * 16), ("ffhq128", 420_000, 16 * 8)])
@@ -94,7 +94,7 @@ def test_network_calls_of_the_exposure_bias_papers() -> None:
         assert {80, 100, 300, 1000} <= set(plan(name).experiment.sampling["ancestral"].nfe)
     for name in ("cifar10", "lsun64", "ffhq128", "imagenet64"):
         assert {20, 50, 100} <= set(plan(name).experiment.sampling["ancestral"].nfe)
-    assert run("imagenet64", "imagenet64/ddpm/paper").network.conditional
+    assert run("imagenet64", "imagenet64/ddpm/paper").network["conditional"]
 
 
 def test_the_paper_has_its_datasets_tables_and_kernels() -> None:
@@ -113,7 +113,7 @@ def test_the_released_code_of_the_paper() -> None:
     assert (one.diffusion.schedule, one.diffusion.prediction) == ("sigmoid", "v")
     assert (one.training.lr, one.training.adam_betas, one.training.batch_size) == (1e-4, (0.9, 0.99), 128)
     assert (one.training.ema_decay, one.training.ema_every) == (0.995, 10)
-    assert (one.training.steps, one.network.dropout) == (500_000, 0.0)
+    assert (one.training.steps, one.network["dropout"]) == (500_000, 0.0)
     sampled = plan("paper").experiment.sampling["posterior"].sampler["variance"]
     assert sampled == one.objective["variance"] == "fixed-small"
     chosen = {k: one.objective[k] for k in ("lambda_nll", "lambda_reg", "rho", "bootstrap_length", "kernel")}

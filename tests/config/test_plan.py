@@ -13,7 +13,10 @@ from pipeline_lib.exits import BadConfig, TryAgain
 
 MINIMAL: dict[str, Any] = {
     "experiment": "tiny",
-    "base": {"diffusion": {"timesteps": 100}},
+    "base": {
+        "diffusion": {"timesteps": 100},
+        "network": {"channels": 32, "channel_mult": [1, 2], "attention_resolutions": []},
+    },
     "datasets": {"digits": {"recipe": "digits", "run": {"training": {"batch_size": 64}}}},
     "methods": {"ddpm": {"objective": "ddpm", "variants": {"paper": {"preset": "paper"}}}},
     "sampling": {"ancestral": {"sampler": "ancestral", "nfe": [20, 100], "images": 100}},

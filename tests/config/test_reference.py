@@ -8,6 +8,7 @@ from pipeline_lib import registry
 from pipeline_lib.config import models
 from pipeline_lib.config.base import Model
 from pipeline_lib.config.reference import documented, page, type_of
+from pipeline_lib.networks.architectures import unet
 from tests.workflow.conftest import ROOT
 
 
@@ -17,7 +18,7 @@ def test_the_page_on_disk_is_the_generated_one() -> None:
 
 
 def test_every_model_and_part_has_a_section() -> None:
-    named = {m for m in vars(models).values() if isinstance(m, type) and issubclass(m, Model)} - {Model}
+    named = {m for m in vars(models).values() if isinstance(m, type) and issubclass(m, Model)} - {Model, models.Network}
     parts = {registry.find(kind, name).Options for kind in registry.ENTRY_POINTS for name in registry.names(kind)}
     assert {model for _, _, model in documented()} == named | parts
 
@@ -36,7 +37,7 @@ def test_links_lead_to_sections() -> None:
 @pytest.mark.parametrize(
     ("model", "key", "words"),
     [
-        (models.Network, "channels", "integer ≥ 8, multiple of 4"),
+        (unet.Options, "channels", "integer ≥ 8, multiple of 4"),
         (models.Training, "grad_clip", "number > 0 or null"),
         (models.Training, "adam_betas", "[number, number]"),
         (models.Errors, "times", "integer ≥ 2 or `every`"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.config.models import Diffusion, Errors, Network, Run, Training
+from pipeline_lib.config.models import Diffusion, Errors, Run, Training
 from pipeline_lib.errors import bandwidths, chains, cumulative, trends
 from pipeline_lib.errors.bandwidths import Bandwidths
 from pipeline_lib.errors.chains import Chains, measured
@@ -98,7 +98,7 @@ def test_chains_that_are_not_finite_are_refused(exact):
 def stage(gaussian_data, tmp_path, monkeypatch):
     """The stage on an untrained network of 30 steps; returns a function that runs it with other settings."""
     monkeypatch.setattr(cumulative.device, "pick", lambda: torch.device("cpu"))
-    network = Network(channels=8, channel_mult=[1], res_blocks=1, attention_resolutions=[], dropout=0)
+    network = {"channels": 8, "channel_mult": [1], "res_blocks": 1, "attention_resolutions": [], "dropout": 0}
     path, training = Diffusion(timesteps=30, schedule="cosine"), Training(batch_size=64, mmd_group=16)
     bandwidths.run({"seed": 0}, {}, tmp_path / "bandwidths.json", gaussian_data.manifest)
     sampling = {"sampler": {"name": "ancestral"}, "nfe": [5, 30], "seed": 0}

@@ -8,7 +8,7 @@ import torch
 
 from pipeline_lib.analytic import exact, kit
 from pipeline_lib.analytic.mixtures import gaussian
-from pipeline_lib.config.models import Diffusion, Network, Run, Training
+from pipeline_lib.config.models import Diffusion, Run, Training
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.denoiser import Prediction
 from pipeline_lib.diffusion.noise import Noise
@@ -50,7 +50,7 @@ def inputs(denoiser: kit.Affine, batch: int = 7000, count: int = COUNT, **option
     objective = {"name": "ddpm-reg", "bootstrap_length": 3, **options}
     run = Run(
         diffusion=Diffusion(timesteps=T),
-        network=Network(channels=8),
+        network={"channels": 8},
         objective=objective,
         training=Training(batch_size=BATCH, mmd_group=GROUP),
     )

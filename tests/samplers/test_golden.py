@@ -49,7 +49,7 @@ def ours(schedule: str, spacing: str, variance: str, clip: bool, kind: Kind, ste
     path, seen = PATHS[schedule], []
     start = Noise(0).normal(Stream.PRIOR, INDEX, 0, SHAPE)
     end = ancestral.sample(
-        Denoiser(Network(), path, kind),
+        Denoiser(Network(), path, Diffusion(prediction=kind)),
         path.grid(steps, spacing),
         start,
         Draw(Noise(0), INDEX),

@@ -1,4 +1,4 @@
-"""The U-Net of Ho et al. (2020), App. B: 35.7M parameters at its CIFAR-10 setting."""
+"""The modules of the U-Net of Ho et al. (2020)."""
 
 from math import log
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline_lib.config.models import Network
 from pipeline_lib.exits import BadConfig
+from pipeline_lib.networks.architectures.unet import Options
 
 
 def sinusoid(t: Tensor, channels: int) -> Tensor:
@@ -86,9 +86,9 @@ class Upsample(nn.Module):
 
 
 class UNet(nn.Module):
-    """x (B,C,H,W), t (B,), labels (B,) or None -> (B,C,H,W)."""
+    """x (B,C,H,W), t (B,), labels (B,) or None -> (B, outputs, H, W)."""
 
-    def __init__(self, config: Network, resolution: int, image_channels: int, classes: int = 0) -> None:
+    def __init__(self, config: Options, resolution: int, image_channels: int, outputs: int, classes: int = 0) -> None:
         """`classes` > 0 adds a label embedding. Raises BadConfig where the resolution does not fit."""
         super().__init__()
         _check(config, resolution, classes)
@@ -121,7 +121,7 @@ class UNet(nn.Module):
                 channels = width
             if i > 0:
                 self.up.append(Upsample(channels))
-        self.norm, self.last = group_norm(channels), zeroed(nn.Conv2d(channels, image_channels, 3, padding=1))
+        self.norm, self.last = group_norm(channels), zeroed(nn.Conv2d(channels, outputs, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         embedding = self.time(sinusoid(t, self.base))
@@ -140,7 +140,7 @@ class UNet(nn.Module):
         return self.last(F.silu(self.norm(x)))
 
 
-def _check(config: Network, resolution: int, classes: int) -> None:
+def _check(config: Options, resolution: int, classes: int) -> None:
     halvings = len(config.channel_mult) - 1
     if resolution % 2**halvings:
         raise BadConfig(
@@ -154,10 +154,3 @@ def _check(config: Network, resolution: int, classes: int) -> None:
         )
     if config.conditional and not classes:
         raise BadConfig("network.conditional is on, but the dataset has no labels.")
-
-
-def build(config: Network, resolution: int, image_channels: int, classes: int, seed: int) -> UNet:
-    """The network with weights drawn from `seed`; the global generator of torch is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return UNet(config, resolution, image_channels, classes)
