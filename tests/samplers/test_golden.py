@@ -1,4 +1,4 @@
-"""Whole trajectories of the ancestral sampler against those of diffusers' DDPMScheduler, with the same noise.
+"""Whole trajectories against those of diffusers with the same noise: ancestral (DDPMScheduler), DDIM (DDIMScheduler).
 
 Only `leading` and `trailing`: diffusers' `linspace` is another grid. Only step counts that divide T: for others its
 `trailing` takes its times from numpy.arange with a fractional stride, which at some counts rounds another way or gives
@@ -17,9 +17,10 @@ from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.denoiser import Denoiser, Kind
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
-from pipeline_lib.samplers import Draw, ancestral, clip_x0
+from pipeline_lib.samplers import Draw, ancestral, clip_x0, ddim
 
 ddpm = pytest.importorskip("diffusers.schedulers.scheduling_ddpm")
+theirs_ddim = pytest.importorskip("diffusers.schedulers.scheduling_ddim")
 
 KINDS: dict[str, Kind] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 BETAS = 0.02 + 0.6 * np.sin(np.linspace(0.1, 3.0, 24)) ** 2  # neither a known schedule nor monotonic
@@ -111,3 +112,36 @@ def test_trajectories_are_those_of_diffusers(
     assert len(found) == len(expected) == steps + 1
     for x, y in zip(found, expected, strict=True):
         assert float((x - y).abs().max()) <= 1e-5 * float(y.abs().max())
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("clip", [True, False], ids=["clipped", "free"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("schedule", "steps"), [("linear", 10), ("cosine", 25)])
+def test_ddim_is_that_of_diffusers(schedule: str, steps: int, kind: str, clip: bool, eta: float) -> None:
+    """With eps taken from the clipped x_0, as the released code of ADM does it. Its DDIM steps down by T // steps, so
+    that only `leading` has the same times; its last step writes x at alpha_bar_0 = 1 with set_alpha_to_one."""
+    path, seen = PATHS[schedule], []
+    start = Noise(0).normal(Stream.PRIOR, INDEX, 0, SHAPE)
+    end = ddim.sample(
+        Denoiser(Network(), path, Diffusion(prediction=KINDS[kind])),
+        path.grid(steps, "leading"),
+        start,
+        Draw(Noise(0), INDEX),
+        ddim.Options(eta=eta),
+        corrections=[clip_x0] if clip else [],
+        observe=lambda step, x, prediction: seen.append(x),
+    )
+    scheduler = theirs_ddim.DDIMScheduler(
+        clip_sample=clip, prediction_type=kind, timestep_spacing="leading", **THEIRS[schedule]
+    )
+    scheduler.alphas_cumprod = torch.cumprod(1 - scheduler.betas.double(), 0)
+    scheduler.set_timesteps(steps)
+    x, network = start, Network()
+    for i, t in enumerate(scheduler.timesteps):
+        assert float((x - seen[i]).abs().max()) <= 1e-5 * float(x.abs().max())
+        noise = Noise(0).normal(Stream.REVERSE, INDEX, i, SHAPE) if eta else None
+        output = network(x, t.expand(len(x)))
+        x = scheduler.step(output, t, x, eta=eta, use_clipped_model_output=clip, variance_noise=noise).prev_sample
+        x = x.float()
+    assert float((x - end).abs().max()) <= 1e-5 * float(x.abs().max())

@@ -13,7 +13,7 @@ from pipeline_lib.analytic.oracle import Erring, Oracle
 from pipeline_lib.config.models import Diffusion
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.grid import Grid, Step
-from pipeline_lib.samplers import Sampler, ancestral
+from pipeline_lib.samplers import Sampler, ancestral, ddim
 
 DATA = gaussian(
     torch.tensor([0.3, -0.2, 0.1]),
@@ -48,9 +48,41 @@ def ancestral_update(variance: str) -> sampler_kit.Update:
     return update
 
 
+def ddim_update(eta: float) -> sampler_kit.Update:
+    """By rotating eps: what of it is kept and what is drawn anew have together the variance s_u^2."""
+
+    def update(step: Step, denoiser: exact.Linear) -> sampler_kit.Affine:
+        gain, offset = denoiser(step)  # x_0 = gain x_t + offset
+        eye = torch.eye(len(gain), dtype=torch.float64)
+        ratio = step.a / step.a_next
+        new = eta**2 * (step.s**2 - (ratio * step.s_next) ** 2) * (step.s_next / step.s) ** 2
+        kept = (step.s_next**2 - new) ** 0.5 / step.s  # times (x_t - a x_0) is sqrt(s_u^2 - new) eps
+        return (
+            (step.a_next - kept * step.a) * gain + kept * eye,
+            (step.a_next - kept * step.a) * offset,
+            new * eye,
+        )
+
+    return update
+
+
 def largest_score(
     sampler: Sampler,
     variance: str,
+    path: str = "linear",
+    spacing: str = "uniform",
+    errors: str = "exact",
+    nfe: int = 12,
+) -> float:
+    """Of the moments of x_t at every place of ancestral sampling, the one furthest from its law, in standard errors."""
+    options = ancestral.Options(variance=variance)
+    return furthest(sampler, options, ancestral_update(variance), path, spacing, errors, nfe)
+
+
+def furthest(
+    sampler: Sampler,
+    options: object,
+    update: sampler_kit.Update,
     path: str = "linear",
     spacing: str = "uniform",
     errors: str = "exact",
@@ -60,8 +92,8 @@ def largest_score(
     on, (scale, bias) = PATHS[path], ERRORS[errors]
     grid, denoiser = on.grid(nfe, spacing), Erring(Oracle(on, DATA), bias, scale)
     linear = exact.erring(exact.exact_denoiser(DATA), scale, bias)
-    expected = sampler_kit.laws(exact.prior(on, 3), grid, linear, ancestral_update(variance))
-    done = sampler_kit.trial(sampler, ancestral.Options(variance=variance), denoiser, grid, 3, 20_000)
+    expected = sampler_kit.laws(exact.prior(on, 3), grid, linear, update)
+    done = sampler_kit.trial(sampler, options, denoiser, grid, 3, 20_000)
     return float(sampler_kit.moment_scores(done, expected).abs().max())
 
 
@@ -93,6 +125,39 @@ def test_ancestral_has_the_exact_law_over_all_steps_and_in_one(variance: str) ->
 @pytest.mark.parametrize("path", PATHS)
 def test_ancestral_calls_the_network_once_at_every_time(path: str) -> None:
     assert visits(ancestral.sample, path=path) == []
+
+
+@pytest.mark.parametrize("errors", ERRORS)
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_has_the_exact_law_at_every_place(eta: float, spacing: str, errors: str) -> None:
+    found = furthest(ddim.sample, ddim.Options(eta=eta), ddim_update(eta), "linear", spacing, errors)
+    assert found < LARGEST
+
+
+@pytest.mark.parametrize("path", ["cosine", "edm"])
+@pytest.mark.parametrize("eta", [0.0, 0.2])
+def test_ddim_has_the_exact_law_on_other_paths(eta: float, path: str) -> None:
+    assert furthest(ddim.sample, ddim.Options(eta=eta), ddim_update(eta), path, errors="erring") < LARGEST
+
+
+def test_the_law_of_another_eta_is_told() -> None:
+    """With 12 steps; with many, an exact denoiser leaves the same law at every eta."""
+    assert furthest(ddim.sample, ddim.Options(eta=0.5), ddim_update(0.7), errors="erring") > 2 * LARGEST
+
+
+def test_ddim_with_all_the_noise_is_ancestral_sampling() -> None:
+    grid, denoiser = PATHS["cosine"].grid(9), Oracle(PATHS["cosine"], DATA)
+    one = sampler_kit.trial(ddim.sample, ddim.Options(eta=1), denoiser, grid, 3, 50)
+    other = sampler_kit.trial(ancestral.sample, ancestral.Options(variance="fixed-small"), denoiser, grid, 3, 50)
+    for x, y in zip(one.x, other.x, strict=True):
+        assert float((x - y).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_ddim_calls_the_network_once_at_every_time(path: str) -> None:
+    done = sampler_kit.trial(ddim.sample, ddim.Options(), Oracle(PATHS[path], DATA), PATHS[path].grid(6), 3, 5)
+    assert sampler_kit.visit_faults(done) == []
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
