@@ -21,6 +21,7 @@ ENTRY_POINTS = {
     "networks/architectures": "build",
     "objectives": "build",
     "samplers": "sample",
+    "samplers/corrections": "build",
 }
 
 
@@ -34,7 +35,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def names(kind: str) -> list[str]:
     """Names of all parts in the folder `pipeline_lib/<kind>`, hyphenated, without importing them."""
     folder = Path(__file__).parent / kind
-    found = [m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")]
+    found = [m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_") and not m.ispkg]
     return sorted(n.replace("_", "-") for n in found)
 
 

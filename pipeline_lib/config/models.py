@@ -253,12 +253,19 @@ class Sampling(Model):
     nfe: list[int] = Field(min_length=1, description="network calls per image, one cell each; T visits every step")
     images: int = Field(50_000, ge=2, description="images drawn in each cell")
     clip_x0: bool = Field(True, description="clip predicted x_0 to [-1, 1] at every step")
+    corrections: list[dict[str, Any]] = Field(
+        [], description="corrections of each prediction, in their order and before x_0 is clipped: names with options"
+    )
     seed: int = Field(0, ge=0, description="seed of the sampling noise, shared by all methods")
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_sampler(cls, values: Any) -> Any:
-        return _with_part(values, "sampler", "samplers")
+    def _fill_parts(cls, values: Any) -> Any:
+        values = _with_part(values, "sampler", "samplers")
+        if isinstance(values, Mapping) and isinstance(given := values.get("corrections"), list):
+            filled = [part("samplers/corrections", one, f"corrections.{i}") for i, one in enumerate(given)]
+            return {**values, "corrections": filled}
+        return values
 
     @model_validator(mode="after")
     def _nfe_positive(self) -> "Sampling":

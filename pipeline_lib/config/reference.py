@@ -32,6 +32,7 @@ PARTS = {
     "networks/architectures": "Network",
     "objectives": "Objective",
     "samplers": "Sampler",
+    "samplers/corrections": "Correction",
 }
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "multipleOf": "multiple of"}
 WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}

@@ -52,6 +52,26 @@ class Prediction:
         return Prediction(self.x, self.a, self.s, eps, "eps", self.fraction)
 
 
+class Split(Prediction):
+    """A prediction whose x_0 and eps do not belong together: x_0 was corrected, eps was not."""
+
+    def __init__(self, before: Prediction, x0: Tensor) -> None:
+        super().__init__(before.x, before.a, before.s, before.output, before.kind, before.fraction)
+        self._x0, self._eps = x0, before.eps
+
+    @property
+    def x0(self) -> Tensor:
+        return self._x0
+
+    @property
+    def eps(self) -> Tensor:
+        return self._eps
+
+    def with_x0(self, x0: Tensor) -> "Prediction":
+        """Another x_0; eps stays."""
+        return Split(self, x0)
+
+
 class Denoising(Protocol):
     """The interface: a path, and a prediction at x (B,C,H,W), t (B,) or a number, labels (B,) or None."""
 

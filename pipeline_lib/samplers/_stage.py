@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib import device
-from pipeline_lib.config.base import load_part
+from pipeline_lib.config.base import build_part, load_part
 from pipeline_lib.config.models import Sampling
 from pipeline_lib.data.arrays import appending
 from pipeline_lib.data.grid import save_grid
@@ -80,7 +80,8 @@ def draw(
     x = denoiser.path.prior_std * noise.normal(Stream.PRIOR, index, 0, shape)
     module, options = load_part("samplers", sampling.sampler)
     grid = denoiser.path.grid(nfe, sampling.spacing)
-    corrections = [clip_x0] if sampling.clip_x0 else []
+    corrections = [build_part("samplers/corrections", one, len(grid)) for one in sampling.corrections]
+    corrections += [clip_x0] if sampling.clip_x0 else []
     counted = denoiser if isinstance(denoiser, Counted) else Counted(denoiser, batch)
     with torch.no_grad():
         return module.sample(counted, grid, x, Draw(noise, index), options, labels, corrections, observe)

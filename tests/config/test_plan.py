@@ -165,3 +165,11 @@ def test_a_missing_key_is_named() -> None:
     values = {k: v for k, v in MINIMAL.items() if k != "methods"}
     with pytest.raises(BadConfig, match="the key 'methods' is missing"):
         plan(values)
+
+
+def test_a_correction_that_does_not_suit_the_steps_is_refused() -> None:
+    wrong = [{"name": "epsilon-scaling", "b": 1.0, "k": -0.1}]
+    with pytest.raises(BadConfig, match=r"lambda is -0\.9 at step 0 of 20"):
+        plan(changed("sampling/ancestral/corrections", wrong))
+    with pytest.raises(BadConfig, match="did you mean 'epsilon-scaling'"):
+        plan(changed("sampling/ancestral/corrections", [{"name": "epsilon-scalin"}]))

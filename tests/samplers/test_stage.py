@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def trained(tiny_data: Manifest, tmp_path: Path) -> Manifest:
     return Manifest.load(tmp_path / "train.json")
 
 
-def sample(trained: Manifest, nfe: list[int], batch: int = 16, **more: int) -> Manifest:
+def sample(trained: Manifest, nfe: list[int], batch: int = 16, **more: Any) -> Manifest:
     output = Path("out/manifest.json")
     output.parent.mkdir(exist_ok=True)
     config = Sampling(sampler={"name": "ancestral"}, nfe=nfe, images=40, **more).model_dump(mode="json")
@@ -96,3 +97,12 @@ def test_two_jobs_draw_a_shared_cell_once(trained: Manifest) -> None:
 
 def test_another_seed_is_another_set(trained: Manifest) -> None:
     assert (images(sample(trained, [4])) != images(sample(trained, [4], seed=1))).mean() > 0.5
+
+
+def test_corrections_change_the_images_and_one_that_does_nothing_leaves_every_bit(trained: Manifest) -> None:
+    def with_b(b: float) -> np.ndarray:
+        return images(sample(trained, [4], corrections=[{"name": "epsilon-scaling", "b": b}]))
+
+    plain = images(sample(trained, [4]))
+    assert np.array_equal(with_b(1.0), plain)
+    assert not np.array_equal(with_b(1.3), plain)
