@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline_lib import registry
 from pipeline_lib.config import compared
-from pipeline_lib.config.base import build_part, load_part, parse
+from pipeline_lib.config.base import load_part, parse
 from pipeline_lib.config.load import merge, read
 from pipeline_lib.config.models import Experiment, Method, Run, Variant, parse_experiment
 from pipeline_lib.exits import BadConfig, TryAgain
@@ -356,7 +356,9 @@ def _check_nfe(plan: Plan) -> None:
                 )
         for nfe in sampling.nfe:
             for correction in sampling.corrections:
-                build_part("samplers/corrections", correction, nfe)  # refuses what does not suit so many steps
+                module, options = load_part("samplers/corrections", correction)
+                if hasattr(module, "check"):
+                    module.check(options, nfe, f"sampling.{name}")
 
 
 def _check_counts(exp: Experiment) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """The transition from time t to the next, smaller time u of a grid, for x_t = a x_0 + s eps. Float64 scalars.
+    """The transition from time t to the next, smaller time u of a grid, for x_t = a x_0 + s eps. Float64 scalars, or
+    tensors where each image of a batch has its own.
 
     q(x_u | x_t, x_0) = N(c_x0 x_0 + c_xt x_t, posterior_variance I), which is Eq. 6-7 of Ho et al. (2020) for a VP
     path whose steps are all visited, and holds for every Gaussian path and every pair u < t.
@@ -23,7 +24,7 @@ class Step:
     @property
     def is_last(self) -> bool:
         """Whether the step ends at clean data, where no noise is added."""
-        return self.s_next == 0
+        return isinstance(self.s_next, float) and self.s_next == 0
 
     @property
     def forward_variance(self) -> float:

@@ -49,11 +49,21 @@ class Sampler(Protocol):
     ) -> Tensor: ...
 
 
-def corrected(prediction: Prediction, step: Step, corrections: Sequence[Correction]) -> Prediction:
-    """The prediction after all corrections, in their order."""
+def predict(
+    denoiser: Denoising, x: Tensor, step: Step, labels: Tensor | None, corrections: Sequence[Correction]
+) -> tuple[Prediction, Step]:
+    """The prediction at x after all corrections in their order, and the step to make with it.
+
+    A correction that has `shift(step, x) -> Step` may first move the step, each image's by its own: its fields are then
+    tensors that broadcast against x, and its t is (B,).
+    """
+    for correct in corrections:
+        if hasattr(correct, "shift"):
+            step = correct.shift(step, x)
+    prediction = denoiser(x, step.t, labels)
     for correct in corrections:
         prediction = correct(prediction, step)
-    return prediction
+    return prediction, step
 
 
 def clip_x0(prediction: Prediction, step: Step) -> Prediction:

@@ -80,7 +80,7 @@ def draw(
     x = denoiser.path.prior_std * noise.normal(Stream.PRIOR, index, 0, shape)
     module, options = load_part("samplers", sampling.sampler)
     grid = denoiser.path.grid(nfe, sampling.spacing)
-    corrections = [build_part("samplers/corrections", one, len(grid)) for one in sampling.corrections]
+    corrections = [build_part("samplers/corrections", one, denoiser.path, len(grid)) for one in sampling.corrections]
     corrections += [clip_x0] if sampling.clip_x0 else []
     counted = denoiser if isinstance(denoiser, Counted) else Counted(denoiser, batch)
     with torch.no_grad():

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pipeline_lib.config.base import Model
 from pipeline_lib.diffusion.streams import Stream
-from pipeline_lib.samplers import Draw, corrected
+from pipeline_lib.samplers import Draw, predict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +39,8 @@ def sample(
     observe: Observer | None = None,
 ) -> Tensor:
     """x_{t-1} ~ N(posterior mean at the predicted x_0, variance); no noise is added by the last step."""
-    for step in grid:
-        prediction = corrected(denoiser(x, step.t, labels), step, corrections)
+    for planned in grid:
+        prediction, step = predict(denoiser, x, planned, labels, corrections)
         if observe:
             observe(step, x, prediction)
         small = options.variance == "fixed-small"

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pipeline_lib.config.base import Model
 from pipeline_lib.diffusion.streams import Stream
-from pipeline_lib.samplers import Draw, corrected
+from pipeline_lib.samplers import Draw, predict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +42,8 @@ def sample(
     observe: Observer | None = None,
 ) -> Tensor:
     """x_u = a_u x_0 + sqrt(s_u^2 - variance) eps + noise; where x_0 is clipped, eps is that of the clipped x_0."""
-    for step in grid:
-        prediction = corrected(denoiser(x, step.t, labels), step, corrections)
+    for planned in grid:
+        prediction, step = predict(denoiser, x, planned, labels, corrections)
         if observe:
             observe(step, x, prediction)
         variance = options.eta**2 * step.posterior_variance

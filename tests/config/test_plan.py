@@ -169,7 +169,7 @@ def test_a_missing_key_is_named() -> None:
 
 def test_a_correction_that_does_not_suit_the_steps_is_refused() -> None:
     wrong = [{"name": "epsilon-scaling", "b": 1.0, "k": -0.1}]
-    with pytest.raises(BadConfig, match=r"lambda is -0\.9 at step 0 of 20"):
+    with pytest.raises(BadConfig, match=r"lambda of epsilon-scaling is -0\.9 at step 0 of 20"):
         plan(changed("sampling/ancestral/corrections", wrong))
     with pytest.raises(BadConfig, match="did you mean 'epsilon-scaling'"):
         plan(changed("sampling/ancestral/corrections", [{"name": "epsilon-scalin"}]))

@@ -15,6 +15,7 @@ from pipeline_lib.exits import BadConfig
 if TYPE_CHECKING:
     from pipeline_lib.diffusion.denoiser import Prediction
     from pipeline_lib.diffusion.grid import Step
+    from pipeline_lib.diffusion.paths import GaussianPath
     from pipeline_lib.samplers import Correction
 
 
@@ -40,22 +41,21 @@ class Options(Model):
 
 
 def factors(options: Options, steps: int) -> list[float]:
-    """lambda of every step in sampling order; raises BadConfig where one is not above 0, or their number is wrong."""
-    if options.factors is not None:
-        found = options.factors
-        if len(found) != steps:
-            raise BadConfig(f"epsilon-scaling has {len(found)} factors, but there are {steps} steps.")
-    else:
-        found = [options.k * left + options.b for left in reversed(range(steps))]
+    """lambda of every step in sampling order."""
+    return options.factors or [options.k * left + options.b for left in reversed(range(steps))]
+
+
+def check(options: Options, steps: int, where: str) -> None:
+    """Raise BadConfig where a lambda is not above 0, or where their number is wrong."""
+    found = factors(options, steps)
+    if len(found) != steps:
+        raise BadConfig(f"{where}: epsilon-scaling has {len(found)} factors, but there are {steps} steps.")
     if min(found) <= 0:
-        raise BadConfig(
-            f"epsilon-scaling: lambda is {min(found):.4g} at step {found.index(min(found))} of {steps}; it must be "
-            "above 0 at every step."
-        )
-    return found
+        at = found.index(min(found))
+        raise BadConfig(f"{where}: lambda of epsilon-scaling is {min(found):.4g} at step {at} of {steps}, not above 0.")
 
 
-def build(options: Options, steps: int) -> Correction:
+def build(options: Options, path: GaussianPath, steps: int) -> Correction:
     """The correction; where lambda is 1 it returns the very prediction that it is given."""
     from pipeline_lib.diffusion.denoiser import Split
 

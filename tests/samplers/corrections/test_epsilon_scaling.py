@@ -11,7 +11,7 @@ from pipeline_lib.diffusion.denoiser import Prediction
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.samplers import Draw, clip_x0, ddim
-from pipeline_lib.samplers.corrections.epsilon_scaling import Options, build, factors
+from pipeline_lib.samplers.corrections.epsilon_scaling import Options, build, check, factors
 
 PATH = paths.build(Diffusion(timesteps=100))
 STEP = PATH.grid(4).step(1)
@@ -24,7 +24,7 @@ def prediction() -> Prediction:
 
 def test_lambda_of_one_changes_nothing() -> None:
     given = prediction()
-    assert build(Options(), 4)(given, STEP) is given
+    assert build(Options(), PATH, 4)(given, STEP) is given
 
 
 def test_lambda_is_linear_in_the_steps_that_are_left() -> None:
@@ -38,7 +38,7 @@ def test_lambda_is_linear_in_the_steps_that_are_left() -> None:
 
 def test_the_whole_prediction_is_scaled_before_x0_is_clipped() -> None:
     """As released for ADM: x_0 = clip((x - s eps / lambda) / a), and the eps of DDIM is that of the clipped x_0."""
-    scaled = build(Options(b=1.5), 4)(prediction(), STEP)
+    scaled = build(Options(b=1.5), PATH, 4)(prediction(), STEP)
     assert torch.allclose(scaled.eps, EPS / 1.5)
     x0 = ((X - STEP.s * EPS / 1.5) / STEP.a).clamp(-1, 1)
     clipped = clip_x0(scaled, STEP)
@@ -47,7 +47,7 @@ def test_the_whole_prediction_is_scaled_before_x0_is_clipped() -> None:
 
 
 def test_x0_alone_is_scaled_as_released_for_ldm() -> None:
-    scaled = build(Options(b=1.5, scaled="x0"), 4)(prediction(), STEP)
+    scaled = build(Options(b=1.5, scaled="x0"), PATH, 4)(prediction(), STEP)
     assert torch.equal(scaled.eps, EPS)
     assert torch.allclose(scaled.x0, (X - STEP.s * EPS / 1.5) / STEP.a, atol=1e-6)
     assert torch.equal(clip_x0(scaled, STEP).eps, EPS)
@@ -57,7 +57,7 @@ def test_a_learned_variance_is_left_alone() -> None:
     given = prediction()
     given.fraction = torch.rand_like(X)
     for which in ("eps", "x0"):
-        assert build(Options(b=1.5, scaled=which), 4)(given, STEP).fraction is given.fraction
+        assert build(Options(b=1.5, scaled=which), PATH, 4)(given, STEP).fraction is given.fraction
 
 
 @pytest.mark.parametrize(("factor", "ratio"), [(1.01, 1.0231), (0.99, 0.9770)])
@@ -79,7 +79,7 @@ def test_norm_of_eps_in_the_ode_of_a_point_at_zero(factor: float, ratio: float) 
         start,
         Draw(Noise(0), torch.arange(5)),
         ddim.Options(),
-        corrections=[build(Options(b=factor), len(grid))],
+        corrections=[build(Options(b=factor), path, len(grid))],
         observe=lambda step, x, _: norms.append((x / step.t).flatten(1).norm(dim=1)),
     )
     assert float((norms[-1] / norms[0]).mean()) == pytest.approx(10 ** (1 - 1 / factor), rel=1e-4)
@@ -89,12 +89,12 @@ def test_norm_of_eps_in_the_ode_of_a_point_at_zero(factor: float, ratio: float) 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"b": 0}, "lambda is 0 at step 0 of 4"),
-        ({"b": 1, "k": -0.5}, "lambda is -0.5 at step 0 of 4"),
+        ({"b": 0}, "lambda of epsilon-scaling is 0 at step 0 of 4"),
+        ({"b": 1, "k": -0.5}, "lambda of epsilon-scaling is -0.5 at step 0 of 4"),
         ({"factors": [1.0, 1.1]}, "2 factors, but there are 4 steps"),
         ({"factors": [1.0] * 4, "b": 1.1}, "either factors, or b and k"),
     ],
 )
 def test_impossible_factors_are_refused(options: dict, sentence: str) -> None:
     with pytest.raises(BadConfig, match=sentence):
-        build(parse(Options, options), 4)
+        check(parse(Options, options), 4, "sampling.one")
