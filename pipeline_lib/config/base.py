@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from pipeline_lib import registry
 from pipeline_lib.exits import BadConfig
@@ -13,9 +13,18 @@ from pipeline_lib.records.files import sha256
 
 
 class Model(BaseModel):
-    """A frozen model that refuses unknown keys."""
+    """A frozen model that refuses unknown keys, and true and false where a number is meant."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_values_where_they_are_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python counts true as 1, and pydantic with it."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if _holds_truth_value(value) and not _takes_truth_values(annotation):
+            raise ValueError("true and false are no values of this key")
+        return value
 
 
 M = TypeVar("M", bound=Model)
@@ -60,6 +69,14 @@ def build_part(kind: str, values: Mapping[str, Any], *about: Any) -> Any:
     return module.build(options, *about)
 
 
+def _holds_truth_value(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_holds_truth_value, value)))
+
+
+def _takes_truth_values(annotation: Any) -> bool:
+    return annotation in (bool, Any) or any(map(_takes_truth_values, get_args(annotation)))
+
+
 def _sentence(error: ValidationError, model: type[Model], where: str) -> str:
     first = error.errors()[0]
     path = [str(p) for p in first["loc"]]
@@ -70,10 +87,9 @@ def _sentence(error: ValidationError, model: type[Model], where: str) -> str:
         return f"the key '{key}' is missing."
     message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
     message = message[:1].lower() + message[1:]
-    if not key:
-        return f"{message.rstrip('.')}."
-    shown = "" if isinstance(first["input"], Mapping) else f" (it is {first['input']!r})"
-    return f"{key}: {message.rstrip('.')}{shown}."
+    message = f"{key}: {message}" if key else message
+    shown = "" if isinstance(first["input"], Mapping) or not key else f" (it is {first['input']!r})"
+    return message if message.endswith("?") else f"{message.rstrip('.')}{shown}."
 
 
 def _fields(model: type[Model], path: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from pipeline_lib.config import grids
 from pipeline_lib.config.base import Model, parse, part
+from pipeline_lib.exits import BadConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9.-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
@@ -33,7 +34,15 @@ def positive(value: list[int]) -> list[int]:
 
 def _with_part(values: Any, key: str, kind: str) -> Any:
     """The values with the part under `key` validated; what is no mapping is left to the model to refuse."""
-    return {**values, key: part(kind, values.get(key, {}), key)} if isinstance(values, Mapping) else values
+    return {**values, key: _part(kind, values.get(key, {}), key)} if isinstance(values, Mapping) else values
+
+
+def _part(kind: str, values: Any, key: str) -> dict[str, Any]:
+    """A validated part; raises ValueError, to which pydantic adds where the model around the part stands."""
+    try:
+        return part(kind, values, key)
+    except BadConfig as wrong:
+        raise ValueError(str(wrong)) from None
 
 
 def _different_seeds(seeds: list[int] | None) -> list[int] | None:
@@ -219,7 +228,7 @@ class Variant(Model):
     grid: dict[Name, Axis] = Field(
         {},
         description="short names, each with a key and its values: the variant becomes one for every combination, "
-        "named after it, such as sweep-L5",
+        "named after it, such as sweep-L5. The points share what stands in this variant, and take nothing from others",
     )
     _family: str | None = PrivateAttr(None)
 
@@ -263,7 +272,7 @@ class Sampling(Model):
     def _fill_parts(cls, values: Any) -> Any:
         values = _with_part(values, "sampler", "samplers")
         if isinstance(values, Mapping) and isinstance(given := values.get("corrections"), list):
-            filled = [part("samplers/corrections", one, f"corrections.{i}") for i, one in enumerate(given)]
+            filled = [_part("samplers/corrections", one, f"corrections.{i}") for i, one in enumerate(given)]
             return {**values, "corrections": filled}
         return values
 

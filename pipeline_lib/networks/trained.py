@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from pipeline_lib.config.base import load_part
+from pipeline_lib.config.base import load_part, parse
 from pipeline_lib.config.models import Run
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.denoiser import Denoiser
@@ -61,7 +61,7 @@ def about(path: Path) -> dict[str, Any]:
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[Denoiser, dict[str, Any]]:
     """The denoiser of a weights file, in evaluation mode without gradients, and what the file says about itself."""
     facts = about(path)
-    denoiser = build(Run.model_validate(facts["run"]), tuple(facts["shape"]), facts["classes"])
+    denoiser = build(parse(Run, facts["run"]), tuple(facts["shape"]), facts["classes"])
     with safe_open(path, "pt") as stream:
         denoiser.network.load_state_dict({k: stream.get_tensor(k) for k in stream.keys()})  # noqa: SIM118
     return denoiser.to(device).eval().requires_grad_(False), facts

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib import device
-from pipeline_lib.config.base import build_part, load_part
+from pipeline_lib.config.base import build_part, load_part, parse
 from pipeline_lib.config.models import Sampling
 from pipeline_lib.data.arrays import appending
 from pipeline_lib.data.grid import save_grid
@@ -94,7 +94,7 @@ def labels_of(index: Tensor, classes: int, seed: int) -> Tensor:
 
 def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, train: Manifest) -> None:
     """Draw every cell that is not there yet, and write the manifest of those asked for."""
-    sampling = Sampling.model_validate(config)
+    sampling = parse(Sampling, config)
     identity = {k: v for k, v in config.items() if k != "nfe"}
     store = entry("sample", VERSION, identity, {"weights": train.files["weights.safetensors"]})
     where = device.pick()

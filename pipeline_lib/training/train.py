@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pipeline_lib import device
-from pipeline_lib.config.base import load_part
+from pipeline_lib.config.base import load_part, parse
 from pipeline_lib.config.models import Run
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.exits import TryAgain
@@ -85,7 +85,7 @@ def _train(
     stop: Stop,
     lease: Lease,
 ) -> Manifest:
-    one = Run.model_validate({k: v for k, v in config.items() if k != "seed"})
+    one = parse(Run, {k: v for k, v in config.items() if k != "seed"})
     torch.set_num_threads(one.training.threads)
     trainer = Trainer(one, objective(one), Prepared(data), config["seed"], store.folder, device.pick())
     if init:

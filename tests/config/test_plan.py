@@ -152,6 +152,10 @@ def test_the_summary_names_every_instance() -> None:
         ("datasets/digits/holdout", 101, "images is 100, but 101 are scored"),
         ("sampling/ancestral/sampler", 5, "sampler: give a name"),
         ("datasets/digits", None, "datasets.digits"),
+        ("base/training", {"lr": True}, r"variants.paper.training.lr: true and false are no values .* \(it is True\)"),
+        ("base/training", {"adam_betas": [False, 0.9]}, "training.adam_betas: true and false are no values"),
+        ("sampling/ancestral/nfe", [True], "sampling.ancestral.nfe: true and false are no values"),
+        ("errors", {"times": True}, "errors.times: true and false are no values of this key"),
         ("experiment", "store", "cannot be the name of the experiment"),
         ("experiment", "a/b", "experiment: string should match pattern"),
     ],
@@ -159,6 +163,29 @@ def test_the_summary_names_every_instance() -> None:
 def test_mistakes_are_one_sentence(path: str, value: Any, sentence: str) -> None:
     with pytest.raises(BadConfig, match=sentence):
         plan(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("objective", "sentence"),
+    [
+        ({"lamda_reg": 1}, "unknown key 'objective.lamda_reg'; did you mean 'lambda_reg'?"),
+        ({"bootstrap_length": True}, "objective.bootstrap_length: true and false are no values of this key (it is True)."),
+        ({"bandwidth": True}, "objective.bandwidth: true and false are no values of this key (it is True)."),
+        ({"rho": -1}, "objective.rho: input should be greater than or equal to 0 (it is -1)."),
+    ],
+)
+def test_a_mistake_in_an_objective_names_its_variant(objective: dict[str, Any], sentence: str) -> None:
+    values = changed("methods/reg", {"objective": "ddpm-reg", "variants": {"wide": {"run": {"objective": objective}}}})
+    with pytest.raises(BadConfig) as caught:
+        plan(values)
+    assert str(caught.value) == f"methods.reg.variants.wide: {sentence}"
+
+
+def test_a_mistake_in_a_recipe_or_sampler_names_where_it_stands() -> None:
+    with pytest.raises(BadConfig, match=r"^datasets\.digits: unknown key 'recipe\.siz'"):
+        plan(changed("datasets/digits/recipe", {"name": "digits", "siz": 3}))
+    with pytest.raises(BadConfig, match=r"^sampling\.ancestral: unknown key 'sampler\.varianc'; did you mean 'variance'\?$"):
+        plan(changed("sampling/ancestral/sampler", {"name": "ancestral", "varianc": 1}))
 
 
 def test_a_missing_key_is_named() -> None:
