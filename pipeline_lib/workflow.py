@@ -9,6 +9,7 @@ from pipeline_lib.config.plan import Plan, load
 from pipeline_lib.exits import BadConfig, PipelineError
 
 DEFAULT = "config.yaml"
+DRY = {"-n", "-np", "-pn", "--dry-run", "--dryrun"}  # `workflow.dryrun` is not known yet while the Snakefile is parsed
 
 
 def open_plan(workflow: Any) -> Plan:
@@ -21,7 +22,7 @@ def open_plan(workflow: Any) -> Plan:
     try:
         plan = _plan(workflow)
         if workflow.is_main_process and "--unlock" not in sys.argv:  # else an edit would keep the lock for ever
-            plan.write()
+            plan.write(claim=not DRY & set(sys.argv))
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -132,8 +132,8 @@ class Plan:
             "tracking": exp.tracking.model_dump(mode="json"),
         }
 
-    def write(self) -> None:
-        """Write all stage configurations, each only if it differs.
+    def write(self, claim: bool = True) -> None:
+        """Write all stage configurations, each only if it differs; `claim`: this file owns the experiment from now on.
 
         Raises BadConfig where another configuration file owns the experiment of this name, and TryAgain where something
         would change while another Snakemake runs here.
@@ -147,7 +147,8 @@ class Plan:
                     f"or remove {owner} to hand it over."
                 )
         summary = json.dumps(self.summary(), indent=1) + "\n"  # in the order of the file, which is that of the tables
-        files = {owner: _json({"source": self.source}), self.root / "config" / "experiment.json": summary}
+        files = {owner: _json({"source": self.source})} if claim else {}
+        files[self.root / "config" / "experiment.json"] = summary
         files |= {self.root / folder / "config.json": _json(config) for folder, config in self.stage_configs()}
         changed = {path: text for path, text in files.items() if not holds(path, text)}
         if changed and (locked := next(Path(".snakemake/locks").glob("*"), None)):

@@ -107,6 +107,15 @@ def test_a_second_configuration_under_the_same_name_is_refused(tmp_path: Path) -
     plan(source="two.yaml").write()
 
 
+def test_a_dry_run_claims_no_name(tmp_path: Path) -> None:
+    for name in ("one.yaml", "two.yaml"):
+        (tmp_path / name).write_text("")
+    plan(source="one.yaml").write(claim=False)
+    plan(source="two.yaml").write()
+    with pytest.raises(BadConfig, match=r"'tiny' belongs to two\.yaml"):
+        plan(source="one.yaml").write(claim=False)
+
+
 def test_nothing_changes_under_a_running_workflow(tmp_path: Path) -> None:
     plan().write()
     (tmp_path / ".snakemake/locks").mkdir(parents=True)
