@@ -122,7 +122,7 @@ def text(plan: Plan) -> str:
         parts += [f"{fill(f'{_short(one.name)}: {one.why}', WIDTH)}\n" for one in found if one.why]
         parts += [_table(MADE, [*map(_made_row, found), _total(found)]), f"{fill(LEGEND, WIDTH)}\n"]
     if plan.instances:
-        parts += [_training(plan)]
+        parts += [_training(plan), *(f"{fill(f'note: {said}', WIDTH)}\n" for said in plan.differences)]
     parts += [_jobs(plan)]
     return "\n".join(parts)
 

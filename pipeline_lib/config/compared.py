@@ -1,6 +1,6 @@
-"""What comparisons and sweeps are made of: their rows, and the values of a sweep's keys in each."""
+"""What comparisons and sweeps are made of: their rows, the values of a sweep's keys, and what else differs in them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline_lib import registry
@@ -33,12 +33,14 @@ def check_names(exp: Experiment) -> None:
                 raise BadConfig(f"{kind}.{name}: another table or figure has this name; choose another, such as fig4.")
 
 
-def comparisons(exp: Experiment) -> dict[str, Any]:
-    """Every comparison with its rows as [method, variant]."""
-    return {
-        name: {"title": one.title, "note": one.note, "rows": _rows(exp, one.rows, f"comparisons.{name}")}
-        for name, one in exp.comparisons.items()
-    }
+def comparisons(exp: Experiment, instances: "Sequence[Instance]") -> dict[str, Any]:
+    """Every comparison with its rows as [method, variant], and what they differ in from their controls."""
+    found = {}
+    for name, one in exp.comparisons.items():
+        rows = _rows(exp, one.rows, f"comparisons.{name}")
+        differences = from_controls(exp, instances, rows)
+        found[name] = {"title": one.title, "note": one.note, "rows": rows, "differences": differences}
+    return found
 
 
 def sweeps(exp: Experiment, instances: "Sequence[Instance]") -> dict[str, Any]:
@@ -51,8 +53,82 @@ def sweeps(exp: Experiment, instances: "Sequence[Instance]") -> dict[str, Any]:
         rows = _rows(exp, one.rows, f"sweeps.{name}")
         points = list(_points(exp, one, rows, instances, f"sweeps.{name}"))
         _refuse_twice(points, f"sweeps.{name}")
-        found[name] = {**one.model_dump(mode="json"), "rows": rows, "points": points}
+        differences = [*_along(one, points, instances), *from_controls(exp, instances, rows, (one.x, one.y))]
+        found[name] = {**one.model_dump(mode="json"), "rows": rows, "points": points, "differences": differences}
     return found
+
+
+def from_controls(
+    exp: Experiment,
+    instances: "Sequence[Instance]",
+    rows: Sequence[Sequence[str]],
+    axes: Collection[str | None] = (),
+) -> list[str]:
+    """Sentences on rows that differ from their controls in more than the objective, and the `axes` of a sweep.
+
+    `training.mmd_group` is left out where the control has none, since its objective then compares no groups.
+    """
+    found: dict[tuple[str, str, str], list[str]] = {}
+    first = _first(instances)
+    for dataset in exp.datasets:
+        for method, variant in rows:
+            about = exp.methods[method].variants[variant]
+            one, control = (first.get((dataset, *who)) for who in ((method, variant), _who(about.control)))
+            if one and control:
+                keys = _differing([_values(one), _values(control)])
+                keys = [k for k in keys if not (k.startswith("objective.") or k in axes)]
+                if control.run.training.mmd_group is None:
+                    keys = [k for k in keys if k != "training.mmd_group"]
+                names = found.setdefault((str(about.control), ", ".join(keys), dataset), [])
+                names.append(f"{method}/{about.family or variant}")
+    return [
+        f"{', '.join(dict.fromkeys(names))} ({dataset}): differs from its control {control} in {keys}, too."
+        for (control, keys, dataset), names in found.items()
+        if keys
+    ]
+
+
+def _along(sweep: Sweep, points: Sequence[dict[str, Any]], instances: "Sequence[Instance]") -> list[str]:
+    """Sentences on lines, or a heat map, whose points differ in more than the axes."""
+    first = _first(instances)
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for p in points:
+        values = _values(first[p["dataset"], p["method"], p["variant"]])
+        groups.setdefault((p["dataset"], "" if sweep.y else p["line"]), []).append(values)
+    found = []
+    for (dataset, line), runs in groups.items():
+        if keys := [k for k in _differing(runs) if k not in (sweep.x, sweep.y)]:
+            found.append(f"{line or 'all points'} ({dataset}): the points differ in {', '.join(keys)}, too.")
+    return found
+
+
+def _first(instances: "Sequence[Instance]") -> "dict[tuple[str, ...], Instance]":
+    """(dataset, method, variant) -> its instance of the first seed; seeds have one configuration."""
+    return {(i.dataset, i.method, i.variant): i for i in reversed(instances)}
+
+
+def _who(name: str | None) -> list[str]:
+    return name.split("/") if name else []
+
+
+def _values(one: "Instance") -> dict[str, Any]:
+    """Every dotted key of a run with its value, and the run that it starts from."""
+    init = one.init.rpartition("/")[0] if one.init else None  # without the seed
+    return {**dict(_flat(one.run.model_dump(mode="json"))), "init_from": init}
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _differing(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys that have not one value in all runs; an option that a run's objective does not have counts as a value."""
+    keys = dict.fromkeys(k for run in runs for k in run)
+    return [k for k in keys if any(run.get(k, ...) != runs[0].get(k, ...) for run in runs)]
 
 
 def _rows(exp: Experiment, names: Sequence[str], where: str) -> list[list[str]]:
@@ -72,7 +148,7 @@ def _points(
     exp: Experiment, sweep: Sweep, rows: Sequence[Sequence[str]], instances: "Sequence[Instance]", where: str
 ) -> Iterator[dict[str, Any]]:
     lines = _lines(exp, rows)
-    first = {(i.dataset, i.method, i.variant): i for i in reversed(instances)}  # seeds have one configuration
+    first = _first(instances)
     for dataset in exp.datasets:
         for method, variant in rows:
             if one := first.get((dataset, method, variant)):

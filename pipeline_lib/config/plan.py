@@ -55,7 +55,7 @@ class Plan:
         _check_starts(self.instances)
         compared.check_published(experiment)
         compared.check_names(experiment)
-        self.comparisons = compared.comparisons(experiment)
+        self.comparisons = compared.comparisons(experiment, self.instances)
         self.sweeps = compared.sweeps(experiment, self.instances)
         _check_nfe(self)
         _check_counts(experiment)
@@ -158,6 +158,12 @@ class Plan:
             )
         for path, text in changed.items():
             write_text(path, text)
+
+    @property
+    def differences(self) -> list[str]:
+        """Sentences on what is compared and differs in more than it should; the tables say them too."""
+        found = (one["differences"] for one in [*self.comparisons.values(), *self.sweeps.values()])
+        return list(dict.fromkeys(sentence for sentences in found for sentence in sentences))
 
     def records(self, name: str) -> list[str]:
         """Paths of the records `<name>.parquet` (errors, trends, scores) of all sampled runs."""

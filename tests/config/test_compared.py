@@ -242,6 +242,46 @@ def test_two_axes_on_one_key_are_refused() -> None:
         Variant(grid={"a": axis, "b": axis})
 
 
+def differences(name: str, path: str = "", value: Any = None) -> list[str]:
+    made = plan(changed(path, value) if path else VALUES).summary()
+    return (made["comparisons"] | made["sweeps"])[name]["differences"]
+
+
+def test_what_differs_from_the_control_beside_the_method_is_said() -> None:
+    """The grid `sweep` has another learning rate; of the regulariser's own keys and groups nothing is said."""
+    said = ["ddpm-reg/sweep (digits): differs from its control ddpm/paper in training.lr, too."]
+    assert differences("table1") == differences("fig4") == said
+    assert differences("weights") == []
+    assert plan().differences == said
+    assert differences("table1", "methods/ddpm/run", {"training": {"lr": 1e-3}}) == []
+    (groups,) = differences("weights", "methods/ddpm/run", {"training": {"mmd_group": 32}})
+    assert groups == "ddpm-reg/grid (digits): differs from its control ddpm/paper in training.mmd_group, too."
+    start = {"preset": "paper", "control": "ddpm/paper", "init_from": "ddpm/paper", "grid": BOTH}
+    assert "in init_from, too." in differences("weights", "methods/ddpm-reg/variants/grid", start)[0]
+    lengths = {"L": {"key": "training.lr", "values": [1e-4, 1e-3]}}
+    values = changed("methods/ddpm-reg/variants/sweep/grid", lengths)
+    values["sweeps"]["fig4"]["x"] = "training.lr"
+    assert plan(values).summary()["sweeps"]["fig4"]["differences"] == []  # it is the axis
+
+
+def test_points_that_differ_in_more_than_the_axes_are_said() -> None:
+    other = {"L7": {"preset": "paper", "run": {"objective": {"bootstrap_length": 7}}}}
+    values = changed("methods/ddpm-reg/variants", VALUES["methods"]["ddpm-reg"]["variants"] | other)
+    values["sweeps"]["fig4"]["rows"].append("ddpm-reg/L7")
+    along = "ddpm-reg (digits): the points differ in objective.rho, training.lr, too."
+    assert along in plan(values).summary()["sweeps"]["fig4"]["differences"]
+    values["sweeps"]["weights"]["rows"].append("ddpm-reg/L7")
+    values["methods"]["ddpm-reg"]["variants"]["L7"]["run"]["objective"]["lambda_reg"] = 0.7
+    along = "all points (digits): the points differ in objective.bootstrap_length, too."
+    assert along in plan(values).summary()["sweeps"]["weights"]["differences"]
+
+
+def test_the_shipped_experiments_compare_like_with_like() -> None:
+    configs = Path(__file__).parents[2] / "configs"
+    named = [path for path in configs.glob("*.yaml") if path.name != "base-ddpm.yaml"]
+    assert {path.name: load(path).differences for path in named} == {path.name: [] for path in named}
+
+
 def test_the_shipped_heat_map_varies_its_two_keys_alone() -> None:
     """All rows of the sweep have one objective but for x and y: else the map would show something else as well."""
     plan = load(Path(__file__).parents[2] / "configs/ablations-digits.yaml")
