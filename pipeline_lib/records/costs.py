@@ -2,46 +2,83 @@
 
 import resource
 import socket
+import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pipeline_lib.records.files import write_json
 
 
 class Stopwatch:
-    """Wall time, memory and device of one job, added to those of earlier segments of the same work."""
+    """Wall and CPU time, memory and device of one job, added to those of earlier segments of the same work."""
 
     def __init__(self, stage: str, before: dict[str, Any] | None = None) -> None:
-        self.stage, self.before, self.start = stage, before or {}, time.monotonic()
+        self.stage, self.before = stage, before or {}
+        self.start, self.cpu_start = time.monotonic(), time.process_time()
 
     def read(self, images: float | None = None) -> dict[str, Any]:
         """The costs so far; `images` counts all segments."""
         seconds = self.before.get("seconds", 0.0) + time.monotonic() - self.start
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        cpu = self.before.get("cpu_seconds", 0.0) + time.process_time() - self.cpu_start
         device, gpu_memory = _device()
         if gpu_memory is not None:
             gpu_memory = max(gpu_memory, self.before.get("peak_gpu_memory_mb") or 0.0)
         return {
             "stage": self.stage,
             "seconds": seconds,
+            "cpu_seconds": cpu,
             "segments": self.before.get("segments", 0) + 1,
             "images": images,
             "images_per_second": images / seconds if images else None,
-            "peak_memory_mb": max(memory, self.before.get("peak_memory_mb", 0.0)),
+            "peak_memory_mb": max(_resident(), self.before.get("peak_memory_mb", 0.0)),
             "peak_gpu_memory_mb": gpu_memory,
             "device": device,
             "host": socket.gethostname(),
         }
 
-    def save(self, folder: Path, images: float | None = None) -> None:
+    def save(self, folder: Path, images: float | None = None, **more: float | None) -> None:
         """Write costs.json into `folder`."""
-        write_json(folder / "costs.json", self.read(images))
+        write_json(folder / "costs.json", self.read(images) | more)
+
+
+class StepClock:
+    """Wall and CPU seconds of a training step: medians over windows, so that a burst of a neighbour counts little.
+
+    A window must begin and end with an idle device (where the loss was read), since steps on a GPU return early.
+    """
+
+    def __init__(self, windows: list[list[float]] | None = None) -> None:
+        self.windows = windows or []  # [wall, CPU] seconds a step, also of earlier segments
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a window, and forget the one that something else than steps has interrupted."""
+        self.steps, self.wall, self.cpu = 0, time.perf_counter(), time.process_time()
+
+    def close(self) -> None:
+        """End the window and begin the next."""
+        if self.steps:
+            spent = (time.perf_counter() - self.wall, time.process_time() - self.cpu)
+            self.windows.append([seconds / self.steps for seconds in spent])
+        self.restart()
+
+    def medians(self) -> dict[str, float | None]:
+        """Median wall and CPU seconds of a step; None before the first window."""
+        walls, cpus = zip(*self.windows, strict=True) if self.windows else ((), ())
+        return {
+            "step_seconds": median(walls) if walls else None,
+            "step_cpu_seconds": median(cpus) if cpus else None,
+        }
+
+
+def _resident() -> float:
+    """Largest resident memory of this process in MB; the kernel counts in kB, that of macOS in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _device() -> tuple[str, float | None]:
-    import sys
-
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 2**20

@@ -4,32 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import nan, sqrt
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.published import ROWS, Protocol
 from pipeline_lib.records.tables import COMPARISON, Column, write
 from pipeline_lib.reporting.collect import jobs, joined, manifest, state
+from pipeline_lib.reporting.intervals import half_width, half_widths, paired
 from pipeline_lib.reporting.published import number_of, verdict
-from pipeline_lib.reporting.summaries import RUN, cells, done_scores, label, markdown, number
+from pipeline_lib.reporting.summaries import (
+    RUN,
+    cells,
+    done_scores,
+    label,
+    markdown,
+    number,
+    with_interval,
+    with_spread,
+)
 
-CONFIDENCE = 0.95
 READING = (
     "Mean ± standard deviation over seeds. Difference: to the control, paired by seed, with its 95 % t-interval; "
-    "intervals are not widened for the number of rows. Seconds a step: wall time of the training job over its "
-    "optimiser steps."
+    "intervals are not widened for the number of rows. Seconds a step: the median of a training; wall time also counts "
+    "the neighbours on the machine, CPU time (all threads, not given for a GPU) hardly does. Memory: the largest over "
+    "seeds, of tensors on a GPU, and on a CPU of the whole process, interpreter, libraries and data included. Images "
+    "in control's time: what the method would have processed in the wall time of its control's training, at the speed "
+    "of its own, over the seeds that both have."
 )
 VERDICTS = (
     "Verdict: against a published score only where dataset, split, extractor, samples, sampler and network calls agree "
     "and the score was read in a source; it is undecided unless the whole 95 % interval of the mean over seeds lies "
     "within 4 % of the published score, or outside."
 )
-SHARED = ("dataset", "preset", "sampler", "nfe", "metric", "seeds", "control")
+SHARED = ("dataset", "preset", "sampler", "nfe", "metric", "seeds", "control", "verdict")
+CHARGED = ("steps", "images", "seconds")  # a training that starts from another's weights pays for that one too
 Tables = Mapping[str, pd.DataFrame]
 Who = tuple[str, str, str]  # dataset, method, variant
 
@@ -38,7 +49,7 @@ Who = tuple[str, str, str]  # dataset, method, variant
 class Section:
     """A comparison or sweep: what a reader must know, its rows as they are stored, and as they are shown.
 
-    `reading` says how all such tables are read, `notes` is about this one.
+    `reading` says how all such tables are read, `notes` is about this one, `beneath` is what is said below it.
     """
 
     name: str
@@ -47,6 +58,7 @@ class Section:
     notes: list[str]
     rows: pd.DataFrame
     shown: pd.DataFrame
+    beneath: list[str]
     caption: str = ""  # of its figure, if it has one
 
 
@@ -60,43 +72,48 @@ class Cell:
     metric: str
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Mean of paired differences with its t-interval; `low` and `high` are NaN with fewer than two pairs."""
-
-    mean: float
-    low: float
-    high: float
-    pairs: int
-
-    @property
-    def half_width(self) -> float:
-        """The smallest difference that so many pairs could have shown."""
-        return (self.high - self.low) / 2
-
-
-def paired(values: pd.Series[float], control: pd.Series[float]) -> Interval:
-    """Differences of two series over the seeds (their index) that both have, whatever their order."""
-    found = (values - control.reindex(values.index)).dropna()
-    mean, half = float(found.mean()), half_width(found)
-    return Interval(mean, mean - half, mean + half, len(found))
-
-
-def half_width(values: pd.Series[float]) -> float:
-    """Half the 95 % t-interval of a mean; NaN with fewer than two values."""
-    if len(values) < 2:
-        return nan
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std() / sqrt(len(values)))
-
-
 def sections(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> list[Section]:
     """Every comparison of the experiment, from its collected `tables`."""
     found = []
     for name, one in experiment["comparisons"].items():
         rows = compare(folder, experiment, tables, one["rows"])
         reading = [READING, VERDICTS] if rows["verdict"].notna().any() else [READING]
-        constant, table = without_constants(shown(rows, experiment))
-        found.append(Section(name, one["title"], reading, notes(one, rows, experiment, constant), rows, table))
+        found.append(section(name, one, rows, experiment, tables, reading))
+    return found
+
+
+def section(
+    name: str,
+    one: Mapping[str, Any],
+    rows: pd.DataFrame,
+    experiment: Mapping[str, Any],
+    tables: Tables,
+    reading: list[str],
+    axes: Mapping[str, str] | None = None,
+    caption: str = "",
+) -> Section:
+    """A comparison, or a sweep with its `axes` (column of the shown table -> column of `rows`)."""
+    lost = unscored(rows, tables["scores"])
+    there = rows[[(d, m) not in lost for d, m in zip(rows["dataset"], rows["metric"], strict=True)]]
+    constant, table = without_constants(shown(there, experiment))
+    readable = pd.concat([pd.DataFrame({k: there[v] for k, v in (axes or {}).items()}), table], axis=1)
+    beneath = [f"{metric} on {dataset}: {why}" for (dataset, metric), why in lost.items()] + one["differences"]
+    about = notes(one, rows, experiment, constant)
+    return Section(name, one["title"], reading, about, rows, readable, beneath, caption)
+
+
+def unscored(rows: pd.DataFrame, scores: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """(dataset, metric) -> why, of what no row has, for one reason, while rows have another metric."""
+    runs = set(zip(rows["dataset"], rows["method"], rows["variant"], strict=True))
+    mine = scores[[who in runs for who in zip(scores["dataset"], scores["method"], scores["variant"], strict=True)]]
+    found = {}
+    for key, group in rows.groupby(["dataset", "metric"], sort=False):
+        dataset, metric = map(str, key)
+        here = mine[mine["dataset"].eq(dataset) & (mine["metric"].eq(metric) | mine["metric"].isna())]
+        why = set(zip(here["status"], here["note"], strict=True))
+        others = set(rows.loc[rows["dataset"].eq(dataset), "metric"]) - {metric}
+        if others and group["mean"].isna().all() and here["metric"].notna().all() and len(why) == 1:
+            found[dataset, metric] = ", ".join(why.pop())
     return found
 
 
@@ -106,7 +123,7 @@ def write_tables(folder: Path, found: Sequence[Section], columns: Sequence[Colum
         target = folder / "tables" / one.name
         write(target.with_suffix(".parquet"), one.rows, columns, {"experiment": experiment})
         write_text(target.with_suffix(".csv"), one.rows.to_csv(index=False))
-        text = "\n\n".join([f"# {one.title}", *one.notes, *one.reading, markdown(one.shown)])
+        text = "\n\n".join([f"# {one.title}", *one.notes, *one.reading, markdown(one.shown), *one.beneath])
         write_text(target.with_suffix(".md"), text)
 
 
@@ -177,7 +194,7 @@ def _rows(
             **_difference(values, other),
             **_published(experiment, about["published"], mine, cell, values),
             **_costs(trained, who, control),
-            "note": "; ".join(_remarks(mine, cell.metric, seeds, values, other)),
+            "note": "; ".join([*_remarks(mine, cell.metric, seeds, values, other), *_start(experiment, trained, who)]),
         }
 
 
@@ -189,7 +206,7 @@ def _difference(values: pd.Series[float], control: pd.Series[float] | None) -> d
     if control is None:
         return {}
     found = paired(values, control)
-    ends = {"low": found.low, "high": found.high, "detectable": found.half_width}
+    ends = {"low": found.low, "high": found.high, "half_width": found.half_width}
     return {"difference": found.mean, "pairs": found.pairs, **ends}
 
 
@@ -228,19 +245,35 @@ def _published(
 
 
 def trainings(folder: Path, experiment: Mapping[str, Any], costs: pd.DataFrame) -> dict[Who, pd.DataFrame]:
-    """(dataset, method, variant) -> steps, seconds, images and device of its finished trainings, a row each."""
+    """(dataset, method, variant) -> what its finished trainings cost, a row for each seed (the index).
+
+    What `CHARGED` names includes the training that one starts from; `before` are the steps of that.
+    """
     names = ["dataset", "method", "variant", "seed"]
-    known = costs[costs["stage"].eq("train")].set_index(names)
-    found: dict[Who, list[dict[str, Any]]] = {}
+    known: dict[Any, Any] = costs[costs["stage"].eq("train")].set_index(names).to_dict("index")
+    alone: dict[str, dict[str, Any]] = {}
     for job in jobs(experiment):
         key = tuple(job.identity.get(k) for k in names)
-        if job.stage != "train" or key not in known.index or state(folder, job).status != "done":
+        if job.stage != "train" or key not in known or state(folder, job).status != "done":
             continue
         made = manifest(folder, job.place)
         if made and made.facts.get("steps"):
-            row = {"steps": made.facts["steps"], **{k: known.at[key, k] for k in ("seconds", "images", "device")}}
-            found.setdefault(_who(job.identity), []).append(row)
-    return {who: pd.DataFrame(rows) for who, rows in found.items()}
+            alone[job.place.removesuffix("/train")] = {**known[key], "steps": made.facts["steps"], "before": 0}
+    starts = {i["path"]: i["init"] for i in experiment["instances"]}
+    found: dict[Who, dict[int, Mapping[str, Any]]] = {}
+    for one in experiment["instances"]:
+        if one["path"] in alone:
+            found.setdefault(_who(one), {})[one["seed"]] = _charged(one["path"], alone, starts)
+    return {who: pd.DataFrame(list(rows.values()), index=list(rows)) for who, rows in found.items()}
+
+
+def _charged(path: str, alone: Mapping[str, Mapping[str, Any]], starts: Mapping[str, str | None]) -> Mapping[str, Any]:
+    """A training's costs with those of what it starts from, however far back."""
+    mine, start = alone[path], starts[path]
+    if start is None or start not in alone:
+        return mine
+    before = _charged(start, alone, starts)
+    return {**mine, **{k: mine[k] + before[k] for k in CHARGED}, "before": before["steps"]}
 
 
 def _costs(trained: Mapping[Who, pd.DataFrame], who: Who, control: str | None) -> dict[str, Any]:
@@ -248,16 +281,41 @@ def _costs(trained: Mapping[Who, pd.DataFrame], who: Who, control: str | None) -
     mine = trained.get(who)
     if mine is None:
         return {}
+    on_cpu = mine["device"].eq("cpu").all()
     found = {
         "steps": mine["steps"].mean(),
         "images": mine["images"].mean(),
-        "step_seconds": (mine["seconds"] / mine["steps"]).mean(),
+        "step_seconds": mine["step_seconds"].mean(),
+        "step_seconds_sd": mine["step_seconds"].std(),
+        "peak_memory_mb": mine["peak_memory_mb" if on_cpu else "peak_gpu_memory_mb"].max(),
         "device": ", ".join(sorted(set(mine["device"]))),
     }
+    if on_cpu:
+        found |= {"step_cpu_seconds": mine["step_cpu_seconds"].mean()}
+        found |= {"step_cpu_seconds_sd": mine["step_cpu_seconds"].std()}
     other = trained.get((who[0], *control.split("/"))) if control else None  # type: ignore[arg-type]
     if other is not None and set(other["device"]) == set(mine["device"]):
-        found["images_in_control_time"] = (mine["images"] / mine["seconds"]).mean() * other["seconds"].mean()
+        found["images_in_control_time"] = _images_in_time(mine, other)
     return found
+
+
+def _images_in_time(mine: pd.DataFrame, control: pd.DataFrame) -> float:
+    """Images of a training at the speed of `mine` that is as long as the mean one of `control`, over common seeds."""
+    common = mine.index.intersection(control.index)
+    spent = mine.loc[common, "seconds"].sum()
+    speed = mine.loc[common, "images"].sum() / spent if spent else float("nan")
+    return float(speed * control.loc[common, "seconds"].mean())
+
+
+def _start(experiment: Mapping[str, Any], trained: Mapping[Who, pd.DataFrame], who: Who) -> Iterator[str]:
+    """Whose weights a run starts from, and that its costs count that training."""
+    start = next(i["init"] for i in experiment["instances"] if _who(i) == who)
+    if start:
+        _, method, variant, _ = start.split("/")
+        steps = (
+            f", which had {trained[who]['before'].max():,.0f} steps (they count as its own)" if who in trained else ""
+        )
+        yield f"starts from {method}/{variant}{steps}"
 
 
 def _remarks(
@@ -284,26 +342,22 @@ def _remarks(
 
 
 def notes(one: Mapping[str, Any], rows: pd.DataFrame, experiment: Mapping[str, Any], constant: str) -> list[str]:
-    """The table's own note, what all its rows share, and the smallest differences that its seeds could have shown."""
-    return [n for n in (one["note"], constant, detectable_note(rows, experiment)) if n]
+    """The table's own note, what all its rows share, and the half-widths of its intervals."""
+    return [n for n in (one["note"], constant, half_width_note(rows, experiment)) if n]
 
 
-def detectable_note(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
+def half_width_note(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
     """The half-widths of the paired intervals in the main cell, for each dataset and metric."""
     sampler, nfe = cells(experiment)[0]
     main = rows[rows["sampler"].eq(sampler) & rows["nfe"].eq(nfe) & rows["control"].ne("")]
     if main.empty:
         return ""
-    found = main[main["detectable"].notna()]
-    if found.empty:
+    groups = main.groupby(["dataset", "metric"], sort=False)
+    texts = [f"{metric} on {dataset} {said}" for (dataset, metric), group in groups if (said := half_widths(group))]
+    if not texts:
         return "No method shares two seeds with its control, so no difference can be told from chance."
-    texts = []
-    for (dataset, metric), group in found.groupby(["dataset", "metric"], sort=False):
-        ends = dict.fromkeys(number(float(v)) for v in (group["detectable"].min(), group["detectable"].max()))
-        counts = dict.fromkeys(str(n) for n in (group["pairs"].min(), group["pairs"].max()))
-        texts.append(f"{' to '.join(ends)} in {metric} on {dataset} ({' to '.join(counts)} paired seeds)")
     return (
-        "Half the width of the paired interval, below which a difference cannot be told from zero here, with "
+        "Half-width of the paired interval, below which a difference cannot be told from zero here, with "
         f"{sampler} at {nfe} network calls: {'; '.join(texts)}."
     )
 
@@ -322,10 +376,12 @@ def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
             "seeds": rows["seeds"],
             "control": [_control(experiment, c) for c in rows["control"]],
             "difference": [with_interval(r.difference, r.low, r.high) for r in each(rows)],
-            "detectable": rows["detectable"],
+            "half-width": rows["half_width"],
             "published": [_published_text(r) for r in each(rows)],
             "verdict": rows["verdict"].fillna(""),
-            "seconds a step": rows["step_seconds"],
+            "seconds a step": [with_spread(r.step_seconds, r.step_seconds_sd) for r in each(rows)],
+            "CPU seconds a step": [with_spread(r.step_cpu_seconds, r.step_cpu_seconds_sd) for r in each(rows)],
+            "memory (MB)": rows["peak_memory_mb"],
             "images in control's time": rows["images_in_control_time"],
             "note": rows["note"],
         }
@@ -354,13 +410,3 @@ def each(rows: pd.DataFrame) -> Iterator[Any]:
 def _control(experiment: Mapping[str, Any], control: str) -> str:
     method, _, variant = control.partition("/")
     return label(experiment, method, variant) if control else ""
-
-
-def with_spread(mean: float, sd: float) -> str:
-    """'4.2 ± 0.11', without the spread where there is none."""
-    return f"{number(mean)} ± {sd:.2g}" if pd.notna(sd) else number(mean)
-
-
-def with_interval(mean: float, low: float, high: float) -> str:
-    """'-0.12 [-0.2, -0.04]', without the interval where there is none."""
-    return f"{number(mean)} [{low:.3g}, {high:.3g}]" if pd.notna(low) else number(mean)

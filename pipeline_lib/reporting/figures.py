@@ -19,6 +19,9 @@ from pipeline_lib.reporting.curves import Line, Strip, panels, style
 from pipeline_lib.reporting.style import STYLE, empty, legend, save
 from pipeline_lib.reporting.summaries import label, main_bandwidth, marginal
 
+SIMPLE = "loss/simple"
+Who = tuple[str, str, str, int]  # dataset, method, variant, seed
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -89,30 +92,41 @@ def _lines(cell: pd.DataFrame, experiment: Mapping[str, Any]) -> Iterator[Line]:
         yield Line(label(experiment, method, variant), rows, *style(experiment, method, variant))
 
 
-def training(curves: Mapping[tuple[str, str, str, int], pd.DataFrame], experiment: Mapping[str, Any]) -> Figure:
-    """The loss of every run against the images that it saw, a panel per dataset."""
-    datasets = [d for d in experiment["datasets"] if any(k[0] == d for k in curves)]
+def training(rows: Mapping[Who, pd.DataFrame], experiment: Mapping[str, Any]) -> Figure:
+    """The loss of every run against the images that it saw, a panel per dataset.
+
+    The simple term where all runs of the dataset have it, since totals of different objectives do not compare.
+    """
+    datasets = [d for d in experiment["datasets"] if any(k[0] == d for k in rows)]
     if not datasets:
         return empty("Training loss")
     figure, axes = plt.subplots(
         1, len(datasets), figsize=(max(3.4, 2.6 * len(datasets)), 2.6), squeeze=False, layout="constrained"
     )
-    panels = dict(zip(datasets, axes[0], strict=True))
-    for (dataset, method, variant, _), curve in curves.items():
-        colour, dash = style(experiment, method, variant)
-        name = label(experiment, method, variant)
-        panels[dataset].plot(curve["images"], curve["value"], color=colour, ls=dash, lw=1, label=name)
-    for dataset, panel in panels.items():
+    for dataset, panel in zip(datasets, axes[0], strict=True):
+        here = {who: found for who, found in rows.items() if who[0] == dataset}
+        curves = of_key(here, SIMPLE)
+        common = len(curves) == len(here)
+        for (_, method, variant, _), curve in (curves if common else of_key(here, "loss")).items():
+            colour, dash = style(experiment, method, variant)
+            name = label(experiment, method, variant)
+            panel.plot(curve["images"], curve["value"], color=colour, ls=dash, lw=1, label=name)
         panel.set_title(dataset, loc="left")
         panel.set_yscale("log" if all(line.get_ydata().min() > 0 for line in panel.lines) else "linear")
         panel.set_xlabel("images seen")
-    axes[0, 0].set_ylabel("training loss")
+        panel.set_ylabel("training loss, simple term" if common else "training loss, total")
     legend(figure, axes.flat)
     return figure
 
 
-def histories(folder: Path, experiment: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, str, int], pd.DataFrame]]:
-    """(dataset, method, variant, seed) and the loss curve of every finished training whose history can be read."""
+def of_key(rows: Mapping[Who, pd.DataFrame], key: str) -> dict[Who, pd.DataFrame]:
+    """The curve of one logged quantity of every run that has it."""
+    curves = {who: found[found["key"].eq(key)] for who, found in rows.items()}
+    return {who: curve for who, curve in curves.items() if len(curve)}
+
+
+def histories(folder: Path, experiment: Mapping[str, Any]) -> Iterator[tuple[Who, pd.DataFrame]]:
+    """Who was trained, and the history of every finished training that can be read and has a loss."""
     for one in experiment["instances"]:
         made = manifest(folder, f"{one['path']}/train")
         if made is None or "history.parquet" not in made.files:
@@ -121,6 +135,5 @@ def histories(folder: Path, experiment: Mapping[str, Any]) -> Iterator[tuple[tup
             rows = read(Path(made.folder) / "history.parquet")
         except PipelineError:
             continue
-        loss = rows[rows["key"] == "loss"]
-        if len(loss):
-            yield (one["dataset"], one["method"], one["variant"], one["seed"]), loss
+        if rows["key"].eq("loss").any():
+            yield (one["dataset"], one["method"], one["variant"], one["seed"]), rows

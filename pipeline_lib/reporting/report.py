@@ -29,7 +29,7 @@ from pipeline_lib.reporting.collect import (
     manifest,
     state,
 )
-from pipeline_lib.reporting.figures import drawings, histories
+from pipeline_lib.reporting.figures import drawings, histories, of_key
 from pipeline_lib.reporting.findings import interval, readings
 from pipeline_lib.reporting.summaries import (
     RUN,
@@ -39,6 +39,8 @@ from pipeline_lib.reporting.summaries import (
     main_bandwidth,
     number,
     score_summary,
+    with_interval,
+    with_spread,
     without_unused_control,
 )
 
@@ -124,7 +126,7 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
     drawn = drawings(experiment) if experiment["instances"] else []
     figures = [{"title": d.title, "name": d.name, **pictures.figure(d.name)} for d in drawn]
     regularised = pictures.figure(before_after.NAME) if before_after.pairs(experiment) else {"link": ""}
-    curves = dict(histories(folder, experiment))
+    curves = of_key(dict(histories(folder, experiment)), "loss")
     compared = [s for room in (comparisons, sweeps) for s in room.sections(folder, experiment, tables)]
     contents = CONTENTS | {s.name: s.title for s in compared}
     return {
@@ -213,16 +215,11 @@ def score_table(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
     """Mean and spread over seeds beside floor and ceiling."""
     summary = score_summary(scores, experiment)
     rows = summary.assign(
-        mean=_with_spread(summary["mean"], summary["sd"]),
-        difference=_with_spread(summary["difference"], summary["difference_sd"]),
-    ).drop(columns=["sd", "difference_sd"])
+        mean=list(map(with_spread, summary["mean"], summary["sd"])),
+        difference=list(map(with_interval, *(summary[c] for c in ("difference", "difference_low", "difference_high")))),
+    ).drop(columns=["sd", "difference_low", "difference_high"])
     shown = table(without_unused_control(rows))
     return replace(shown, numeric=shown.numeric | {"mean", "difference"})
-
-
-def _with_spread(means: pd.Series, spreads: pd.Series) -> list[str]:
-    pairs = zip(means, spreads, strict=True)
-    return [f"{number(m)} ± {s:.2g}" if pd.notna(s) else number(m) for m, s in pairs]
 
 
 def missing_scores(scores: pd.DataFrame) -> Table:

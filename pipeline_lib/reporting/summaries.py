@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.reporting.collect import CONTROLS
+from pipeline_lib.reporting.intervals import paired
 
 RUN = ["dataset", "method", "variant", "sampler", "nfe"]
 CURVE = [*RUN, "seed", "kernel", "bandwidth", "law"]
@@ -53,7 +54,8 @@ def control_value(scores: pd.DataFrame, dataset: str, metric: str, control: str)
 def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
     """Per cell and metric: mean and standard deviation over seeds, floor, ceiling, and the difference to the control.
 
-    The difference is paired: the mean over seeds that both have, since they share sampling noise and data order.
+    The difference is paired: the mean over seeds that both have, since they share sampling noise and data order, with
+    its 95 % t-interval.
     """
     done = done_scores(scores)
     by_seed: dict[Any, pd.Series] = {
@@ -64,7 +66,7 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
         dataset, method, variant, sampler, nfe, metric = key
         control = experiment["methods"][method]["variants"][variant]["control"]
         other = by_seed.get((dataset, *control.split("/"), sampler, nfe, metric)) if control else None
-        paired = (values - other).dropna() if other is not None else pd.Series(dtype=float)
+        difference = paired(values, pd.Series(dtype=float) if other is None else other)
         rows.append(
             {
                 **dict(zip([*RUN, "metric"], key, strict=True)),
@@ -74,12 +76,13 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
                 "floor": control_value(scores, str(dataset), str(metric), "floor"),
                 "ceiling": control_value(scores, str(dataset), str(metric), "ceiling"),
                 "control": control or "",
-                "difference": paired.mean(),
-                "difference_sd": paired.std(),
+                "difference": difference.mean,
+                "difference_low": difference.low,
+                "difference_high": difference.high,
             }
         )
-    names = [*RUN, "metric", "mean", "sd", "seeds", "floor", "ceiling", "control", "difference", "difference_sd"]
-    return pd.DataFrame(rows, columns=names)
+    about = ["mean", "sd", "seeds", "floor", "ceiling", "control", "difference", "difference_low", "difference_high"]
+    return pd.DataFrame(rows, columns=[*RUN, "metric", *about])
 
 
 def without_unused_control(summary: pd.DataFrame) -> pd.DataFrame:
@@ -125,6 +128,16 @@ def number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
     return str(value)
+
+
+def with_spread(mean: float, sd: float) -> str:
+    """'4.2 ± 0.11', without the spread where there is none."""
+    return f"{number(mean)} ± {sd:.2g}" if pd.notna(sd) else number(mean)
+
+
+def with_interval(mean: float, low: float, high: float) -> str:
+    """'-0.12 [-0.2, -0.04]', without the interval where there is none."""
+    return f"{number(mean)} [{low:.3g}, {high:.3g}]" if pd.notna(low) else number(mean)
 
 
 def markdown(rows: pd.DataFrame) -> str:

@@ -13,17 +13,20 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.records.tables import SWEEP
 from pipeline_lib.reporting.collect import collect, joined
-from pipeline_lib.reporting.comparisons import READING, Section, Tables, compare, each, notes, shown, without_constants
+from pipeline_lib.reporting.comparisons import READING, Section, Tables, compare, each, section
+from pipeline_lib.reporting.intervals import half_widths
 from pipeline_lib.reporting.style import COLOURS, DASHES, GREY, empty, legend, save
 from pipeline_lib.reporting.summaries import control_value, number
 
 LINES = (
-    "Means over seeds, bars are their standard deviation. Grey: the control, with a band of the same; dotted: what "
-    "held-out images get. Right: wall time of a training step."
+    "Above: scores, means over seeds with their standard deviation. Grey: the control, with a band of the same; "
+    "dotted: what held-out images get. Below them: the difference to the control, paired by seed, with its 95 % "
+    "t-interval; a bar that holds 0 shows no difference. Right: time of a training step with its standard deviation "
+    "over seeds, hollow points and dots its CPU time; and the most memory, on a CPU that of the whole process."
 )
 HEAT_MAP = (
-    "Mean score over seeds, darker is worse; below it the difference to the control, paired by seed, with half the "
-    "width of its 95 % interval."
+    "Mean score over seeds, darker is worse; below it the difference to the control, paired by seed, with the "
+    "half-width of its 95 % interval."
 )
 WIDE = 30.0  # ratio of the largest to the smallest x from which the axis is logarithmic
 
@@ -33,11 +36,9 @@ def sections(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> lis
     found = []
     for name, one in experiment["sweeps"].items():
         rows = measure(folder, experiment, tables, one)
-        axes = {name_of(one[axis]): rows[axis] for axis in ("x", "y") if one[axis]}
-        constant, table = without_constants(shown(rows, experiment))
-        readable = pd.concat([pd.DataFrame(axes), table], axis=1)
-        about, caption = notes(one, rows, experiment, constant), HEAT_MAP if one["y"] else LINES
-        found.append(Section(name, one["title"], [READING], about, rows, readable, caption))
+        axes = {name_of(one[axis]): axis for axis in ("x", "y") if one[axis]}
+        caption = HEAT_MAP if one["y"] else LINES
+        found.append(section(name, one, rows, experiment, tables, [READING], axes, caption))
     return found
 
 
@@ -75,22 +76,27 @@ def _drawn(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def lines(rows: pd.DataFrame, references: pd.DataFrame, scores: pd.DataFrame, sweep: Mapping[str, Any]) -> Figure:
-    """A row of panels per dataset: the score at each number of network calls, then the time of a training step.
-
-    Points are means over seeds, bars their standard deviation; the control is a line with a band of the same.
-    """
+    """Two rows of panels per dataset: at each number of network calls the score and below it the paired difference to
+    the control, then the time of a training step and below it its memory."""
     datasets, calls = list(rows["dataset"].unique()), sorted(rows["nfe"].unique(), reverse=True)
-    size = (max(4.4, 2.35 * (len(calls) + 1)), 1.95 * len(datasets) + 0.75)
-    figure, axes = plt.subplots(len(datasets), len(calls) + 1, figsize=size, squeeze=False, layout="constrained")
-    for dataset, panels in zip(datasets, axes, strict=True):
+    size = (max(4.4, 2.35 * (len(calls) + 1)), 3.7 * len(datasets) + 0.75)
+    figure, axes = plt.subplots(2 * len(datasets), len(calls) + 1, figsize=size, squeeze=False, layout="constrained")
+    for dataset, above, below in zip(datasets, axes[::2], axes[1::2], strict=True):
         here, control = (r[r["dataset"].eq(dataset)] for r in (rows, references))
-        for nfe, panel in zip(calls, panels, strict=False):
-            floor = control_value(scores, dataset, str(here["metric"].iloc[0]), "floor")
-            _score_panel(panel, here[here["nfe"].eq(nfe)], _same_cells(control, here, nfe), floor)
-            panel.set_title(f"{nfe} calls", loc="left", pad=14)
-        panels[0].set_ylabel(f"{dataset}\n{rows['metric'].iloc[0]}")
-        _time_panel(panels[-1], here[here["nfe"].eq(calls[0])], _same_cells(control, here, calls[0]))
-        for panel in panels:
+        for nfe, panel, difference in zip(calls, above, below, strict=False):
+            cell, floor = (
+                here[here["nfe"].eq(nfe)],
+                control_value(scores, dataset, str(here["metric"].iloc[0]), "floor"),
+            )
+            _score_panel(panel, cell, _same_cells(control, here, nfe), floor)
+            panel.set_title(f"{nfe} calls", loc="left")
+            _difference_panel(difference, cell)
+        above[0].set_ylabel(f"{dataset}\n{rows['metric'].iloc[0]}")
+        below[0].set_ylabel("difference to the control")
+        cell, references_here = here[here["nfe"].eq(calls[0])], _same_cells(control, here, calls[0])
+        _time_panel(above[-1], cell, references_here)
+        _memory_panel(below[-1], cell, references_here)
+        for panel in (*above, *below):
             _x_axis(panel, rows["x"], name_of(sweep["x"]))
     legend(figure, axes.flat)
     return figure
@@ -116,7 +122,6 @@ def _score_panel(axes: Axes, rows: pd.DataFrame, controls: pd.DataFrame, floor: 
         )
     if pd.notna(floor):
         axes.axhline(floor, ls=":", lw=1, color="black", label="floor: held-out images", zorder=1)
-    _subtitle(axes, detectable(rows))
     if lost := int(rows["mean"].isna().sum()):
         text = f"{lost} of {len(rows)} points without a score"
         axes.text(0.98, 0.97, text, transform=axes.transAxes, fontsize=6.5, color=GREY, ha="right", va="top")
@@ -139,23 +144,48 @@ def line_name(rows: pd.DataFrame) -> str:
     return f"{base} ({family})" if family else base
 
 
-def detectable(rows: pd.DataFrame) -> str:
-    """The smallest paired difference that the seeds could have shown: the median over the points."""
-    known = rows[rows["detectable"].notna()]
-    if known.empty:
-        return "no paired seeds" if rows["control"].eq("").all() else "too few seeds for an interval"
-    return f"detectable from {known['detectable'].median():.2g} ({known['pairs'].min()} seeds)"
+def width_note(rows: pd.DataFrame) -> str:
+    """The half-widths of the paired intervals, or why there are none."""
+    if said := half_widths(rows):
+        return f"half-width {said}"
+    return "no control" if rows["control"].eq("").all() else "too few paired seeds for an interval"
+
+
+def _difference_panel(axes: Axes, rows: pd.DataFrame) -> None:
+    axes.axhline(0, color=GREY, lw=1.0, zorder=1)
+    for place, (_, line) in enumerate(rows.groupby("line", sort=False)):
+        points = line[line["difference"].notna()].sort_values("x")
+        bars = points["half_width"].fillna(0).to_numpy(float)
+        axes.errorbar(points["x"], points["difference"], bars, marker="o", ms=3, capsize=2, **_look(place))
+    _subtitle(axes, width_note(rows))
 
 
 def _time_panel(axes: Axes, rows: pd.DataFrame, controls: pd.DataFrame) -> None:
-    for place, one in enumerate(each(controls[controls["step_seconds"].notna()])):
-        axes.axhline(1000 * one.step_seconds, color=GREY, ls=DASHES[place % len(DASHES)], lw=1.0, zorder=1)
-    for place, (_, line) in enumerate(rows.groupby("line", sort=False)):
-        points = line[line["step_seconds"].notna()].sort_values("x")
-        axes.plot(points["x"], 1000 * points["step_seconds"], marker="o", ms=3, **_look(place))
-    axes.set_title("training step", loc="left", pad=14)
+    _cost_lines(axes, rows, controls, "step_seconds", 1000)
+    _cost_lines(axes, rows, controls, "step_cpu_seconds", 1000, hollow=True)
+    axes.set_title("training step", loc="left")
     axes.set_ylabel("ms")
     axes.set_ylim(bottom=0)
+
+
+def _memory_panel(axes: Axes, rows: pd.DataFrame, controls: pd.DataFrame) -> None:
+    _cost_lines(axes, rows, controls, "peak_memory_mb")
+    axes.set_title("memory", loc="left")
+    axes.set_ylabel("MB")
+    axes.set_ylim(bottom=0)
+
+
+def _cost_lines(
+    axes: Axes, rows: pd.DataFrame, controls: pd.DataFrame, column: str, unit: float = 1, hollow: bool = False
+) -> None:
+    """A cost with its spread over seeds, where the column has one; hollow: points without a line."""
+    for place, value in enumerate(controls[column].dropna()):
+        axes.axhline(unit * value, color=GREY, ls=":" if hollow else DASHES[place % len(DASHES)], lw=1.0, zorder=1)
+    for place, (_, line) in enumerate(rows.groupby("line", sort=False)):
+        points = line[line[column].notna()].sort_values("x")
+        look: dict[str, Any] = {**_look(place), **({"mfc": "white", "ls": "none"} if hollow else {})}
+        bars = unit * points[f"{column}_sd"].fillna(0) if f"{column}_sd" in points else None
+        axes.errorbar(points["x"], unit * points[column], bars, marker="o", ms=3, capsize=2, **look)
 
 
 def _x_axis(axes: Axes, values: "pd.Series[float]", name: str) -> None:
@@ -180,7 +210,7 @@ def heat_map(rows: pd.DataFrame, references: pd.DataFrame, scores: pd.DataFrame,
             panel.set_title(f"{dataset}, {nfe} calls", loc="left", pad=14)
             floor = control_value(scores, dataset, str(rows["metric"].iloc[0]), "floor")
             control = _same_cells(references[references["dataset"].eq(dataset)], here, nfe)
-            _subtitle(panel, "; ".join(filter(None, (_levels(control, floor), detectable(here)))))
+            _subtitle(panel, "; ".join(filter(None, (_levels(control, floor), width_note(here)))))
             panel.set_xlabel(name_of(sweep["x"]))
             panel.set_ylabel(name_of(sweep["y"]))
             figure.colorbar(shade, ax=panel, label=rows["metric"].iloc[0], shrink=0.9)
@@ -193,9 +223,9 @@ def _levels(control: pd.DataFrame, floor: float) -> str:
 
 
 def _cells(axes: Axes, rows: pd.DataFrame, across: list[float], down: list[float]) -> Any:
-    """One cell a run; what has no score is grey and says so."""
+    """One cell a run; what has no score, or no run, is grey and says so."""
     values = np.full((len(down), len(across)), np.nan)
-    texts = {}
+    texts = dict.fromkeys(np.ndindex(*values.shape), "not run")
     for one in each(rows):
         place = (down.index(one.y), across.index(one.x))
         values[place] = one.mean
@@ -215,9 +245,9 @@ def _cells(axes: Axes, rows: pd.DataFrame, across: list[float], down: list[float
 
 
 def _colour_range(rows: pd.DataFrame) -> tuple[float, float]:
-    """Ends of the colour scale: as far apart as a detectable difference at least, so that chance looks even."""
+    """Ends of the colour scale: at least two half-widths apart, so that chance looks even."""
     low, high = float(rows["mean"].min()), float(rows["mean"].max())
-    chance = float(rows["detectable"].median())
+    chance = float(rows["half_width"].median())
     widen = 0.0 if np.isnan(chance) else max(0.0, chance - (high - low) / 2)
     return low - widen, high + widen
 
@@ -226,5 +256,5 @@ def _cell_text(one: Any) -> str:
     if pd.isna(one.mean):
         return "no score"
     difference = "" if pd.isna(one.difference) else f"\n{one.difference:+.2g}"
-    half = "" if pd.isna(one.detectable) else f" ± {one.detectable:.2g}"
+    half = "" if pd.isna(one.half_width) else f" ± {one.half_width:.2g}"
     return f"{one.mean:.3g}{difference}{half}"

@@ -25,7 +25,7 @@ ERROR_NOTE = (
 )
 SCORE_NOTE = (
     "Mean and standard deviation over seeds. Floor: held-out real images; ceiling: noise. `difference`: paired by "
-    "seed, to the control. Every row with its protocol is in scores.csv."
+    "seed, to the control, with the ends of its 95 % t-interval. Every row with its protocol is in scores.csv."
 )
 
 

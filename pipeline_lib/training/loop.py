@@ -16,7 +16,7 @@ from pipeline_lib.exits import BadConfig, TryAgain
 from pipeline_lib.networks import trained
 from pipeline_lib.objectives import Objective
 from pipeline_lib.records import tables
-from pipeline_lib.records.costs import Stopwatch
+from pipeline_lib.records.costs import StepClock, Stopwatch
 from pipeline_lib.records.progress import Progress
 from pipeline_lib.training.batches import Batches
 from pipeline_lib.training.checkpoint import Checkpoints
@@ -45,7 +45,7 @@ class Trainer:
         self.checkpoints = Checkpoints(folder)
         self.history = History(run.training.batch_size)
         self.done = 0
-        self.watch = Stopwatch("train")
+        self.watch, self.clock = Stopwatch("train"), StepClock()
 
     def start_from(self, weights: Path) -> None:
         """Begin with the averaged weights of another training. Raises BadConfig where they do not fit the network."""
@@ -63,22 +63,27 @@ class Trainer:
         self._resume()
         progress = Progress(log, "training", "steps", total, self.done)
         saved = time.monotonic()
+        self.clock.restart()
         while self.done < total:
             self.step()
+            self.clock.steps += 1
             lease.step = self.done
             if lease.lost:
                 raise TryAgain(f"another trainer took over {self.folder} while this one stood still; it leaves.")
             if self.done % runtime["log_every"] == 0 or self.done == total:
-                self.history.flush(self.done)
+                self.history.flush(self.done)  # waits for the device
+                self.clock.close()
             progress.update(self.done, self.history.note())
             if runtime["grid_every"] and self.done % runtime["grid_every"] == 0:
                 self.grid(self.folder / "grids" / f"step-{self.done:07d}.png")
+                self.clock.restart()
             if (reason := stop.reason()) and self.done < total:
                 self.save()
                 raise TryAgain(f"stopped after step {self.done} of {total} because {reason}; the next attempt goes on.")
             if time.monotonic() - saved > 60 * runtime["checkpoint_minutes"]:
                 self.save()
                 saved = time.monotonic()
+                self.clock.restart()
 
     def step(self) -> None:
         """One optimiser step."""
@@ -113,6 +118,7 @@ class Trainer:
                 "history": self.history.state(),
                 "objective": self.objective.state() if hasattr(self.objective, "state") else {},
                 "costs": self.watch.read(images=float(self.done * self.run.training.batch_size)),
+                "step_seconds": self.clock.windows,
             }
         )
 
@@ -142,7 +148,7 @@ class Trainer:
         self.history.load(state["history"])
         if hasattr(self.objective, "load"):
             self.objective.load(state["objective"])
-        self.watch = Stopwatch("train", state["costs"])
+        self.watch, self.clock = Stopwatch("train", state["costs"]), StepClock(state["step_seconds"])
         log.info("going on after step %d", self.done)
 
 

@@ -101,7 +101,8 @@ def _finish(trainer: Trainer, store: Entry) -> Manifest:
     trained.save(folder / WEIGHTS, trainer.ema.state, one, shape, classes)
     trainer.write_history()
     trainer.grid(folder / "grid.png")
-    trainer.watch.save(folder, images=float(one.training.steps * one.training.batch_size))
+    images = float(one.training.steps * one.training.batch_size)
+    trainer.watch.save(folder, images, **trainer.clock.medians())
     parameters = sum(p.numel() for p in trainer.denoiser.network.parameters())
     manifest = store.finish(
         [WEIGHTS, "history.parquet", "grid.png"],

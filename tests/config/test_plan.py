@@ -178,7 +178,10 @@ def test_mistakes_are_one_sentence(path: str, value: Any, sentence: str) -> None
     ("objective", "sentence"),
     [
         ({"lamda_reg": 1}, "unknown key 'objective.lamda_reg'; did you mean 'lambda_reg'?"),
-        ({"bootstrap_length": True}, "objective.bootstrap_length: true and false are no values of this key (it is True)."),
+        (
+            {"bootstrap_length": True},
+            "objective.bootstrap_length: true and false are no values of this key (it is True).",
+        ),
         ({"bandwidth": True}, "objective.bandwidth: true and false are no values of this key (it is True)."),
         ({"rho": -1}, "objective.rho: input should be greater than or equal to 0 (it is -1)."),
     ],
@@ -193,7 +196,9 @@ def test_a_mistake_in_an_objective_names_its_variant(objective: dict[str, Any], 
 def test_a_mistake_in_a_recipe_or_sampler_names_where_it_stands() -> None:
     with pytest.raises(BadConfig, match=r"^datasets\.digits: unknown key 'recipe\.siz'"):
         plan(changed("datasets/digits/recipe", {"name": "digits", "siz": 3}))
-    with pytest.raises(BadConfig, match=r"^sampling\.ancestral: unknown key 'sampler\.varianc'; did you mean 'variance'\?$"):
+    with pytest.raises(
+        BadConfig, match=r"^sampling\.ancestral: unknown key 'sampler\.varianc'; did you mean 'variance'\?$"
+    ):
         plan(changed("sampling/ancestral/sampler", {"name": "ancestral", "varianc": 1}))
 
 

@@ -8,10 +8,9 @@ import pytest
 from scipy import stats
 
 from pipeline_lib.records.published import INCEPTION
-from pipeline_lib.records.tables import COMPARISON, read
+from pipeline_lib.records.tables import COMPARISON, SCORES, read, write
 from pipeline_lib.reporting import comparisons, report, tables
-from pipeline_lib.reporting.comparisons import half_width, paired
-from tests.reporting.compared_tree import METRIC, Grown
+from tests.reporting.compared_tree import METRIC, Grown, values
 from tests.reporting.test_report import Page
 
 
@@ -27,42 +26,6 @@ def compared(tree: Grown, rows: tuple[str, ...] = ("ddpm/paper", "reg/paper")) -
     return found.set_index(found["method"] + "/" + found["variant"])
 
 
-def test_interval_is_that_of_the_paired_t_test() -> None:
-    mine = pd.Series([3.1, 2.7, 3.4, 2.2], index=[0, 1, 2, 3])
-    control = pd.Series([3.5, 3.6, 3.3, 3.0], index=[0, 1, 2, 3])
-    found, test = paired(mine, control), stats.ttest_rel(mine, control)
-    low, high = test.confidence_interval(0.95)
-    assert (found.low, found.high, found.pairs) == (pytest.approx(low), pytest.approx(high), 4)
-    assert found.mean == pytest.approx(-0.5)
-    assert found.half_width == pytest.approx((high - low) / 2)
-
-
-def test_interval_of_two_pairs_by_hand() -> None:
-    found = paired(pd.Series([1.0, 3.0]), pd.Series([0.0, 0.0]))
-    assert found.mean == 2.0
-    assert found.half_width == pytest.approx(12.7062047)  # t_{0.975, 1} = 12.706, sd / sqrt(2) = 1
-
-
-def test_the_order_of_seeds_changes_nothing() -> None:
-    mine, control = pd.Series([1.0, 5.0, 2.0], index=[0, 1, 2]), pd.Series([2.0, 5.5, 3.1], index=[0, 1, 2])
-    again = paired(mine, control.iloc[::-1])
-    assert again == paired(mine, control)
-    assert paired(mine.iloc[[2, 0, 1]], control).half_width == pytest.approx(again.half_width)
-
-
-def test_only_common_seeds_are_paired() -> None:
-    found = paired(pd.Series([1.0, 5.0], index=[0, 1]), pd.Series([9.0, 5.5], index=[7, 1]))
-    assert (found.mean, found.pairs) == (-0.5, 1)
-    assert np.isnan(found.low)
-    assert np.isnan(found.half_width)
-
-
-def test_spread_of_a_mean() -> None:
-    low, high = stats.t.interval(0.95, 2, loc=2.0, scale=1 / np.sqrt(3))
-    assert half_width(pd.Series([1.0, 2.0, 3.0])) == pytest.approx((high - low) / 2)
-    assert np.isnan(half_width(pd.Series([1.0])))
-
-
 def test_rows_hold_score_difference_and_costs() -> None:
     rows = compared(Grown([0, 1]).complete())
     assert list(rows.index) == ["ddpm/paper", "reg/paper"]
@@ -72,8 +35,10 @@ def test_rows_hold_score_difference_and_costs() -> None:
     assert pd.isna(control["difference"])
     assert (mine["control"], mine["pairs"], mine["difference"]) == ("ddpm/paper", 2, -1.5)
     half = stats.t.ppf(0.975, 1) * np.std([-1, -2], ddof=1) / 2**0.5
-    assert [mine["low"], mine["high"], mine["detectable"]] == pytest.approx([-1.5 - half, -1.5 + half, half])
+    assert [mine["low"], mine["high"], mine["half_width"]] == pytest.approx([-1.5 - half, -1.5 + half, half])
     assert (mine["steps"], mine["step_seconds"], mine["images"]) == (190, pytest.approx(0.01), 1520)
+    assert (mine["step_cpu_seconds"], mine["step_seconds_sd"]) == (pytest.approx(0.008), 0)
+    assert mine["peak_memory_mb"] == 110
     assert mine["note"] == ""
 
 
@@ -102,11 +67,64 @@ def test_images_in_the_time_of_the_control() -> None:
     assert pd.isna(compared(tree).loc["reg/paper", "images_in_control_time"])
 
 
+def test_speed_is_that_of_all_common_seeds_together() -> None:
+    """3040 images in 190 (10 + 40) ms, and a control that takes 190 * 20 ms on average; seed 2 has no control."""
+    tree = Grown([0, 1, 2])
+    for seed, mine, other in ((0, 10, 10), (1, 40, 30), (2, 1, None)):
+        tree.run("reg/paper", seed, 3.0, step_ms=mine)
+        if other:
+            tree.run("ddpm/paper", seed, 4.0, step_ms=other)
+    row = compared(tree).loc["reg/paper"]
+    assert row["images_in_control_time"] == pytest.approx(3040 / 50 * 20)
+    assert row["step_seconds"] == pytest.approx(0.017)
+    assert row["step_seconds_sd"] == pytest.approx(np.std([0.01, 0.04, 0.001], ddof=1))
+    assert row["peak_memory_mb"] == 140
+
+
+def test_a_gpu_has_its_own_memory_and_no_cpu_time() -> None:
+    tree = Grown([0])
+    tree.run("ddpm/paper", 0, 4.0)
+    costs = tree.folder / "digits/ddpm/paper/s0/train/costs.json"
+    costs.write_text(costs.read_text().replace('"cpu"', '"a GPU", "peak_gpu_memory_mb": 7'))
+    row = compared(tree).loc["ddpm/paper"]
+    assert row["peak_memory_mb"] == 7
+    assert pd.isna(row["step_cpu_seconds"])
+    assert row["step_seconds"] == pytest.approx(0.01)
+
+
+def test_a_start_from_other_weights_is_charged_and_said() -> None:
+    methods = values([0])["methods"]
+    methods["reg"]["variants"]["tuned"] = {"preset": "paper", "control": "ddpm/paper", "init_from": "reg/long"}
+    methods["reg"]["variants"]["long"] = {"preset": "paper", "init_from": "ddpm/paper"}
+    tree = Grown([0, 1], methods=methods)
+    for seed in (0, 1):
+        tree.run("ddpm/paper", seed, 4.0, step_ms=10)
+        tree.run("reg/long", seed, 4.0, step_ms=20)
+        tree.run("reg/tuned", seed, 3.0, step_ms=50)
+    rows = compared(tree, ("ddpm/paper", "reg/long", "reg/tuned"))
+    assert rows["steps"].tolist() == [190, 380, 570]
+    assert rows["images"].tolist() == [1520, 3040, 4560]
+    assert rows["step_seconds"].tolist() == pytest.approx([0.01, 0.02, 0.05])  # of its own steps
+    assert rows.loc["reg/tuned", "images_in_control_time"] == pytest.approx(4560 / 80 * 10)
+    assert rows["note"].tolist() == [
+        "",
+        "starts from ddpm/paper, which had 190 steps (they count as its own)",
+        "starts from reg/long, which had 380 steps (they count as its own)",
+    ]
+
+
+def test_a_start_that_is_not_trained_yet_is_named() -> None:
+    methods = values([0])["methods"]
+    methods["reg"]["variants"]["tuned"] = {"preset": "paper", "init_from": "ddpm/paper"}
+    tree = Grown([0], methods=methods)
+    assert compared(tree, ("reg/tuned",))["note"].tolist() == ["seed 0: pending, not run yet; starts from ddpm/paper"]
+
+
 def test_one_seed_has_no_interval_and_says_so() -> None:
     tree = Grown([0]).complete()
     mine = compared(tree).loc["reg/paper"]
     assert (mine["seeds"], mine["difference"], mine["note"]) == (1, -1.0, "one seed")
-    assert mine[["sd", "low", "high", "detectable"]].isna().all()
+    assert mine[["sd", "low", "high", "half_width"]].isna().all()
     (section,) = comparisons.sections(tree.folder, tree.experiment, tree.tables)
     assert "No method shares two seeds with its control" in section.notes[-1]
 
@@ -170,21 +188,63 @@ def test_the_measured_protocol_decides() -> None:
     assert set(rows.loc[rows["nfe"].eq(1000) & rows["metric"].eq("FID"), "verdict"]) == {"differs"}
 
 
-def test_the_note_states_the_smallest_detectable_difference() -> None:
+def test_the_note_states_the_half_width() -> None:
     tree = Grown([0, 1]).complete()
     (section,) = comparisons.sections(tree.folder, tree.experiment, tree.tables)
     half = stats.t.ppf(0.975, 1) / 2
     assert section.notes[0] == "On digits."
-    assert f"ancestral at 100 network calls: {half:.4g} in {METRIC} on digits (2 paired seeds)." in section.notes[-1]
+    assert f"ancestral at 100 network calls: {METRIC} on digits {half:.3g} (2 paired seeds)." in section.notes[-1]
 
 
 def test_shared_columns_are_said_once() -> None:
     tree = Grown([0, 1]).complete()
     (section,) = comparisons.sections(tree.folder, tree.experiment, tree.tables)
-    assert f"In all rows: dataset digits, preset paper, sampler ancestral, metric {METRIC}, seeds 2." in section.notes
+    shared = f"dataset digits, preset paper, sampler ancestral, metric {METRIC}, seeds 2"
+    assert f"In all rows: {shared}, verdict not comparable: dataset." in section.notes
     assert list(section.shown["score"])[:2] == ["4 ± 1.4", "2.5 ± 0.71"]
     assert section.shown["difference"].iloc[1].startswith("-1.5 [-7.85, 4.85")
     assert "dataset" not in section.shown
+
+
+def pending(tree: Grown, notes: dict[str, str]) -> Grown:
+    """FID of every cell is pending, for a reason of each run."""
+    for who, why in notes.items():
+        for record in tree.folder.glob(f"digits/{who}/s*/ancestral/scores/scores.parquet"):
+            rows = read(record, SCORES)
+            more = rows.assign(metric="FID", value=None, status="pending", note=why)
+            write(record, pd.concat([rows, more.astype(rows.dtypes)]), SCORES)
+    return tree
+
+
+def test_a_metric_that_is_pending_throughout_is_said_once() -> None:
+    tree = pending(Grown([0, 1]).complete(), dict.fromkeys(("ddpm/paper", "reg/paper"), "no weights."))
+    (section,) = comparisons.sections(tree.folder, tree.experiment, tree.tables)
+    assert section.beneath == ["FID on digits: pending, no weights."]
+    assert len(section.shown) == 4
+    assert len(section.rows) == 8
+    assert f"metric {METRIC}" in " ".join(section.notes)
+    tables.run(tree.folder, tree.experiment)
+    text = (tree.folder / "tables/table1.md").read_text()
+    assert text.count("no weights.") == 1
+    assert text.rstrip().endswith("no weights.")
+
+
+def test_a_metric_that_is_pending_for_different_reasons_keeps_its_rows() -> None:
+    tree = pending(Grown([0, 1]).complete(), {"ddpm/paper": "no weights.", "reg/paper": "another reason."})
+    (section,) = comparisons.sections(tree.folder, tree.experiment, tree.tables)
+    assert section.beneath == []
+    assert "seed 0, 1: pending, another reason." in set(section.shown["note"])
+
+
+def test_differences_from_the_control_stand_beneath_the_table() -> None:
+    methods = values([0])["methods"]
+    methods["reg"]["run"] = {"training": {"lr": 1e-3}}
+    tree = Grown([0], methods=methods)
+    said = "reg/paper (digits): differs from its control ddpm/paper in training.lr, too."
+    report.run(tree.folder, tree.experiment)
+    assert said in Page((tree.folder / "report.html").read_text()).text
+    tables.run(tree.folder, tree.experiment)
+    assert said in (tree.folder / "tables/table1.md").read_text()
 
 
 def test_files_have_the_declared_columns_and_the_same_bytes_twice() -> None:

@@ -138,3 +138,21 @@ def test_every_method_with_a_control_has_its_own_row(tree):
     assert len(figure.axes) == 4
     assert {"before: Other", "after: Third"} <= {line.get_label() for line in figure.axes[2].lines}
     plt.close(figure)
+
+
+def history(**losses: float) -> pd.DataFrame:
+    rows = [{"step": n, "images": 8 * n, "key": k, "value": v / n} for n in (1, 2) for k, v in losses.items()]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("other", "drawn"), [("loss/simple", "simple term"), ("loss/own", "total")])
+def test_losses_are_compared_by_what_all_methods_have(tree, other, drawn):
+    rows = {
+        ("digits", "ddpm", "base", 0): history(**{"loss": 4.0, "loss/simple": 4.0}),
+        ("digits", "other", "base", 0): history(**{"loss": 9.0, other: 5.0}),
+    }
+    figure = figures.training(rows, tree().experiment)
+    assert figure.axes[0].get_ylabel() == f"training loss, {drawn}"
+    last = 2.5 if drawn == "simple term" else 4.5
+    assert [list(line.get_ydata())[-1] for line in figure.axes[0].lines] == [2.0, last]
+    plt.close(figure)

@@ -13,7 +13,7 @@ from scipy import stats
 from pipeline_lib.records.tables import SWEEP, read
 from pipeline_lib.reporting import figures, sweeps, tables
 from pipeline_lib.reporting.comparisons import compare
-from pipeline_lib.reporting.style import STYLE
+from pipeline_lib.reporting.style import GREY, STYLE
 from tests.reporting.compared_tree import Grown
 
 FLOOR = 2.0
@@ -64,7 +64,7 @@ def test_rows_have_their_place() -> None:
 
 
 def test_lines_are_means_with_the_control_and_the_floor() -> None:
-    score, fewer, time = drawn(grown(), "fig4").axes
+    score, fewer, time, *_ = drawn(grown(), "fig4").axes
     lines = {line.get_label(): line for line in score.lines}
     (container,) = score.containers
     points = container.lines[0]
@@ -78,21 +78,37 @@ def test_lines_are_means_with_the_control_and_the_floor() -> None:
     band = score.patches[0]
     assert (band.get_y(), band.get_height()) == (pytest.approx(4.5 - 0.5**0.5), pytest.approx(2 * 0.5**0.5))
     assert list(fewer.containers[0].lines[0].get_ydata()) == pytest.approx([8.2, 6.4, 4.6])
-    times = [list(line.get_ydata()) for line in time.lines]
-    assert times == [pytest.approx([10, 10]), pytest.approx([12, 14, 20])]
+    assert [c.lines[0].get_ydata().tolist() for c in time.containers] == [
+        pytest.approx([12, 14, 20]),
+        pytest.approx([9.6, 11.2, 16]),  # CPU time
+    ]
+    assert [line.get_ydata()[0] for line in time.lines if line.get_color() == GREY] == pytest.approx([10, 8])
 
 
-def test_the_smallest_detectable_effect_is_printed() -> None:
+def test_differences_stand_below_with_their_interval() -> None:
+    *_, difference, _, memory = drawn(grown(), "fig4").axes
+    (container,) = difference.containers
+    assert list(container.lines[0].get_ydata()) == pytest.approx([-0.4, -1.3, -2.2])
+    (segments,) = (bar.get_segments() for bar in container.lines[2])
+    half = stats.t.ppf(0.975, 1) * 0.4  # of -0 and -0.8
+    assert segments[0][:, 1].tolist() == pytest.approx([-0.4 - half, -0.4 + half])
+    assert [line.get_ydata()[0] for line in difference.lines if line.get_color() == GREY] == [0]
+    assert list(memory.containers[0].lines[0].get_ydata()) == [112, 114, 120]
+
+
+def test_the_half_widths_are_printed() -> None:
     tree = grown()
     rows = sweeps.measure(tree.folder, tree.experiment, tree.tables, tree.experiment["sweeps"]["fig4"])
     known = [stats.t.ppf(0.975, 1) * abs((b - 5) - (a - 4)) / 2 for a, b in SCORES.values()]
-    assert rows.loc[rows["nfe"].eq(100), "detectable"].tolist() == pytest.approx(known)
-    assert f"detectable from {sorted(known)[1]:.2g} (2 seeds)" in texts(drawn(tree, "fig4").axes[0])
+    assert rows.loc[rows["nfe"].eq(100), "half_width"].tolist() == pytest.approx(known)
+    said = f"{min(known):.3g} to {max(known):.3g} (2 paired seeds)"
+    assert f"half-width {said}" in texts(drawn(tree, "fig4").axes[3])
+    assert said in " ".join(sweeps.sections(tree.folder, tree.experiment, tree.tables)[0].notes)
 
 
 def test_one_seed_has_no_bars_and_says_so() -> None:
     figure = drawn(Grown([0]).complete(), "fig4")
-    assert "too few seeds for an interval" in texts(figure.axes[0])
+    assert "too few paired seeds for an interval" in texts(figure.axes[3])
     assert not figure.axes[0].patches
 
 
@@ -131,14 +147,26 @@ def test_cells_of_the_heat_map() -> None:
     assert image.get_array().tolist() == [[pytest.approx(3.4), None], [pytest.approx(5.5), pytest.approx(2.55)]]
     assert [t.get_text() for t in panel.get_xticklabels()] == ["0.1", "0.2"]
     assert [t.get_text() for t in panel.get_yticklabels()] == ["0", "0.003"]
-    assert any(t.startswith("DDPM 4.5; floor 2; detectable from") for t in texts(panel))
+    assert any(t.startswith("DDPM 4.5; floor 2; half-width 0") for t in texts(panel))
+
+
+def test_a_cell_without_a_run_says_so() -> None:
+    tree = grown()
+    rows = sweeps.measure(tree.folder, tree.experiment, tree.tables, tree.experiment["sweeps"]["weights"])
+    rows = rows[~(rows["x"].eq(0.2) & rows["y"].eq(0))]
+    controls = compare(tree.folder, tree.experiment, tree.tables, [["ddpm", "paper"]])
+    figure = sweeps.heat_map(rows, controls, tree.tables["scores"], tree.experiment["sweeps"]["weights"])
+    plt.close(figure)
+    panel = figure.axes[0]
+    found = {t.get_position(): t.get_text() for t in panel.texts if t.get_transform() == panel.transData}
+    assert found == {(0, 0): "no score", (0, 1): "no score", (1, 0): "not run", (1, 1): "no score"}
 
 
 def test_colours_do_not_magnify_chance() -> None:
-    rows = pd.DataFrame({"mean": [3.0, 3.1], "detectable": [0.5, 0.5]})
+    rows = pd.DataFrame({"mean": [3.0, 3.1], "half_width": [0.5, 0.5]})
     assert sweeps._colour_range(rows) == pytest.approx((2.55, 3.55))
-    assert sweeps._colour_range(rows.assign(detectable=0.01)) == pytest.approx((3.0, 3.1))
-    assert sweeps._colour_range(rows.assign(detectable=float("nan"))) == pytest.approx((3.0, 3.1))
+    assert sweeps._colour_range(rows.assign(half_width=0.01)) == pytest.approx((3.0, 3.1))
+    assert sweeps._colour_range(rows.assign(half_width=float("nan"))) == pytest.approx((3.0, 3.1))
 
 
 def test_hand_written_variants_form_one_line() -> None:

@@ -88,7 +88,8 @@ def test_score_summary(tree):
     assert rows.loc["ddpm", ["mean", "seeds", "floor", "ceiling"]].tolist() == [4.0, 2, 2.0, 500.0]
     assert rows.loc["ddpm", "sd"] == pytest.approx(2**0.5)
     assert rows.loc["other", "difference"] == 0.0  # mean of 4 - 3 and 4 - 5
-    assert rows.loc["other", "difference_sd"] == pytest.approx(2**0.5)
+    half = 12.7062047  # t_{0.975, 1} = 12.706, sd / sqrt(2) = 1
+    assert rows.loc["other", ["difference_low", "difference_high"]].tolist() == pytest.approx([-half, half])
 
 
 def test_difference_is_paired_over_common_seeds(tree):
