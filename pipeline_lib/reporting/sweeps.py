@@ -185,7 +185,7 @@ def _cost_lines(
         points = line[line[column].notna()].sort_values("x")
         look: dict[str, Any] = {**_look(place), **({"mfc": "white", "ls": "none"} if hollow else {})}
         bars = unit * points[f"{column}_sd"].fillna(0) if f"{column}_sd" in points else None
-        axes.errorbar(points["x"], unit * points[column], bars, marker="o", ms=3, capsize=2, **look)
+        axes.errorbar(points["x"], unit * points[column], bars, marker="o", ms=3, capsize=2, clip_on=False, **look)
 
 
 def _x_axis(axes: Axes, values: "pd.Series[float]", name: str) -> None:

@@ -64,7 +64,19 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     Path(straight.folder).rename(tmp_path / "straight")
     broken = fit(tiny_data, [3, 4, 2], config)
     assert broken.files == straight.files
-    assert json.loads((Path(broken.folder) / "costs.json").read_text())["segments"] == 4
+    costs = json.loads((Path(broken.folder) / "costs.json").read_text())
+    assert costs["segments"] == 4
+    assert 0 < 12 * costs["step_cpu_seconds"] < 2 * costs["cpu_seconds"]
+    assert 0 < 12 * costs["step_seconds"] < 2 * costs["seconds"]
+
+
+def test_windows_of_all_segments_count(tiny_data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of the log every 5 steps: windows of 5, of 2 after the stop at 8, and of 2."""
+    clocks = []
+    finish = train._finish
+    monkeypatch.setattr(train, "_finish", lambda trainer, store: clocks.append(trainer.clock) or finish(trainer, store))
+    fit(tiny_data, [8])
+    assert len(clocks[0].windows) == 3
 
 
 def test_a_finished_training_is_found_not_repeated(tiny_data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
