@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from math import sqrt
+from math import isnan, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class Repetitions:
             verdict = "detected" if row["share"] >= POWER else "missed"
             yield row | {"size": bias, "level": self._alpha, "verdict": verdict}
         errors = [r["exact"] for r in found]
-        smallest, most, least = (detectable(errors, [r[k] for r in found]) for k in ("share", "low", "high"))
+        most, least = (_bound(errors, [r[k] for r in found]) for k in ("low", "high"))
         yield {
             **self._place(end),
             "quantity": "smallest-detected",
@@ -119,8 +119,8 @@ class Repetitions:
             "repeats": repeats,
             "level": self._alpha,
             "share": POWER,
-            "exact": smallest,
-            "verdict": f"interpolated; by the intervals of the shares from {least:.2g} to {most:.2g}",
+            "exact": detectable(errors, [r["share"] for r in found]),
+            "verdict": f"interpolated; by the intervals of the shares from {least} to {most}",
         }
 
     def bootstrapped(self, setting: Setting) -> Iterator[Row]:
@@ -215,6 +215,14 @@ def detectable(errors: Sequence[float], shares: Sequence[float]) -> float:
     i = missed[-1]
     weight = (POWER - shares[i]) / (shares[i + 1] - shares[i])
     return (sqrt(errors[i]) + weight * (sqrt(errors[i + 1]) - sqrt(errors[i]))) ** 2
+
+
+def _bound(errors: Sequence[float], shares: Sequence[float]) -> str:
+    """`detectable` as a text, which says on which side of the planted errors it lies where it is NaN."""
+    value = detectable(errors, shares)
+    if not isnan(value):
+        return f"{value:.2g}"
+    return f"below {errors[0]:.2g}" if min(shares) >= POWER else f"above {errors[-1]:.2g}"
 
 
 def matrices(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:

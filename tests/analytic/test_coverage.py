@@ -70,6 +70,12 @@ def test_interpolation_of_the_smallest_detected_error() -> None:
     assert coverage.detectable([0.01, 0.04, 0.09], [0.9, 0.6, 1.0]) == pytest.approx(0.25**2)  # the last that is missed
 
 
+def test_a_bound_outside_the_planted_errors_says_where() -> None:
+    assert coverage._bound([0.01, 0.04], [0.6, 1.0]) == "0.023"
+    assert coverage._bound([0.01, 0.04], [0.85, 1.0]) == "below 0.01"
+    assert coverage._bound([0.01, 0.04], [0.2, 0.5]) == "above 0.04"
+
+
 def test_bootstrapped_errors_equal_simulated_rollouts() -> None:
     """The closed form against chains that start from the true x_s, and the whole chain against D_t itself."""
     one = problem(settings={"one": {"variance": "fixed-large", "error": {"bias": 0.3}}})

@@ -1,16 +1,24 @@
 """A method from a user's own file: found by its path, identified by its content."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from pipeline_lib.config.models import parse_experiment
-from pipeline_lib.config.plan import Plan
+from pipeline_lib.config.base import load_part
+from pipeline_lib.config.models import Diffusion, Training, parse_experiment
+from pipeline_lib.config.plan import Plan, load
+from pipeline_lib.data.prepared import Prepared
+from pipeline_lib.diffusion.denoiser import Denoiser
+from pipeline_lib.diffusion.paths import build
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.training import train
+from pipeline_lib.training.batches import Batches
 from tests.config.test_plan import MINIMAL, changed
 from tests.conftest import RUNTIME, tiny_run
 
@@ -69,3 +77,52 @@ def test_a_missing_file_is_named() -> None:
     with pytest.raises(BadConfig, match=r"the file mine.py named in the configuration does not exist"):
         plan()
     assert MINIMAL["methods"].keys() == {"ddpm"}
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def readme() -> Path:
+    """The files of the README's example, as a reader would write them; returns the configuration."""
+    text = (ROOT / "README.md").read_text().split("**Add a method.**")[1]
+    for name, kind in (("mine.py", "python"), ("mine.yaml", "yaml")):
+        Path(name).write_text(re.search(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1])
+    shutil.copy(ROOT / "config.yaml", "config.yaml")
+    return Path("mine.yaml")
+
+
+def test_the_example_of_the_readme_differs_from_its_control_in_the_method_alone() -> None:
+    plan = load(readme())
+    runs = {f"{i.method}/{i.variant}": i.run for i in plan.instances}
+    assert runs["mine/main"].objective["gamma"] == 0.1
+    same = {"exclude": {"objective"}}
+    assert runs["mine/main"].model_dump(**same) == runs["ddpm/paper"].model_dump(**same)
+    assert plan.differences == []
+    assert ["mine", "main"] in plan.comparisons["table1"]["rows"]
+    other = "preset: paper, run: { diffusion: { prediction: v } }"
+    Path("mine.yaml").write_text(Path("mine.yaml").read_text().replace("preset: paper", other))
+    with pytest.raises(BadConfig, match=r"variants\.main: mine\.py needs diffusion\.prediction: eps"):
+        load(Path("mine.yaml"))
+
+
+class Echo(torch.nn.Module):
+    """Predicts its input."""
+
+    def forward(self, x: torch.Tensor, *_: Any) -> torch.Tensor:
+        return x
+
+
+def test_the_example_of_the_readme_trains_and_without_extra_noise_is_ddpm(tiny_data: Manifest, tmp_path: Path) -> None:
+    readme()
+    denoiser = Denoiser(Echo(), build(Diffusion(timesteps=8)), "eps")
+    batch = Batches(Prepared(tiny_data), Training(batch_size=16), 0, torch.device("cpu")).at(0)
+
+    def terms(values: dict[str, Any]) -> torch.Tensor:
+        module, options = load_part("objectives", values)
+        return module.build(options).terms(denoiser, batch)["simple"]
+
+    plain = terms({"name": "ddpm"})
+    assert torch.allclose(terms({"name": "mine.py", "gamma": 0.0}), plain)
+    assert not torch.allclose(terms({"name": "mine.py", "gamma": 0.5}), plain, rtol=0.05)
+    train.run(tiny_run(objective={"name": "mine.py"}), RUNTIME, tmp_path / "manifest.json", tiny_data)
+    assert json.loads((tmp_path / "manifest.json").read_text())["facts"]["steps"] == 12
