@@ -114,7 +114,8 @@ class Echo(torch.nn.Module):
 
 def test_the_example_of_the_readme_trains_and_without_extra_noise_is_ddpm(tiny_data: Manifest, tmp_path: Path) -> None:
     readme()
-    denoiser = Denoiser(Echo(), build(Diffusion(timesteps=8)), "eps")
+    path = Diffusion(timesteps=8)
+    denoiser = Denoiser(Echo(), build(path), path)
     batch = Batches(Prepared(tiny_data), Training(batch_size=16), 0, torch.device("cpu")).at(0)
 
     def terms(values: dict[str, Any]) -> torch.Tensor:
