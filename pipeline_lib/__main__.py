@@ -48,7 +48,9 @@ STAGES = {
         options={"max_minutes": float},
     ),
     "sample": Stage("samplers._stage", "draw samples from a trained run", ("train",)),
-    "errors": Stage("errors.cumulative", "measure the cumulative error", ("train", "data", "bandwidths"), ("trends",)),
+    "errors": Stage(
+        "errors.cumulative", "measure the cumulative error", ("train", "data", "bandwidths"), ("trends", "influences")
+    ),
     "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference")),
     "exact": Stage("analytic.curves", "exact errors of a problem whose score is known"),
     "coverage": Stage("analytic.coverage", "the estimators against the exact errors"),

@@ -10,6 +10,7 @@ rule errors:
     output:
         errors=f"{CELLS}/errors/errors.parquet",
         trends=f"{CELLS}/errors/trends.parquet",
+        influences=f"{CELLS}/errors/influences.parquet",
     log:
         f"{CELLS}/errors/log.txt",
     benchmark:
@@ -24,7 +25,7 @@ rule errors:
     shell:
         "python -m pipeline_lib errors --config {input.config} --train {input.train} --data {input.data}"
         " --bandwidths {input.bandwidths} --output {output.errors} --trends {output.trends}"
-        " --attempt {resources.attempt} &> {log}"
+        " --influences {output.influences} --attempt {resources.attempt} &> {log}"
 
 
 rule scores:

@@ -6,6 +6,7 @@ rule tables:
         summary="results/{experiment}/config/experiment.json",
         errors=plan.records("errors"),
         trends=plan.records("trends"),
+        influences=plan.records("influences"),
         scores=plan.records("scores"),
         controls=plan.controls(),
         exact=plan.known_answers("exact"),

@@ -11,7 +11,20 @@ from pipeline_lib.records.published import ROWS
 if TYPE_CHECKING:
     from pipeline_lib.config.plan import Instance
 
-TAKEN = {"scores", "trends", "costs", "theory", "exact", "coverage", "leak", "training", "fig2", "fig3"}
+TAKEN = {
+    "scores",
+    "cumulative_error",
+    "cumulative_error_difference",
+    "trends",
+    "costs",
+    "theory",
+    "exact",
+    "coverage",
+    "leak",
+    "training",
+    "fig2",
+    "fig3",
+}
 
 
 def check_published(exp: Experiment) -> None:

@@ -309,6 +309,12 @@ class Errors(Model):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of intervals and of the null's quantile")
     permutations: int = Field(200, ge=0, description="label permutations for the null; 0 switches it off")
     null_times: int = Field(20, ge=0, description="at most so many t get the permutation null")
+    tolerance: float = Field(
+        1e-3,
+        gt=0,
+        description="largest fluctuation of MMD^2 (at most 2) along a curve that is called horizontal, unless half of "
+        "the curve's mean is more",
+    )
     seed: int = Field(0, ge=0, description="seed of forward samples, permutations and resampling")
 
 

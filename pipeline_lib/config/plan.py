@@ -59,6 +59,7 @@ class Plan:
         self.sweeps = compared.sweeps(experiment, self.instances)
         _check_nfe(self)
         _check_counts(experiment)
+        _check_forward(experiment)
 
     @property
     def name(self) -> str:
@@ -71,7 +72,8 @@ class Plan:
             data = {"recipe": dataset.recipe, "holdout": dataset.holdout}
             yield f"{name}/data", stage("data", data)
             yield f"{name}/classifier", stage("classifier", exp.scores.classifier.model_dump(mode="json"))
-            yield f"{name}/bandwidths", stage("bandwidths", {"seed": exp.errors.seed})
+            forward = exp.errors.forward or exp.errors.chains
+            yield f"{name}/bandwidths", stage("bandwidths", {"seed": exp.errors.seed}, {"forward": forward})
             yield f"{name}/reference", stage("reference", {"inception_weights": exp.scores.inception_weights})
             yield f"{name}/controls", stage("controls", {"samples": exp.scores.samples})
         for name, config in self._analytic_configs():
@@ -166,9 +168,10 @@ class Plan:
         return list(dict.fromkeys(sentence for sentences in found for sentence in sentences))
 
     def records(self, name: str) -> list[str]:
-        """Paths of the records `<name>.parquet` (errors, trends, scores) of all sampled runs."""
+        """Paths of the records `<name>.parquet` (errors, trends, influences, scores) of all sampled runs."""
+        stage_name = name if name == "scores" else "errors"
         return [
-            f"{self.root}/{one.path}/{sampling}/{'errors' if name == 'trends' else name}/{name}.parquet"
+            f"{self.root}/{one.path}/{sampling}/{stage_name}/{name}.parquet"
             for one in self.instances
             for sampling in self.experiment.sampling
         ]
@@ -198,7 +201,9 @@ class Plan:
     @property
     def tables(self) -> list[str]:
         """Names of the tables that the experiment has."""
-        trained = ["scores", "cumulative_error", "trends", "costs"] if self.instances else []
+        trained = (
+            ["scores", "cumulative_error", "cumulative_error_difference", "trends", "costs"] if self.instances else []
+        )
         analytic = ["theory", "exact", "coverage", "leak"] if self.experiment.analytic else []
         return [*trained, *self.comparisons, *self.sweeps, *analytic]
 
@@ -382,6 +387,28 @@ def _check_counts(exp: Experiment) -> None:
     for check in exp.checks:
         if check.nfe not in known:
             raise BadConfig(f"checks: nfe {check.nfe} is not sampled; it is one of {sorted(known)}.")
+
+
+def _check_forward(exp: Experiment) -> None:
+    """Forward samples are different training images. The bandwidths stage says it of datasets of unknown size."""
+    wanted = exp.errors.forward or exp.errors.chains
+    for name, dataset in exp.datasets.items():
+        images = _images(dataset.recipe)
+        if images is not None and wanted > images - dataset.holdout:
+            raise BadConfig(
+                f"errors: {wanted} forward samples (errors.forward, or errors.chains where that is null) are more than "
+                f"the {images - dataset.holdout} training images of {name}; ask for at most so many."
+            )
+
+
+def _images(recipe: dict[str, Any]) -> int | None:
+    """Images of a dataset, held-out ones too, where that is known without a look at any file."""
+    module, options = load_part("data/recipes", recipe)
+    expected: int | str | None = getattr(options, "expected", "official")
+    if not isinstance(expected, str):
+        return expected
+    counted = hasattr(options, "path") and not hasattr(options, "expected")  # a user's folder
+    return None if counted or not hasattr(module, "official") else module.official(options).count
 
 
 def _json(content: dict[str, Any]) -> str:

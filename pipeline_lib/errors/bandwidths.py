@@ -18,7 +18,7 @@ import torch
 from pipeline_lib import device
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.diffusion.kernels import squared_distances
-from pipeline_lib.errors.forward import BANDWIDTHS, ForwardSamples, normalise
+from pipeline_lib.errors.forward import BANDWIDTHS, ForwardSamples, check_count, normalise
 from pipeline_lib.exits import BadData
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import write_json
@@ -59,7 +59,12 @@ class Bandwidths:
 
 
 def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, data: Manifest) -> None:
-    """Measure the bandwidths of a dataset, or find them in the store; raises BadData where images do not differ."""
+    """Measure the bandwidths of a dataset, or find them in the store; raises BadData where images do not differ.
+
+    `runtime` holds the number of forward samples that errors will be measured against: too many are refused here
+    (BadConfig), and not after hours of training.
+    """
+    check_count(runtime["forward"], data.facts["count"])
     store = entry("bandwidths", VERSION, config, {"data": data.content})
     manifest = store.obtain(lambda: _make(store, Prepared(data), config["seed"]))
     log.info(

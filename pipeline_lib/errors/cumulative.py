@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +26,8 @@ from pipeline_lib.errors import trends as trend
 from pipeline_lib.errors.bandwidths import Bandwidths
 from pipeline_lib.errors.chains import Chains, measured
 from pipeline_lib.errors.forward import MEASURED, ForwardLaw, ForwardSamples, normalise
-from pipeline_lib.errors.uncertainty import Estimate, estimate, labellings, p_value, permutation_null
+from pipeline_lib.errors.jackknife import Estimate
+from pipeline_lib.errors.uncertainty import estimate, labellings, p_value, permutation_null
 from pipeline_lib.errors.verdicts import tolerance, verdict
 from pipeline_lib.exits import BadData
 from pipeline_lib.networks import trained
@@ -35,7 +35,7 @@ from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
 
-VERSION = 2
+VERSION = 3
 WEIGHTS = "weights.safetensors"
 log = logging.getLogger(__name__)
 
@@ -48,11 +48,12 @@ def run(
     runtime: Mapping[str, Any],
     output: Path,
     trends: Path,
+    influences: Path,
     train: Manifest,
     data: Manifest,
     bandwidths: Manifest,
 ) -> None:
-    """Measure every cell and write errors to `output` and trends to `trends`.
+    """Measure every cell and write errors to `output`, trends to `trends` and influences to `influences`.
 
     `config` holds `sampling` and the fields of `Errors`. Raises BadConfig where the dataset has fewer images than
     forward samples are asked for, and BadData where sampled chains are not finite.
@@ -71,6 +72,7 @@ def run(
     classes = facts["classes"] if facts["run"]["network"]["conditional"] else 0
     points: list[Row] = []
     slopes: list[Row] = []
+    shares: list[Row] = []
     for nfe in sampling.nfe:
         log.info("measuring %d chains of %d calls", settings.chains, nfe)
         shape, batch = tuple(facts["shape"]), runtime["batch"]
@@ -79,9 +81,11 @@ def run(
         calls = chains.visit(settings.times, cell.see)
         points += [{"nfe": calls, **row} for row in cell.rows]
         slopes += [{"nfe": calls, **row} for row in cell.trends()]
+        shares += [{"nfe": calls, **row} for row in cell.influences()]
     made_from = provenance.of("errors", VERSION, config, {"train": train, "data": data, "bandwidths": bandwidths})
     tables.write(output, points, tables.ERRORS, made_from)
     tables.write(trends, slopes, tables.TRENDS, made_from)
+    tables.write(influences, shares, tables.INFLUENCES, made_from)
     watch.save(output.parent, images=float(settings.chains * len(sampling.nfe)))
 
 
@@ -96,11 +100,10 @@ class Reading:
 
 @dataclass
 class Curve:
-    """What is known of one curve, point by point; quantiles of the null only where it was drawn."""
+    """What is known of one curve, point by point."""
 
     steps: list[int] = field(default_factory=list)
     points: list[Estimate] = field(default_factory=list)
-    quantiles: list[float] = field(default_factory=list)
 
 
 class Comparison:
@@ -140,9 +143,20 @@ class Comparison:
         for reading, curve in self.curves.items():
             progress = np.array(curve.steps) / len(self.grid)
             found = trend.rows(curve.points, progress, self.settings.confidence, self.settings.seed)
-            allowed = tolerance([point.value for point in curve.points], curve.quantiles)
+            allowed = tolerance([point.value for point in curve.points], self.settings.tolerance)
             about = {**vars(reading), "verdict": verdict(found, allowed), "tolerance": allowed}
             yield from ({**row, **about} for row in found)
+
+    def influences(self) -> Iterator[Row]:
+        """Rows of what each chain and forward sample adds to every point against q(x_t), which all methods share.
+
+        Training inputs are a yardstick of each method's own, so differences between methods are not read off them.
+        """
+        for reading, curve in self.curves.items():
+            if reading.law == ForwardSamples.name:
+                for step, point in zip(curve.steps, curve.points, strict=True):
+                    parts = {"chains": np.float32(point.chains), "forward": np.float32(point.forward)}
+                    yield {"kernel": reading.kernel, "bandwidth": reading.bandwidth, "step": step, **parts}
 
     def _compare(self, law: str, place: int, distances: Matrices) -> None:
         a, s = self.grid.a[place], self.grid.s[place]
@@ -156,12 +170,11 @@ class Comparison:
     def _add(self, reading: Reading, place: int, clock: float, scale: float, matrices: Matrices) -> None:
         settings = self.settings
         found = estimate(*matrices, settings.statistic)
-        half = NormalDist().inv_cdf((1 + settings.confidence) / 2) * found.se
+        low, high = found.interval(settings.confidence)
         null = self._null(found.value, matrices) if place in self.tested else {}
         curve = self.curves.setdefault(reading, Curve())
         curve.steps.append(place)
         curve.points.append(found)
-        curve.quantiles += [null["null_quantile"]] if null else []
         self.rows.append(
             {
                 **vars(reading),
@@ -172,8 +185,8 @@ class Comparison:
                 "length_scale": scale,
                 "mmd2": found.value,
                 "se": found.se,
-                "low": found.value - half,
-                "high": found.value + half,
+                "low": low,
+                "high": high,
                 "n": len(found.chains),
                 "m": len(found.forward),
                 "confidence": settings.confidence,

@@ -34,11 +34,7 @@ class ForwardSamples:
     name = "marginal"
 
     def __init__(self, data: Prepared, count: int, seed: int, purpose: int, device: torch.device | str = "cpu") -> None:
-        if count > len(data):
-            raise BadConfig(
-                f"{count} forward samples are asked for (errors.forward, or errors.chains where that is null), but the "
-                f"dataset has {len(data)} training images; ask for at most so many."
-            )
+        check_count(count, len(data))
         chosen = Noise(seed).permutation(Stream.FORWARD, len(data), purpose)[:count].numpy()
         self.x0 = data.floats(chosen, device)
         self.labels = None if data.labels is None else torch.from_numpy(data.labels[chosen]).to(self.x0.device)
@@ -53,6 +49,15 @@ class ForwardSamples:
     def on(self, grid: Grid, place: int) -> Tensor:
         """x_t (M,C,H,W), float32, at a place in the grid."""
         return self.at(grid.a[place], grid.s[place])
+
+
+def check_count(count: int, images: int) -> None:
+    """Raise BadConfig where the dataset has fewer training images than forward samples are asked for."""
+    if count > images:
+        raise BadConfig(
+            f"{count} forward samples are asked for (errors.forward, or errors.chains where that is null), but the "
+            f"dataset has {images} training images; ask for at most so many."
+        )
 
 
 def normalise(x: Tensor, a: float, s: float, sigma_data2: float) -> Tensor:

@@ -6,7 +6,8 @@ growth-ratio      mean of the last quarter of the curve over the mean of the fir
                   first quarter is not above 0 (an unbiased estimate of no error is as often below).
 rank-correlation  Spearman's, of MMD^2 with the step: 1 where the error only grows as sampling proceeds.
 exponential-rate  slope of ln MMD^2 over step / (number of steps), by least squares on the positive values; empty where
-                  fewer than three are positive. e^rate is the growth over the whole chain.
+                  these are fewer than three, or fewer than 3/4 of all: the rest would be a curve of other steps.
+                  e^rate is the growth over the whole chain.
 fluctuation       largest less smallest of the means of the curve's four quarters: a growth, fall or bump of MMD^2.
                   Noise alone makes it positive, so the upper end of its interval is a cautious bound.
 """
@@ -17,9 +18,14 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from pipeline_lib.errors.uncertainty import Estimate
+from pipeline_lib.errors.jackknife import Estimate
 
 DRAWS = 500
+POSITIVE = 0.75  # share of the points that an exponential rate needs
+# What a redrawn curve without a value counts as, at the lower and the upper end of the interval: a ratio to nothing is
+# large, everything else may be anything.
+UNDEFINED = {"growth-ratio": (np.inf, np.inf)}
+ANYTHING = (-np.inf, np.inf)
 
 
 def growth_ratio(curves: np.ndarray, progress: np.ndarray) -> np.ndarray:
@@ -45,7 +51,8 @@ def exponential_rate(curves: np.ndarray, progress: np.ndarray) -> np.ndarray:
     centre = (positive * progress).sum(-1) / np.maximum(counted, 1)
     offsets = positive * (progress - centre[..., None])
     spread = (offsets**2).sum(-1)
-    return np.divide((offsets * logs).sum(-1), spread, out=np.full_like(spread, np.nan), where=counted >= 3)
+    enough = counted >= max(3, POSITIVE * curves.shape[-1])
+    return np.divide((offsets * logs).sum(-1), spread, out=np.full_like(spread, np.nan), where=enough)
 
 
 def fluctuation(curves: np.ndarray, progress: np.ndarray) -> np.ndarray:
@@ -70,7 +77,9 @@ def rows(curve: Sequence[Estimate], progress: np.ndarray, confidence: float, see
     found = []
     for name, statistic in TRENDS.items():
         value = float(statistic(values, progress))
-        low, high = interval(statistic(draws, progress), confidence) if np.isfinite(value) else (np.nan, np.nan)
+        low, high = np.nan, np.nan
+        if np.isfinite(value):
+            low, high = interval(statistic(draws, progress), confidence, UNDEFINED.get(name, ANYTHING))
         found.append({"trend": name, "value": value, "low": low, "high": high, "confidence": confidence})
     return found
 
@@ -90,9 +99,8 @@ def bootstrap(curve: Sequence[Estimate], seed: int, draws: int = DRAWS) -> np.nd
     return redrawn
 
 
-def interval(draws: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Percentiles; an undefined draw of a ratio (nothing above 0 to divide by) counts as infinitely large."""
-    tail = (1 - confidence) / 2
-    ordered = np.sort(np.where(np.isnan(draws), np.inf, draws))
-    last = len(ordered) - 1
-    return float(ordered[int(np.floor(tail * last))]), float(ordered[int(np.ceil((1 - tail) * last))])
+def interval(draws: np.ndarray, confidence: float, undefined: tuple[float, float] = ANYTHING) -> tuple[float, float]:
+    """Percentiles; a draw that is NaN counts as `undefined` at the lower and at the upper end."""
+    tail, last = (1 - confidence) / 2, len(draws) - 1
+    lower, upper = (np.sort(np.where(np.isnan(draws), value, draws)) for value in undefined)
+    return float(lower[int(np.floor(tail * last))]), float(upper[int(np.ceil((1 - tail) * last))])

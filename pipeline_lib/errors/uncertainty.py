@@ -1,28 +1,11 @@
 """How sure an MMD^2 is: a jackknife from kernel row sums, and the permutation null."""
 
-from dataclasses import dataclass
-from math import sqrt
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline_lib.diffusion.mmd import Statistic
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """MMD^2 and the jackknife influence of each chain (n,) and each forward sample (m,), float64, centred."""
-
-    value: float
-    chains: np.ndarray
-    forward: np.ndarray
-
-    @property
-    def se(self) -> float:
-        """Jackknife standard error of a two-sample statistic. Where both laws are equal, MMD^2 is degenerate and this
-        overstates its spread (by about sqrt(2)): the permutation null is the test of equality, not this interval."""
-        return sqrt(sum((part**2).sum() / (len(part) * (len(part) - 1)) for part in (self.chains, self.forward)))
+from pipeline_lib.errors.jackknife import Estimate
 
 
 def estimate(xx: Tensor, xy: Tensor, yy: Tensor, statistic: Statistic = "u") -> Estimate:

@@ -22,12 +22,18 @@ VERSION = "1"
 
 @dataclass(frozen=True)
 class Column:
-    """One column: arrow type name, unit ('' if it has none), description."""
+    """One column: arrow type name ('float32[]' for a list), unit ('' if it has none), description."""
 
     name: str
     type: str
     unit: str
     description: str
+
+    @property
+    def arrow(self) -> pa.DataType:
+        """The arrow type."""
+        name = self.type.removesuffix("[]")
+        return getattr(pa, name)() if name == self.type else pa.list_(getattr(pa, name)())
 
 
 IDENTITY = [
@@ -76,6 +82,34 @@ TRENDS = [
     Column("confidence", "float64", "", "level of the interval"),
     Column("verdict", "string", "", "of the curve, in all its rows: grows, falls, horizontal or undecided"),
     Column("tolerance", "float64", "", "the largest fluctuation that a horizontal curve may have"),
+]
+
+INFLUENCES = [
+    *CELL,
+    Column("kernel", "string", "", "as in errors; against the marginal law"),
+    Column("bandwidth", "string", "", "as in errors"),
+    Column("step", "int64", "", "as in errors"),
+    Column("chains", "float32[]", "", "jackknife influence of each sampled chain on MMD^2, centred"),
+    Column("forward", "float32[]", "", "the same of each forward sample"),
+]
+
+DIFFERENCES = [
+    *CELL,
+    Column("control", "string", "", "method/variant that is subtracted, of the same seed, on the same random numbers"),
+    Column("kernel", "string", "", "as in errors; against the marginal law"),
+    Column("bandwidth", "string", "", "as in errors"),
+    Column("of", "string", "", "step: a point of the curve; mean: the mean over its steps, without x_T"),
+    Column("step", "int64", "", "as in errors; empty for the mean"),
+    Column("t", "float64", "path units", "as in errors; empty for the mean"),
+    Column("mmd2", "float64", "", "MMD^2 of the method"),
+    Column("difference", "float64", "", "less that of the control; empty where there is none, and note says why"),
+    Column("se", "float64", "", "jackknife standard error of the difference, from the pairs of chains"),
+    Column("low", "float64", "", "lower end of its confidence interval, for these two trained networks"),
+    Column("high", "float64", "", "upper end of the interval"),
+    Column("confidence", "float64", "", "level of the interval"),
+    Column("n", "int64", "images", "pairs of chains"),
+    Column("m", "int64", "images", "forward samples"),
+    Column("note", "string", "", "why there is no paired difference"),
 ]
 
 SCORES = [
@@ -235,6 +269,8 @@ SWEEP = [
 SCHEMAS: dict[str, list[Column]] = {
     "errors": ERRORS,
     "trends": TRENDS,
+    "influences": INFLUENCES,
+    "differences": DIFFERENCES,
     "scores": SCORES,
     "costs": COSTS,
     "history": HISTORY,
@@ -249,10 +285,7 @@ SCHEMAS: dict[str, list[Column]] = {
 
 def schema(columns: Sequence[Column], provenance: Mapping[str, Any] | None = None) -> pa.Schema:
     """The arrow schema with unit and description as field metadata."""
-    fields = [
-        pa.field(c.name, getattr(pa, c.type)(), metadata={"unit": c.unit, "description": c.description})
-        for c in columns
-    ]
+    fields = [pa.field(c.name, c.arrow, metadata={"unit": c.unit, "description": c.description}) for c in columns]
     metadata = {"schema_version": VERSION, "provenance": json.dumps(dict(provenance or {}), sort_keys=True)}
     return pa.schema(fields, metadata=metadata)
 

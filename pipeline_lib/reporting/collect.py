@@ -13,11 +13,24 @@ import pandas as pd
 
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.store import Manifest
-from pipeline_lib.records.tables import COSTS, ERRORS, IDENTITY, SCORES, TRENDS, Column, frame, provenance, read
+from pipeline_lib.records.tables import (
+    COSTS,
+    DIFFERENCES,
+    ERRORS,
+    IDENTITY,
+    SCORES,
+    TRENDS,
+    Column,
+    frame,
+    provenance,
+    read,
+)
+from pipeline_lib.reporting.differences import differences
 
 TABLES = {
     "scores": [*IDENTITY, *SCORES],
     "cumulative_error": [*IDENTITY, *ERRORS],
+    "cumulative_error_difference": [*IDENTITY, *DIFFERENCES],
     "trends": [*IDENTITY, *TRENDS],
     "costs": [*IDENTITY, *COSTS],
 }
@@ -162,7 +175,9 @@ def collect(folder: Path, experiment: Mapping[str, Any]) -> dict[str, pd.DataFra
             pieces["cumulative_error"].append(_record(folder, job, "errors.parquet", ERRORS))
             pieces["trends"].append(_record(folder, job, "trends.parquet", TRENDS))
         pieces["costs"].append(_costs(folder, job))
-    return {name: joined(found, TABLES[name]) for name, found in pieces.items()}
+    tables = {name: joined(found, TABLES[name]) for name, found in pieces.items()}
+    paired = pd.DataFrame(differences(folder, experiment, tables["cumulative_error"]))
+    return tables | {"cumulative_error_difference": joined([paired], TABLES["cumulative_error_difference"])}
 
 
 def joined(pieces: list[pd.DataFrame], columns: Sequence[Column]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.reporting.style import COLOURS, DASHES, GREY, legend
+from pipeline_lib.reporting.summaries import POWER, detectable
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Strip:
 
     name: str
     lines: list[Line]
+    of: Literal["MMD²", "difference"] = "MMD²"
 
 
 def panels(strips: Sequence[Strip], kernels: Sequence[str]) -> Figure:
@@ -42,8 +44,8 @@ def panels(strips: Sequence[Strip], kernels: Sequence[str]) -> Figure:
     figure, axes = plt.subplots(len(strips), len(shown), figsize=size, squeeze=False, sharex=True, layout="constrained")
     for strip, row in zip(strips, axes, strict=True):
         for kernel, axis in zip(shown, row, strict=True):
-            _panel(axis, [line.of(kernel) for line in strip.lines], kernel)
-        row[0].set_ylabel(f"{strip.name}\nMMD²")
+            _panel(axis, [line.of(kernel) for line in strip.lines], kernel, strip.of)
+        row[0].set_ylabel(f"{strip.name}\n{strip.of}")
     for axis in axes[-1]:
         axis.set_xlabel("t / first t  (sampling runs →)")
     legend(figure, axes.flat)
@@ -56,19 +58,27 @@ def style(experiment: Mapping[str, Any], method: str, variant: str) -> tuple[str
     return COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
 
 
-def _panel(axes: Axes, lines: Sequence[Line], title: str) -> None:
+def _panel(axes: Axes, lines: Sequence[Line], title: str, of: str) -> None:
     for line in lines:
         _curve(axes, line)
     rows = pd.concat([line.rows for line in lines])
+    if of == "difference":
+        axes.axhline(0, ls=":", lw=1, color=GREY, zorder=1)
+    else:
+        _null(axes, rows)
+    axes.set_xlim(1.02, -0.02)
+    axes.set_title(title, loc="left", pad=14)  # leaves room for the axis' power of ten
+    smallest = detectable(rows[rows["step"].gt(0)]).median()
+    words = "null not drawn" if pd.isna(smallest) else f"detectable: {smallest:.1e} ({100 * POWER:g} % power)"
+    axes.text(1, 1.03, words, transform=axes.transAxes, fontsize=6.5, color=GREY, ha="right", va="bottom")
+
+
+def _null(axes: Axes, rows: pd.DataFrame) -> None:
     null = _at_steps(rows[rows["null_quantile"].notna()]).agg(x=("x", "mean"), y=("null_quantile", "median"))
     if len(null):
         level = f"null, {100 * rows['confidence'].iloc[0]:g} % quantile"
         axes.plot(null["x"], null["y"], ls=":", lw=1, color=GREY, label=level, zorder=1)
         axes.fill_between(null["x"], 0, null["y"], color="#d9d9d9", lw=0, zorder=0)
-    axes.set_xlim(1.02, -0.02)
-    axes.set_title(title, loc="left", pad=14)  # leaves room for the axis' power of ten
-    detectable = f"detectable from {null['y'].median():.1e}" if len(null) else "null not drawn"
-    axes.text(1, 1.03, detectable, transform=axes.transAxes, fontsize=6.5, color=GREY, ha="right", va="bottom")
 
 
 def _curve(axes: Axes, line: Line) -> None:

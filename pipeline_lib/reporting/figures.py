@@ -55,7 +55,8 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
             theory_figures.draw(folder, experiment)
     if not experiment["instances"]:
         return
-    errors = collect(folder, experiment)["cumulative_error"]
+    tables = collect(folder, experiment)
+    errors = tables["cumulative_error"]
     drawn = folder / "figures"
     for old in [*drawn.glob("fig2-*"), *drawn.glob(f"{NAME}.*")]:  # of samplings and controls that are no more
         old.unlink()
@@ -65,7 +66,8 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
             if len(rows) or drawing.name == "fig2":
                 save(cumulative_error(rows, experiment), folder / "figures" / drawing.name)
         if pairs(experiment):
-            save(before_after(errors, experiment), folder / "figures" / NAME)
+            figure = before_after(errors, tables["cumulative_error_difference"], experiment)
+            save(figure, folder / "figures" / NAME)
         save(training(dict(histories(folder, experiment)), experiment), folder / "figures" / "training")
         sweeps.draw(folder, experiment)
 

@@ -5,21 +5,31 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_lib.reporting.summaries import error_summary, label, main_bandwidth, main_sampling, marginal
+from pipeline_lib.reporting.summaries import (
+    difference_summary,
+    error_summary,
+    label,
+    main_rows,
+    main_sampling,
+    marginal,
+)
 
 VERDICTS = ("grows", "falls", "horizontal", "undecided")
 
 
 def readings(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) -> list[dict[str, str]]:
     """For every trained method in each cell of the first sampling, what the numbers say."""
-    errors, trends = (_main(tables[name], experiment) for name in ("cumulative_error", "trends"))
+    errors, trends = (main_rows(tables[name], experiment) for name in ("cumulative_error", "trends"))
+    differences = tables["cumulative_error_difference"]
     found = []
     for key, curves in errors.groupby(["dataset", "method", "variant", "nfe"], sort=False):
         dataset, method, variant, nfe = map(str, key)
         mine = trends[(trends[["dataset", "method", "variant", "nfe"]] == list(key)).all(axis=1)]
         usual, own = marginal(mine), mine[mine["law"].eq("training-inputs")]
         against_own = f"against the inputs of its own training, {text}" if (text := "; ".join(verdicts(own))) else ""
-        says = [_above_null(marginal(curves)), _rank_correlations(usual), *verdicts(usual), against_own]
+        paired = differences[(differences[["dataset", "method", "variant", "nfe"]] == list(key)).all(axis=1)]
+        compared = _against_control(paired, experiment)
+        says = [_above_null(marginal(curves)), _rank_correlations(usual), *verdicts(usual), against_own, compared]
         who = f"{label(experiment, method, variant)} on {dataset}, {nfe} network calls"
         found.append({"who": who, "says": f"{'; '.join(filter(None, says))}."})
     return found
@@ -58,11 +68,6 @@ def _all(rows: pd.DataFrame) -> bool:
     return bool(rows["value"].notna().all())
 
 
-def _main(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
-    first = rows["sampler"].eq(main_sampling(experiment))
-    return rows[first & rows["bandwidth"].eq(main_bandwidth(experiment))]
-
-
 def _above_null(curves: pd.DataFrame) -> str:
     """'above the null's 95 % quantile on 14 (laplace), 12 (gaussian) of 19 steps'."""
     summary = error_summary(curves)
@@ -74,6 +79,35 @@ def _above_null(curves: pd.DataFrame) -> str:
     over = f" over {seeds} seeds" if seeds > 1 else ""
     level = f"{100 * summary['confidence'].iloc[0]:g} %"
     return f"above the null's {level} quantile on {', '.join(above)} of {tested} steps{over}"
+
+
+def _against_control(paired: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
+    """'less its control DDPM, chain by chain, the mean over the curve is -0.001 [-0.002, -0.0005] (laplace), ...'.
+
+    The verdict rests on the mean, since the steps of a curve depend on each other.
+    """
+    paired = paired[paired["sampler"].eq(main_sampling(experiment))]
+    if paired.empty:
+        return ""
+    who = label(experiment, *paired["control"].iloc[0].split("/"))
+    rows = main_rows(paired, experiment)
+    if rows.empty:
+        return f"no difference to {who}: {paired['note'].iloc[0]}"
+    summary = difference_summary(rows).query("of == 'mean over the curve'")
+    means = [_mean_difference(row) for row in summary.itertuples()]
+    total, below, above = (summary[k].sum() for k in ("seeds", "below", "above"))
+    verdict = f"is lower in {below}, higher in {above}, not told apart in {total - below - above} of {total} curves"
+    steps = rows[rows["of"].eq("step") & rows["step"].gt(0)]
+    apart = (steps["low"].gt(0) | steps["high"].lt(0)).sum()
+    return (
+        f"paired by chain with its control {who}, the mean over the curve {verdict}: {', '.join(means)} (single steps, "
+        f"which depend on each other: {apart} of {len(steps)} intervals exclude 0)"
+    )
+
+
+def _mean_difference(row: Any) -> str:
+    spread = f", sd between seeds {row.sd:.2g}" if row.seeds > 1 else ""
+    return f"{row.difference:.2g} [{row.low:.2g}, {row.high:.2g}]{spread} ({row.kernel})"
 
 
 def _rank_correlations(trends: pd.DataFrame) -> str:

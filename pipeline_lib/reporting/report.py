@@ -32,8 +32,10 @@ from pipeline_lib.reporting.collect import (
 from pipeline_lib.reporting.figures import drawings, histories, of_key
 from pipeline_lib.reporting.findings import interval, readings
 from pipeline_lib.reporting.summaries import (
+    POWER,
     RUN,
     cells,
+    difference_summary,
     error_summary,
     label,
     main_bandwidth,
@@ -51,6 +53,7 @@ MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 CONTENTS = {
     "scores": "every score with its protocol, floor and ceiling, and why a cell has none",
     "cumulative_error": "MMD² at every measured t, with its interval and the null's quantile",
+    "cumulative_error_difference": "MMD² less that of the control, paired by chain, at every step and over the curve",
     "trends": "whether and how fast each curve grows, with a verdict",
     "costs": "time, memory and device of every job",
     "theory": "the papers' claims, a row for each reading and chain",
@@ -151,6 +154,9 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
         "bandwidth": main_bandwidth(experiment),
         "trends": trend_table(tables["trends"], experiment),
         "errors": error_table(tables["cumulative_error"]),
+        "differences": table(difference_summary(tables["cumulative_error_difference"]).fillna({"note": ""})),
+        "has_control": any(v["control"] for m in experiment["methods"].values() for v in m["variants"].values()),
+        "power": POWER,
         "samples": samples(folder, experiment, pictures),
         "trainings": trainings(folder, experiment, curves),
         "costs": cost_table(tables["costs"]),

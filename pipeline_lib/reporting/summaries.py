@@ -1,6 +1,7 @@
 """What tables, report and check say about the collected frames: means over seeds, shares of steps, plain readings."""
 
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from pipeline_lib.reporting.intervals import paired
 
 RUN = ["dataset", "method", "variant", "sampler", "nfe"]
 CURVE = [*RUN, "seed", "kernel", "bandwidth", "law"]
+POWER = 0.8  # an effect is called detectable where so many experiments would find it
 
 
 def cells(experiment: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -32,6 +34,11 @@ def main_bandwidth(experiment: Mapping[str, Any]) -> str:
     """'shared', one kernel for all t as in the paper, where it was measured."""
     known = experiment["errors"]["bandwidths"]
     return "shared" if "shared" in known else known[0]
+
+
+def main_rows(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of the first sampling at the main bandwidth."""
+    return rows[rows["sampler"].eq(main_sampling(experiment)) & rows["bandwidth"].eq(main_bandwidth(experiment))]
 
 
 def label(experiment: Mapping[str, Any], method: str, variant: str) -> str:
@@ -92,23 +99,72 @@ def without_unused_control(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def error_summary(errors: pd.DataFrame) -> pd.DataFrame:
-    """Per curve: steps with a null distribution, steps above its quantile, last and largest MMD^2, median quantile.
+    """Per curve: steps with a null distribution and steps above its quantile, last and largest MMD^2, and the medians
+    of the quantile and of the smallest detectable effect.
 
     Step 0 is x_T, which is pure noise in both sets, so it is left out.
     """
     curves = errors[errors["step"] > 0].sort_values("step", kind="stable")
     tested = curves["null_quantile"].notna()
-    marked = curves.assign(tested=tested, above=tested & (curves["mmd2"] > curves["null_quantile"]))
+    above = tested & (curves["mmd2"] > curves["null_quantile"])
+    marked = curves.assign(tested=tested, above=above, detectable=detectable(curves))
     summary = marked.groupby(CURVE, sort=False).agg(
         tested=("tested", "sum"),
         above=("above", "sum"),
         last=("mmd2", "last"),
         largest=("mmd2", "max"),
-        detectable=("null_quantile", "median"),
+        null_quantile=("null_quantile", "median"),
+        detectable=("detectable", "median"),
         confidence=("confidence", "first"),
     )
     summary.insert(2, "share", summary["above"] / summary["tested"])
     return errors[CURVE].drop_duplicates().merge(summary.reset_index(), on=CURVE)  # in the order of the plan
+
+
+def detectable(rows: pd.DataFrame) -> pd.Series:
+    """The smallest MMD^2 that would exceed the null's quantile in `POWER` of the cases: an effect of the quantile's own
+    size does so in half of them only. Of differences, the smallest whose interval would exclude 0 so often.
+
+    The standard error is the measured one, which is a little large for an effect that small.
+    """
+    beyond = rows["se"] * NormalDist().inv_cdf(POWER)
+    if "null_quantile" in rows:
+        return rows["null_quantile"] + beyond
+    return rows["se"] * ((1 + rows["confidence"]) / 2).map(NormalDist().inv_cdf) + beyond
+
+
+def difference_summary(differences: pd.DataFrame) -> pd.DataFrame:
+    """Per curve over its seeds: the paired difference of the mean over its steps, and that at x_0.
+
+    `difference`, `low` and `high` are means over seeds: the ends are those of the interval of one pair of trained
+    networks. `sd` is the standard deviation between seeds, `below` and `above` count the seeds whose own interval
+    excludes 0. A cell without a difference has its note.
+    """
+    keys = [*RUN, "control", "kernel", "bandwidth"]
+    paired = differences[differences["difference"].notna()]
+    last = paired[paired["of"].eq("step")].sort_values("step", kind="stable").groupby([*keys, "seed"]).tail(1)
+    of = {"mean over the curve": paired[paired["of"].eq("mean")], "x_0": last}
+    found = [_over_seeds(rows, keys).assign(of=name) for name, rows in of.items()]
+    lost = differences.loc[differences["difference"].isna(), [*RUN, "control", "note"]].drop_duplicates()
+    columns = [*keys, "of", "seeds", "difference", "low", "high", "sd", "below", "above", "note"]
+    return pd.concat([*found, lost], ignore_index=True).reindex(columns=columns)
+
+
+def _over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    marked = rows.assign(below=rows["high"] < 0, above=rows["low"] > 0)
+    return (
+        marked.groupby(list(keys), sort=False)
+        .agg(
+            seeds=("seed", "nunique"),
+            difference=("difference", "mean"),
+            low=("low", "mean"),
+            high=("high", "mean"),
+            sd=("difference", "std"),
+            below=("below", "sum"),
+            above=("above", "sum"),
+        )
+        .reset_index()
+    )
 
 
 def seed_mean(summary: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) -> pd.DataFrame:

@@ -11,7 +11,9 @@ from pipeline_lib.records.tables import COMPARISON, SWEEP, write
 from pipeline_lib.reporting import comparisons, sweeps, theory
 from pipeline_lib.reporting.collect import TABLES, collect
 from pipeline_lib.reporting.summaries import (
+    POWER,
     RUN,
+    difference_summary,
     error_summary,
     markdown,
     score_summary,
@@ -21,7 +23,15 @@ from pipeline_lib.reporting.summaries import (
 
 ERROR_NOTE = (
     "Means over seeds. Step 0 (x_T) is left out. `above` of `tested` steps exceed the quantile of the permutation "
-    "null; `detectable` is the median of that quantile. The whole curves are in cumulative_error.csv."
+    "null; `null_quantile` is its median, and `detectable` the MMD^2 that would exceed it in "
+    f"{100 * POWER:g} % of the cases. The whole curves are in cumulative_error.csv."
+)
+DIFFERENCE_NOTE = (
+    "MMD^2 of a method less that of its control, paired by chain: both start from the same noise and are measured "
+    "against the same forward samples. The mean over the curve leaves out x_T and knows that steps depend on each "
+    "other. `difference`, `low` and `high` are means over training seeds; the interval is that of one pair of trained "
+    "networks, and says nothing of other seeds: `sd` is the spread between them, `below` and `above` count the seeds "
+    "whose own interval excludes 0. Every step is in cumulative_error_difference.csv."
 )
 SCORE_NOTE = (
     "Mean and standard deviation over seeds. Floor: held-out real images; ceiling: noise. `difference`: paired by "
@@ -30,7 +40,7 @@ SCORE_NOTE = (
 
 
 def run(folder: Path, experiment: dict[str, Any]) -> None:
-    """Write `tables/{scores,cumulative_error,trends,costs}.{parquet,csv,md}` below `folder`, and those of theory."""
+    """Write all of `TABLES` as `tables/*.{parquet,csv,md}` below `folder`, and those of theory."""
     if experiment["analytic"]:
         theory.write_tables(folder, experiment)
     if not experiment["instances"]:
@@ -39,6 +49,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
     texts = {
         "scores": score_text(tables["scores"], experiment),
         "cumulative_error": error_text(tables["cumulative_error"]),
+        "cumulative_error_difference": difference_text(tables["cumulative_error_difference"]),
         "trends": trend_text(tables["trends"]),
         "costs": cost_text(tables["costs"]),
     }
@@ -61,9 +72,15 @@ def score_text(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
 
 def error_text(errors: pd.DataFrame) -> str:
     """One line a curve."""
-    values = ["above", "tested", "last", "largest", "detectable"]
+    values = ["above", "tested", "last", "largest", "null_quantile", "detectable"]
     digest = seed_mean(error_summary(errors), [*RUN, "kernel", "bandwidth", "law"], values)
     return f"# Cumulative error (MMD^2 along the chain)\n\n{ERROR_NOTE}\n\n{markdown(digest)}"
+
+
+def difference_text(differences: pd.DataFrame) -> str:
+    """Two lines a curve: the mean over its steps, and x_0."""
+    shown = markdown(difference_summary(differences))
+    return f"# Cumulative error: paired difference to the control\n\n{DIFFERENCE_NOTE}\n\n{shown}"
 
 
 def trend_text(trends: pd.DataFrame) -> str:

@@ -1,0 +1,99 @@
+"""Differences of MMD^2 between a method and its control, paired by what their chains have in common.
+
+Chain i of every run starts from the same noise and takes the same noise at every step, and forward samples are the
+same, so most of what blurs one curve blurs the other alike, and cancels. An interval is that of two given trained
+networks; what other training seeds would give is seen in the spread between seeds, which stands beside it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.errors.jackknife import Estimate, mean
+from pipeline_lib.exits import PipelineError
+from pipeline_lib.records.tables import INFLUENCES, read
+
+RUN = ["dataset", "method", "variant", "seed"]
+ABOUT = [*RUN, "preset", "sampler", "nfe"]
+READING = ["kernel", "bandwidth"]
+POINT = [*READING, "step", "t", "log_snr", "length_scale", "statistic", "n", "m"]
+NO_CONTROL = "not paired: its control has no curve of this seed and number of network calls"
+OTHER_GRID = "not paired: its control was measured at other t or noise levels, so no step of one belongs to the other's"
+NO_INFLUENCES = "not paired: influences.parquet of the method or its control cannot be read; delete it and run again"
+
+Row = dict[str, Any]
+Key = tuple[Any, ...]
+Influences = dict[Key, tuple[np.ndarray, np.ndarray]]
+Load = Callable[[Path], Influences]
+
+
+def differences(folder: Path, experiment: Mapping[str, Any], errors: pd.DataFrame) -> Iterator[Row]:
+    """Rows of `IDENTITY` and `DIFFERENCES` of every run with a control, from the collected cumulative error.
+
+    `folder` is that of the experiment. Each curve has a row of every step and one of their mean; a cell without a
+    paired difference has one row that says why.
+    """
+    cells = dict(iter(errors[errors["law"].eq("marginal")].groupby([*RUN, "sampler", "nfe"], sort=False)))
+    load = lru_cache(maxsize=2)(_influences)  # of a run and its control, for all numbers of calls
+    for key, cell in cells.items():
+        dataset, method, variant, seed, sampler = map(str, key[:5])
+        control = experiment["methods"][method]["variants"][variant]["control"]
+        if control is None:
+            continue
+        other = cells.get((dataset, *control.split("/"), *key[3:]))
+        places = [folder / dataset / who / f"s{seed}" / sampler / "errors" for who in (f"{method}/{variant}", control)]
+        about = {**cell[ABOUT].iloc[0], "control": control}
+        yield from ({**about, **row} for row in _pair(cell, other, places, load))
+
+
+def _pair(cell: pd.DataFrame, other: pd.DataFrame | None, places: list[Path], load: Load) -> list[Row]:
+    if other is None:
+        return [{"note": NO_CONTROL}]
+    if not _points(cell).equals(_points(other)):
+        return [{"note": OTHER_GRID}]
+    try:
+        mine, theirs = (_estimates(rows, load(place)) for rows, place in zip((cell, other), places, strict=True))
+    except (PipelineError, KeyError):
+        return [{"note": NO_INFLUENCES}]
+    return [row for _, curve in cell.groupby(READING, sort=False) for row in _curve(curve, mine, theirs)]
+
+
+def _curve(curve: pd.DataFrame, mine: Mapping[Key, Estimate], theirs: Mapping[Key, Estimate]) -> Iterator[Row]:
+    """The difference at every step of one curve, then their mean; x_T, the same noise in both, is not in the mean."""
+    found = [mine[key] - theirs[key] for key in _keys(curve)]
+    for row, difference in zip(curve.itertuples(), found, strict=True):
+        yield {"of": "step", "step": row.step, "t": row.t, "mmd2": row.mmd2, **_numbers(row, difference)}
+    later = [one for one, step in zip(found, curve["step"], strict=True) if step > 0]
+    value = curve.loc[curve["step"].gt(0), "mmd2"].mean()
+    yield {"of": "mean", "mmd2": value, **_numbers(next(curve.itertuples()), mean(later))}
+
+
+def _numbers(row: Any, difference: Estimate) -> Row:
+    low, high = difference.interval(row.confidence)
+    about = {k: getattr(row, k) for k in (*READING, "confidence", "n", "m")}
+    return {**about, "difference": difference.value, "se": difference.se, "low": low, "high": high, "note": ""}
+
+
+def _points(cell: pd.DataFrame) -> pd.DataFrame:
+    """Where and how the curves of a cell were measured: the same for two runs whose points belong together."""
+    return cell[POINT].sort_values(POINT[:3], ignore_index=True)
+
+
+def _keys(rows: pd.DataFrame) -> Iterator[Key]:
+    return zip(*(rows[k] for k in ("nfe", *READING, "step")), strict=True)
+
+
+def _influences(place: Path) -> Influences:
+    """(nfe, kernel, bandwidth, step) -> influences of the chains and of the forward samples. Raises BadData."""
+    rows = read(place / "influences.parquet", INFLUENCES)
+    sides = ((c.astype(float), f.astype(float)) for c, f in zip(rows["chains"], rows["forward"], strict=True))
+    return dict(zip(_keys(rows), sides, strict=True))
+
+
+def _estimates(rows: pd.DataFrame, influences: Influences) -> dict[Key, Estimate]:
+    """Raises KeyError where the influences of a point are missing."""
+    return {key: Estimate(value, *influences[key]) for key, value in zip(_keys(rows), rows["mmd2"], strict=True)}
