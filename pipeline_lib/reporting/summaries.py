@@ -147,7 +147,8 @@ def difference_summary(differences: pd.DataFrame) -> pd.DataFrame:
     found = [_over_seeds(rows, keys).assign(of=name) for name, rows in of.items()]
     lost = differences.loc[differences["difference"].isna(), [*RUN, "control", "note"]].drop_duplicates()
     columns = [*keys, "of", "seeds", "difference", "low", "high", "sd", "below", "above", "note"]
-    return pd.concat([*found, lost], ignore_index=True).reindex(columns=columns)
+    whole = dict.fromkeys(("seeds", "below", "above"), "Int64")
+    return pd.concat([*found, lost], ignore_index=True).reindex(columns=columns).astype(whole)
 
 
 def _over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

@@ -66,7 +66,8 @@ def test_an_instance_for_each_dataset_variant_and_seed() -> None:
     ("path", "value", "touched"),
     [
         ("methods/ddpm/variants/paper/run", {"training": {"lr": 1e-3}}, {"train"}),
-        ("errors", {"chains": 64}, {"errors"}),
+        ("errors", {"chains": 64}, {"errors", "bandwidths"}),  # which says early where images are too few
+        ("errors", {"permutations": 64}, {"errors"}),
         ("scores", {"samples": 5}, {"scores", "controls"}),
         ("sampling/ancestral/images", 12, {"sample"}),
         ("sampling/ancestral/nfe", [10], {"sample", "errors"}),
@@ -91,7 +92,7 @@ def test_files_are_written_only_where_they_differ(tmp_path: Path) -> None:
     assert len(files) > 8
     plan().write()
     assert {p: p.stat().st_mtime_ns for p in files} == files
-    plan(changed("errors", {"chains": 64})).write()
+    plan(changed("errors", {"permutations": 64})).write()
     rewritten = {p.parent.name for p in files if p.stat().st_mtime_ns != files[p]}
     assert rewritten == {"errors", "config"}
 
@@ -153,6 +154,7 @@ def test_the_summary_names_every_instance() -> None:
         ("methods/ddpm/variants/paper/seeds", [-1], "seeds must be different"),
         ("errors", {"kernels": ["laplace", "laplace"]}, "a name stands twice"),
         ("errors", {"times": -3}, "errors.times"),
+        ("errors", {"chains": 1798}, "1798 forward samples .* more than the 1797 training images of digits"),
         ("base/network", {"channels": 9}, "multiple of 4"),
         ("base/training", {"adam_betas": [1.5, 2]}, r"must lie in \[0, 1\)"),
         ("checks", [{"metric": "fd", "nfe": 20}], "at_most or at_least"),
@@ -214,3 +216,17 @@ def test_a_correction_that_does_not_suit_the_steps_is_refused() -> None:
         plan(changed("sampling/ancestral/corrections", wrong))
     with pytest.raises(BadConfig, match="did you mean 'epsilon-scaling'"):
         plan(changed("sampling/ancestral/corrections", [{"name": "epsilon-scalin"}]))
+
+
+def test_chains_may_be_more_than_images_are_sampled_or_known() -> None:
+    """Chains are simulated apart from the samples; only forward samples are images of the dataset."""
+    plan(changed("errors", {"chains": 5000, "forward": 1797}))
+    folder = {"recipe": {"name": "image-folder", "path": "nowhere", "resolution": 32}}
+    plan(changed("datasets", {"mine": folder}))
+
+
+def test_held_out_images_are_no_forward_samples() -> None:
+    values = changed("datasets/digits/holdout", 798)
+    values["sampling"]["ancestral"]["images"] = 798
+    with pytest.raises(BadConfig, match=r"1000 forward samples .* more than the 999 training images of digits"):
+        plan(values)

@@ -59,7 +59,7 @@ def dataset(tmp_path: Path) -> Callable[[np.ndarray], Prepared]:
         folder.mkdir(exist_ok=True)
         np.save(folder / "train-images.npy", images)
         files = {"train-images.npy": sha256(folder / "train-images.npy")}
-        return Prepared(Manifest("data", "0" * 64, str(folder), files, {"classes": []}))
+        return Prepared(Manifest("data", "0" * 64, str(folder), files, {"classes": [], "count": len(images)}))
 
     return make
 

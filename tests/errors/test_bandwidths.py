@@ -12,7 +12,7 @@ from pipeline_lib.diffusion.kernels import squared_distances
 from pipeline_lib.errors import bandwidths
 from pipeline_lib.errors.bandwidths import Bandwidths
 from pipeline_lib.errors.forward import MEASURED, ForwardSamples, normalise
-from pipeline_lib.exits import BadData
+from pipeline_lib.exits import BadConfig, BadData
 from pipeline_lib.records.store import Manifest
 
 
@@ -53,9 +53,9 @@ def test_a_variance_exploding_path_shares_the_clock(gaussian_data):
 
 
 def test_the_stage_freezes_once_and_finds_it_again(gaussian_data, tmp_path, monkeypatch):
-    bandwidths.run({"seed": 3}, {}, tmp_path / "first.json", gaussian_data.manifest)
+    bandwidths.run({"seed": 3}, {"forward": 600}, tmp_path / "first.json", gaussian_data.manifest)
     monkeypatch.setattr(bandwidths, "measure", lambda *_: pytest.fail("measured again"))
-    bandwidths.run({"seed": 3}, {}, tmp_path / "second.json", gaussian_data.manifest)
+    bandwidths.run({"seed": 3}, {"forward": 600}, tmp_path / "second.json", gaussian_data.manifest)
     assert (tmp_path / "first.json").read_bytes() == (tmp_path / "second.json").read_bytes()
     manifest = Manifest.load(tmp_path / "first.json")
     assert Bandwidths.load(manifest).shared == manifest.facts["shared"]
@@ -68,3 +68,8 @@ def test_the_stage_freezes_once_and_finds_it_again(gaussian_data, tmp_path, monk
 def test_identical_images_are_refused(dataset):
     with pytest.raises(BadData, match="identical"):
         bandwidths.measure(dataset(np.full((40, 1, 4, 4), 7, np.uint8)), seed=0)
+
+
+def test_more_forward_samples_than_images_are_refused_before_any_training_ends(gaussian_data, tmp_path):
+    with pytest.raises(BadConfig, match=r"601 forward samples are asked for .* has 600 training images"):
+        bandwidths.run({"seed": 3}, {"forward": 601}, tmp_path / "out.json", gaussian_data.manifest)

@@ -6,6 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from pipeline_lib.errors.bandwidths import Bandwidths
 from pipeline_lib.errors.chains import Chains, measured
 from pipeline_lib.errors.cumulative import Comparison
 from pipeline_lib.errors.forward import MEASURED, ForwardSamples
+from pipeline_lib.errors.jackknife import Estimate
 from pipeline_lib.exits import BadConfig, BadData
 from pipeline_lib.networks import trained
 from pipeline_lib.records import tables
@@ -100,7 +103,7 @@ def stage(gaussian_data, tmp_path, monkeypatch):
     monkeypatch.setattr(cumulative.device, "pick", lambda: torch.device("cpu"))
     network = {"channels": 8, "channel_mult": [1], "res_blocks": 1, "attention_resolutions": [], "dropout": 0}
     path, training = Diffusion(timesteps=30, schedule="cosine"), Training(batch_size=64, mmd_group=16)
-    bandwidths.run({"seed": 0}, {}, tmp_path / "bandwidths.json", gaussian_data.manifest)
+    bandwidths.run({"seed": 0}, {"forward": 16}, tmp_path / "bandwidths.json", gaussian_data.manifest)
     sampling = {"sampler": {"name": "ancestral"}, "nfe": [5, 30], "seed": 0}
     errors = Errors(chains=12, forward=16, times=4, permutations=19, null_times=2).model_dump(mode="json")
 
@@ -111,7 +114,7 @@ def stage(gaussian_data, tmp_path, monkeypatch):
         return Manifest("train", "1" * 64, str(weights.parent), {weights.name: sha256(weights)})
 
     def measure(objective="ddpm", **changes):
-        paths = tmp_path / "out" / "errors.parquet", tmp_path / "out" / "trends.parquet"
+        paths = [tmp_path / "out" / f"{name}.parquet" for name in ("errors", "trends", "influences")]
         frozen = Manifest.load(tmp_path / "bandwidths.json")
         config = {"sampling": sampling, **errors, **changes}
         cumulative.run(config, {"batch": 5}, *paths, trained_by(objective), gaussian_data.manifest, frozen)
@@ -122,8 +125,9 @@ def stage(gaussian_data, tmp_path, monkeypatch):
 
 def test_a_run_that_trains_on_its_own_samples_gets_a_second_curve_where_its_network_is_called(stage):
     both = {"forward_laws": ["marginal", "training-inputs"]}
-    errors, slopes = (tables.read(path) for path in stage("ddpm-reg", **both))
-    alone, _ = (tables.read(path) for path in stage("ddpm-reg"))
+    errors, slopes, shares = (tables.read(path) for path in stage("ddpm-reg", **both))
+    alone, _, alone_shares = (tables.read(path) for path in stage("ddpm-reg"))
+    assert [len(c) for c in shares["chains"]] == [12] * len(alone_shares)  # of the marginal law alone
     assert errors[errors["law"] == "marginal"].reset_index(drop=True).equals(alone)
     second = errors[errors["law"] == "training-inputs"]
     assert set(alone["t"]) - set(second["t"]) == {0.0}
@@ -146,7 +150,7 @@ def test_the_marginal_law_cannot_be_left_out(stage):
 
 
 def test_the_stage_writes_every_cell_with_provenance(stage):
-    errors, trends = stage()
+    errors, trends, influences = stage()
     rows, slopes = tables.read(errors, tables.ERRORS), tables.read(trends, tables.TRENDS)
     assert rows.groupby("nfe").size().to_dict() == {5: 24, 30: 24}
     assert slopes.groupby("nfe").size().to_dict() == {5: 24, 30: 24}
@@ -155,8 +159,18 @@ def test_the_stage_writes_every_cell_with_provenance(stage):
     assert rows[rows["step"] > 0]["mmd2"].mean() > 10 * rows[rows["step"] == 0]["mmd2"].mean()  # an untrained network
     made = tables.provenance(errors)
     assert made["inputs"]["train"]["fingerprint"] == "1" * 64
-    assert made == tables.provenance(trends)
+    assert made == tables.provenance(trends) == tables.provenance(influences)
     assert json.loads((errors.parent / "costs.json").read_text())["stage"] == "errors"
+
+
+def test_the_stored_influences_are_those_of_the_standard_errors(stage):
+    errors, _, influences = stage()
+    rows = tables.read(influences, tables.INFLUENCES)
+    both = rows.merge(tables.read(errors), on=["nfe", "kernel", "bandwidth", "step"], validate="1:1")
+    assert len(both) == 48
+    for row in both.itertuples():
+        assert Estimate(row.mmd2, row.chains, row.forward).se == pytest.approx(row.se, rel=1e-5)
+    assert pq.read_schema(influences).field("chains").type == pa.list_(pa.float32())
 
 
 def test_an_estimate_reruns_from_scratch_and_without_it_to_the_same_bytes(stage, monkeypatch):

@@ -12,7 +12,7 @@ from pipeline_lib.config.models import parse_experiment
 from pipeline_lib.config.plan import Plan
 from pipeline_lib.records.files import write_json
 from pipeline_lib.records.store import entry
-from pipeline_lib.records.tables import ERRORS, HISTORY, SCORES, TRENDS, write
+from pipeline_lib.records.tables import ERRORS, HISTORY, INFLUENCES, SCORES, TRENDS, write
 
 STEPS = (0, 5, 10, 15, 20)
 SENTENCE = "the loss is not finite at step 12: the training diverged; lower training.lr."
@@ -61,6 +61,8 @@ class Tree:
         second = (curves(0, "training-inputs"), trends("training-inputs", "horizontal")) if own else ([], [])
         write(self.folder / place / "errors/errors.parquet", curves(above) + second[0], ERRORS, about)
         write(self.folder / place / "errors/trends.parquet", trends() + second[1], TRENDS, about)
+        shares = influences(0.5 if method == "other" else 1.0)
+        write(self.folder / place / "errors/influences.parquet", shares, INFLUENCES, about)
 
     def fail(self, place: str, sentence: str = SENTENCE) -> None:
         """The marker and the log of a stage that failed."""
@@ -138,6 +140,18 @@ def curves(above: int, law: str = "marginal") -> list[dict[str, Any]]:
                     }
                 )
     return rows
+
+
+def influences(scale: float) -> list[dict[str, Any]]:
+    """Influences of one standard error in all, `scale` times 0.001: the same chains at all steps, in all runs."""
+    common = np.where(np.arange(64) % 2, 1.0, -1.0)
+    common *= scale * 0.001 * (63 / 2) ** 0.5
+    return [
+        {"nfe": 20, "kernel": k, "bandwidth": b, "step": step, "chains": common, "forward": common}
+        for k in ("laplace", "gaussian")
+        for b in ("shared", "per-t")
+        for step in STEPS
+    ]
 
 
 def trends(law: str = "marginal", verdict: str = "grows") -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ def test_same_bytes_twice_and_text_is_text(tree):
     figures.run(built.folder, built.experiment)
     assert first == {p.name: p.read_bytes() for p in (built.folder / "figures").iterdir()}
     text = first["fig2.svg"].decode()
-    assert all(words in text for words in ("digits, 20 calls", ">laplace<", "DDPM", "detectable from 1.0e-02"))
+    assert all(words in text for words in ("digits, 20 calls", ">laplace<", "DDPM", "detectable: 1.1e-02 (80 % power)"))
     assert "dc:date" not in text
 
 
@@ -75,12 +75,16 @@ def lines(figure):
     return {line.get_label(): line for line in figure.axes[0].lines}
 
 
+def drawn(built):
+    found = collect(built.folder, built.experiment)
+    return before_after.before_after(found["cumulative_error"], found["cumulative_error_difference"], built.experiment)
+
+
 def test_before_and_after_stand_in_one_panel_with_both_laws(tree):
     built = tree(seeds=(0,)).complete()
     built.draw("other", 0, 4.0, 1, own=True)
-    errors = collect(built.folder, built.experiment)["cumulative_error"]
-    figure = before_after.before_after(errors, built.experiment)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["laplace", "gaussian"]
+    figure = drawn(built)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["laplace", "gaussian"] * 2
     found = lines(figure)
     assert list(found["before: DDPM"].get_ydata()) == pytest.approx([0, 0.001, 0.022, 0.023, 0.024])
     assert list(found["after: Other"].get_ydata()) == pytest.approx([0, 0.001, 0.002, 0.003, 0.024])
@@ -90,7 +94,7 @@ def test_before_and_after_stand_in_one_panel_with_both_laws(tree):
     assert own.get_color() == found["after: Other"].get_color()
     assert own.get_linestyle() != found["after: Other"].get_linestyle()
     assert figure.axes[0].get_ylabel().startswith("Other\ndigits, 20 calls")
-    assert figure.axes[0].texts[0].get_text() == "detectable from 1.0e-02"
+    assert figure.axes[0].texts[0].get_text() == "detectable: 1.1e-02 (80 % power)"
     plt.close(figure)
 
 
@@ -120,8 +124,7 @@ def test_a_figure_of_a_control_that_is_no_more_goes(tree):
 def test_after_is_drawn_while_its_control_has_no_curve(tree):
     built = tree(seeds=(0,)).complete()
     built.fail("digits/ddpm/base/s0/train")
-    errors = collect(built.folder, built.experiment)["cumulative_error"]
-    figure = before_after.before_after(errors, built.experiment)
+    figure = drawn(built)
     assert set(lines(figure)) == {"after: Other", "null, 95 % quantile"}
     plt.close(figure)
 
@@ -132,11 +135,34 @@ def test_every_method_with_a_control_has_its_own_row(tree):
     experiment["methods"]["third"] = {"label": "Third", "variants": {"base": {"preset": None, "control": "other/base"}}}
     one = next(i for i in experiment["instances"] if i["method"] == "other")
     experiment["instances"].append({**one, "method": "third"})
-    errors = collect(built.folder, built.experiment)["cumulative_error"]
+    found = collect(built.folder, built.experiment)
+    errors, differences = found["cumulative_error"], found["cumulative_error_difference"]
     more = pd.concat([errors, errors[errors["method"].eq("other")].assign(method="third")])
-    figure = before_after.before_after(more, experiment)
-    assert len(figure.axes) == 4
-    assert {"before: Other", "after: Third"} <= {line.get_label() for line in figure.axes[2].lines}
+    figure = before_after.before_after(more, differences, experiment)
+    assert len(figure.axes) == 6  # the third has no influences
+    assert {"before: Other", "after: Third"} <= {line.get_label() for line in figure.axes[4].lines}
+    plt.close(figure)
+
+
+def test_the_difference_stands_below_with_its_band_around_a_line_at_zero(tree):
+    figure = drawn(tree(seeds=(0,)).complete())
+    panel = figure.axes[2]
+    assert panel.get_ylabel() == "Other\ndigits, 20 calls\ndifference"
+    line = next(line for line in panel.lines if line.get_label() == "difference, paired: Other less DDPM")
+    assert list(line.get_xdata()) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert list(line.get_ydata()) == pytest.approx([0, 0, -0.02, -0.02, 0])
+    low, high = panel.collections[0].get_paths()[0].get_extents().get_points()[:, 1]
+    assert (low, high) == pytest.approx((-0.02 - 1.96 * 0.0005, 1.96 * 0.0005), rel=1e-4)
+    assert [list(one.get_ydata()) for one in panel.lines if len(one.get_ydata()) == 2] == [[0, 0]]
+    assert panel.texts[0].get_text() == f"detectable: {(1.96 + 0.8416) * 0.0005:.1e} (80 % power)"
+    plt.close(figure)
+
+
+def test_without_a_paired_difference_there_is_no_row_for_it(tree):
+    built = tree(seeds=(0,)).complete()
+    (built.folder / "digits/ddpm/base/s0/ancestral/errors/influences.parquet").unlink()
+    figure = drawn(built)
+    assert len(figure.axes) == 2
     plt.close(figure)
 
 

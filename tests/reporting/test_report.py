@@ -184,7 +184,8 @@ def test_the_curve_against_training_inputs_is_read_apart(tree):
     after = [r["says"] for r in findings.readings(collect(built.folder, built.experiment), built.experiment)]
     assert after[0] == before[0]
     own = "against the inputs of its own training, 2 of 2 curves are a horizontal line: a growth of more than 0.025"
-    assert after[1].startswith(f"{before[1][:-1]}; {own} would have been seen")
+    curves, paired = before[1].split("; paired by chain")
+    assert after[1] == f"{curves}; {own} would have been seen; paired by chain{paired}"
 
 
 @pytest.mark.parametrize(
@@ -214,3 +215,27 @@ def test_a_very_long_table_is_cut_and_says_so(tree, monkeypatch):
     monkeypatch.setattr(report, "LARGEST_TABLE", 3)
     page = build(tree().complete())
     assert "The first 3 of 8 rows; the CSV file has all." in page.text
+
+
+def test_the_difference_to_the_control_is_told_by_its_mean_over_the_curve(tree):
+    built = tree(seeds=(0,)).complete()
+    ddpm, other = findings.readings(collect(built.folder, built.experiment), built.experiment)
+    assert "paired" not in ddpm["says"]
+    verdict, means = other["says"].split("; paired by chain with its control DDPM, ")[1].split(": ", 1)
+    assert verdict == "the mean over the curve is lower in 2, higher in 0, not told apart in 0 of 2 curves"
+    kernels, steps = means.split(" (single steps, which depend on each other: ")
+    assert kernels == "-0.01 [-0.011, -0.009] (laplace), -0.01 [-0.011, -0.009] (gaussian)"
+    assert steps == "4 of 8 intervals exclude 0)."
+    page = build(built)
+    assert "Paired difference to the control" in page.text
+    assert "a count of curves is not one of independent tests" in page.text
+
+
+def test_a_difference_that_cannot_be_paired_is_said_to_be_missing(tree):
+    built = tree(seeds=(0,)).complete()
+    built.fail("digits/ddpm/base/s0/train")
+    says = findings.readings(collect(built.folder, built.experiment), built.experiment)[0]["says"]
+    assert says.endswith(
+        "no difference to DDPM: not paired: its control has no curve of this seed and number of network calls."
+    )
+    assert "its control has no curve of this seed" in build(built).text

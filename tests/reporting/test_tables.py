@@ -79,7 +79,7 @@ def test_same_bytes_twice(tree):
     first = {p.name: p.read_bytes() for p in (built.folder / "tables").iterdir()}
     tables.run(built.folder, built.experiment)
     assert first == {p.name: p.read_bytes() for p in (built.folder / "tables").iterdir()}
-    assert len(first) == 12
+    assert len(first) == 15
 
 
 def test_score_summary(tree):
@@ -104,7 +104,8 @@ def test_error_summary_leaves_out_the_prior(tree):
     rows = error_summary(collect(built.folder, built.experiment)["cumulative_error"])
     assert set(rows["tested"]) == {4}
     assert rows.groupby("method")["above"].unique().map(list).to_dict() == {"ddpm": [3], "other": [1]}
-    assert set(rows["detectable"]) == {0.01}
+    assert set(rows["null_quantile"]) == {0.01}
+    assert rows["detectable"].tolist() == pytest.approx([0.01 + 0.8416 * 0.001] * 16, rel=1e-4)
     assert rows["last"].tolist() == rows["largest"].tolist() == pytest.approx([0.024] * 16)
 
 

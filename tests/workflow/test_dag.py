@@ -58,6 +58,13 @@ def test_equal_configurations_share_one_training(finished: Checkout) -> None:
     assert manifests[0] == manifests[1]
 
 
+def test_runs_of_one_training_differ_by_nothing(finished: Checkout) -> None:
+    """'other' and its control have the same weights, so the same chains."""
+    rows = pd.read_parquet(finished.folder / "results/tiny/tables/cumulative_error_difference.parquet")
+    assert len(rows) == (3 + 1) * 3 * 2  # times and their mean x kernels x bandwidth readings
+    assert (rows[["difference", "se", "low", "high"]] == 0).all(axis=None)
+
+
 def test_a_second_run_does_nothing_within_five_seconds(finished: Checkout) -> None:
     """CPU time, so that a busy machine does not matter."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
