@@ -101,6 +101,7 @@ def bootstrap(curve: Sequence[Estimate], seed: int, draws: int = DRAWS) -> np.nd
 
 def interval(draws: np.ndarray, confidence: float, undefined: tuple[float, float] = ANYTHING) -> tuple[float, float]:
     """Percentiles; a draw that is NaN counts as `undefined` at the lower and at the upper end."""
-    tail, last = (1 - confidence) / 2, len(draws) - 1
+    tail = (1 - confidence) / 2
+    last = len(draws) - 1
     lower, upper = (np.sort(np.where(np.isnan(draws), value, draws)) for value in undefined)
     return float(lower[int(np.floor(tail * last))]), float(upper[int(np.ceil((1 - tail) * last))])

@@ -69,7 +69,7 @@ def _panel(axes: Axes, lines: Sequence[Line], title: str, of: str) -> None:
     axes.set_xlim(1.02, -0.02)
     axes.set_title(title, loc="left", pad=14)  # leaves room for the axis' power of ten
     smallest = detectable(rows[rows["step"].gt(0)]).median()
-    words = "null not drawn" if pd.isna(smallest) else f"detectable: {smallest:.1e} ({100 * POWER:g} % power)"
+    words = "null not drawn" if pd.isna(smallest) else f"{100 * POWER:g} % power from {smallest:.1e}"
     axes.text(1, 1.03, words, transform=axes.transAxes, fontsize=6.5, color=GREY, ha="right", va="bottom")
 
 

@@ -287,10 +287,18 @@ MUTANTS = (
     Mutant(
         "one-sided-interval",
         "a 95 % interval with 5 % beyond each end",
-        "pipeline_lib/errors/cumulative.py",
-        "inv_cdf((1 + settings.confidence) / 2)",
-        "inv_cdf(settings.confidence)",
+        "pipeline_lib/errors/jackknife.py",
+        "inv_cdf((1 + confidence) / 2)",
+        "inv_cdf(confidence)",
         ("tests/errors/test_cumulative.py",),
+    ),
+    Mutant(
+        "difference-without-pairs",
+        "the interval of a difference as if the two runs did not share their chains' noise",
+        "pipeline_lib/errors/jackknife.py",
+        "self.chains - other.chains,",
+        "np.hypot(self.chains, other.chains),",
+        ("tests/errors/test_jackknife.py",),
     ),
     Mutant(
         "one-sided-percentiles",

@@ -35,7 +35,7 @@ def test_same_bytes_twice_and_text_is_text(tree):
     figures.run(built.folder, built.experiment)
     assert first == {p.name: p.read_bytes() for p in (built.folder / "figures").iterdir()}
     text = first["fig2.svg"].decode()
-    assert all(words in text for words in ("digits, 20 calls", ">laplace<", "DDPM", "detectable: 1.1e-02 (80 % power)"))
+    assert all(words in text for words in ("digits, 20 calls", ">laplace<", "DDPM", "80 % power from 1.1e-02"))
     assert "dc:date" not in text
 
 
@@ -94,7 +94,7 @@ def test_before_and_after_stand_in_one_panel_with_both_laws(tree):
     assert own.get_color() == found["after: Other"].get_color()
     assert own.get_linestyle() != found["after: Other"].get_linestyle()
     assert figure.axes[0].get_ylabel().startswith("Other\ndigits, 20 calls")
-    assert figure.axes[0].texts[0].get_text() == "detectable: 1.1e-02 (80 % power)"
+    assert figure.axes[0].texts[0].get_text() == "80 % power from 1.1e-02"
     plt.close(figure)
 
 
@@ -154,7 +154,7 @@ def test_the_difference_stands_below_with_its_band_around_a_line_at_zero(tree):
     low, high = panel.collections[0].get_paths()[0].get_extents().get_points()[:, 1]
     assert (low, high) == pytest.approx((-0.02 - 1.96 * 0.0005, 1.96 * 0.0005), rel=1e-4)
     assert [list(one.get_ydata()) for one in panel.lines if len(one.get_ydata()) == 2] == [[0, 0]]
-    assert panel.texts[0].get_text() == f"detectable: {(1.96 + 0.8416) * 0.0005:.1e} (80 % power)"
+    assert panel.texts[0].get_text() == f"80 % power from {(1.96 + 0.8416) * 0.0005:.1e}"
     plt.close(figure)
 
 

@@ -154,7 +154,7 @@ def add_seed(values: dict[str, Any]) -> None:
     ("change", "expected"),
     [
         (change_lr, {"train": 1, "sample": 1, "errors": 1, "scores": 1}),
-        (change_chains, {"errors": 2}),
+        (change_chains, {"bandwidths": 1, "errors": 2}),
         (change_images, {"sample": 2, "scores": 2}),
         (add_seed, {"train": 2, "sample": 2, "errors": 2, "scores": 2}),
     ],
