@@ -107,14 +107,16 @@ class Entry:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder in the store, once another job that works there has let go of it."""
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a folder in the store, or of any other path, once another job there has let go of it."""
     LOCKS.mkdir(parents=True, exist_ok=True)
-    with (LOCKS / "-".join(folder.relative_to(STORE).parts)).open("w") as handle:
+    inside = path.is_relative_to(STORE)
+    name = "-".join(path.relative_to(STORE).parts) if inside else f"{digest(str(path.absolute()))[:16]}-{path.name}"
+    with (LOCKS / name).open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("another job works in %s; waiting for it", folder)
+            log.info("another job works in %s; waiting for it", path)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
