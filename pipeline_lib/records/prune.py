@@ -9,7 +9,8 @@ from pipeline_lib.records.store import STORE, Manifest, busy
 def orphans(results: Path = Path("results")) -> list[Path]:
     """Finished folders of the store that no manifest outside it points to, and what killed data jobs left.
 
-    Other unfinished ones stay: a training between two attempts has no manifest either, and its checkpoint is worth hours.
+    Other unfinished ones stay: a training between two attempts has no manifest either, and its checkpoint is worth
+    hours.
     Raises BadData where a manifest cannot be read, since what it names would seem to be an orphan.
     """
     manifests = [p for p in results.glob("*/**/manifest.json") if STORE not in p.parents]
