@@ -27,7 +27,7 @@ Damaged = Annotated[
 
 
 def _count(value: Any) -> Any:
-    if value not in ("official", None) and not (type(value) is int and value > 0):
+    if value not in ("official", None) and not (isinstance(value, int) and value > 0):
         raise ValueError("give 'official', a number of images, or null for any number")
     return value
 
