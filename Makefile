@@ -9,7 +9,7 @@ BIN := .venv/bin
 GPUS = $(shell ls /dev/nvidia[0-9]* 2>/dev/null | wc -l)
 SNAKEMAKE = $(BIN)/snakemake --profile profiles/local --configfile $(CONFIG)
 
-.PHONY: help install run test quality lint fmt ui screenshots rulegraph
+.PHONY: help install run data test quality lint fmt ui screenshots rulegraph
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -30,6 +30,10 @@ run: install  ## run the experiment of config.yaml (CONFIG=file for another) and
 	$(BIN)/python -m pipeline_lib where $(CONFIG) || status=$$?; \
 	[ $$status -ne 0 ] || $(BIN)/python -m pipeline_lib check $(CONFIG) || status=$$?; \
 	exit $$status
+
+data: install  ## only prepare the datasets of config.yaml (CONFIG=file for another); nothing is trained
+	@test -f $(CONFIG) || { echo 'error: there is no file $(CONFIG)'; exit 78; }
+	$(SNAKEMAKE) -- datasets
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -29,13 +29,18 @@ include: "rules/analytic.smk"
 include: "rules/report.smk"
 
 
+rule datasets:
+    input:
+        plan.made_once("data"),
+
+
 rule all:
     default_target: True
     input:
         expand(rules.report.output, experiment=plan.name),
         expand(rules.tables.output, experiment=plan.name),
         expand(rules.figures.output, experiment=plan.name),
-        plan.made_once(),
+        plan.made_once("data", "classifier", "reference", "bandwidths"),
         plan.manifests("train"),
         plan.manifests("sample"),
         plan.records("errors"),

@@ -28,6 +28,8 @@ ENTRY_POINTS = {
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The tail of an error message: the closest valid name, or all of them where none is close."""
     valid = sorted(valid)
+    if not valid:
+        return "there are none."
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else f"valid names: {', '.join(valid)}."
 

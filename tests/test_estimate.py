@@ -90,7 +90,7 @@ def test_what_is_not_known_is_named_as_unknown() -> None:
     shown = text(one)
     (row, _) = [line.split() for line in shown.splitlines() if line.startswith("digits ")]
     assert row[1:] == ["unknown"] * 6
-    assert "the image folder nowhere does not exist" in shown
+    assert "the folder nowhere does not exist" in shown
 
 
 def test_a_folder_that_is_there_is_counted() -> None:

@@ -183,9 +183,8 @@ class Plan:
         samplings = self.experiment.sampling
         return [f"{self.root}/{one.path}/{s}/{stage_name}/manifest.json" for one in self.instances for s in samplings]
 
-    def made_once(self) -> list[str]:
-        """Paths of the manifests of every dataset."""
-        stages = ("data", "classifier", "reference", "bandwidths")
+    def made_once(self, *stages: str) -> list[str]:
+        """Paths of the manifests of these stages (data, classifier, reference, bandwidths) of every dataset."""
         return [f"{self.root}/{name}/{s}/manifest.json" for name in self.experiment.datasets for s in stages]
 
     def controls(self) -> list[str]:

@@ -5,13 +5,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 from PIL import __version__ as pillow
 
 CONVERTED = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 TURNED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where Pillow looks for an orientation
+
+# Photographs may carry a colour profile or text above Pillow's 1 MB, and are whole (NVlabs/ffhq-dataset meets some).
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26
 
 PIXELS = (
     "the first frame of an animation counts; palettes, YCbCr and CMYK become RGB without colour profiles; transparency "
@@ -83,10 +87,17 @@ def _refuse_deep(image: ImageFile.ImageFile) -> None:
 
     Pillow would clip 16-bit grey at 255, and drop the low bytes of 16-bit RGB, without a word.
     """
-    deep = image.format != "JPEG" and any(re.search(r";16[BLN]", str(tile.args)) for tile in image.tile)
+    deep = image.format != "JPEG" and any(_is_deep(tile.codec_name, tile.args) for tile in image.tile)
     if deep or image.mode not in CONVERTED:
         what = "more than 8 bits a channel" if deep else f"the pixel format {image.mode}"
         raise Unusable(f"it has {what}, and only 8-bit grey, palette, RGB, YCbCr and CMYK are read")
+
+
+def _is_deep(codec: str, args: Any) -> bool:
+    """By what Pillow's decoder is given: a raw mode such as RGB;16B, or the largest level of a PPM."""
+    if codec.startswith("ppm"):
+        return int(args[1]) > 255
+    return re.search(r";16[BLN]", str(args)) is not None
 
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:

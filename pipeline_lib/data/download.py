@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline_lib.exits import BadData, TryAgain
 from pipeline_lib.records.progress import Progress
+from pipeline_lib.records.store import alone
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +22,15 @@ CUT = (urllib.error.URLError, http.client.HTTPException, TimeoutError, Connectio
 def fetch(url: str, target: Path, md5: str) -> Path:
     """Download `url` to `target` unless it is there; a part that an earlier attempt left is continued.
 
+    Of two jobs that want the same file one downloads it, and the other waits.
     Raises BadData where the server cannot be reached or sends something else, TryAgain where the transfer is cut again
     and again (what came is kept), OSError where the disk is full.
     """
-    if target.is_file():
-        return check(target, md5)
+    with alone(target):
+        return check(target, md5) if target.is_file() else _download(url, target, md5)
+
+
+def _download(url: str, target: Path, md5: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     while not _transferred(url, part, f"get {target.name} by hand, put it to {target} and run again."):

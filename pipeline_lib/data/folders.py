@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline_lib.exits import BadData
 
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".7z", ".rar")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
@@ -15,8 +16,19 @@ def names_below(root: Path) -> list[str]:
     """Paths of all images relative to `root`, in no order; raises BadData where there are none."""
     names = [name for name, _ in _walk(str(root))]
     if not names:
-        raise BadData(f"there are no images in {root}; it must hold files that end in {', '.join(SUFFIXES)}.")
+        packed = next((path.name for path in sorted(root.iterdir()) if path.name.lower().endswith(ARCHIVES)), None)
+        cure = f"unpack {packed}" if packed else f"it must hold files that end in {', '.join(SUFFIXES)}"
+        raise BadData(f"there are no images in {root}; {cure}.")
     return names
+
+
+def existing(root: Path, cure: str) -> Path:
+    """`root`, if it is a folder; raises BadData where it is something else or missing, with the `cure` for that."""
+    if root.exists() and not root.is_dir():
+        raise BadData(f"{root} is a file and must be a folder; unpack it if it is an archive, and correct 'path'.")
+    if not root.is_dir():
+        raise BadData(f"the folder {root} does not exist; {cure}.")
+    return root
 
 
 def by_class(root: Path) -> list[str]:
@@ -33,13 +45,14 @@ def by_class(root: Path) -> list[str]:
 def by_stem(root: Path) -> list[str]:
     """Paths of all images relative to `root`, ordered by file name without suffix, whatever folder they lie in.
 
-    Raises BadData where two have the same name.
+    Shorter names come first, so that numbers are in their order with leading zeros and without. Raises BadData where
+    two have the same name.
     """
-    names = sorted((Path(name).stem, name) for name in names_below(root))
-    for (stem, first), (other, second) in itertools.pairwise(names):
-        if stem == other:
+    names = sorted(names_below(root), key=lambda name: (len(Path(name).stem), Path(name).stem, name))
+    for first, second in itertools.pairwise(names):
+        if Path(first).stem == Path(second).stem:
             raise BadData(f"{root} holds the same image twice ({first} and {second}); remove one of them.")
-    return [name for _, name in names]
+    return names
 
 
 def class_of(name: str) -> str:
@@ -69,15 +82,21 @@ def _hash(found: Iterable[tuple[str, os.stat_result]]) -> str:
     return listing.hexdigest()
 
 
-def _walk(folder: str, above: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+def _walk(
+    folder: str, above: str = "", around: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """(name relative to the root, entry) of every image, in no order; hidden ones are passed over."""
     try:
+        place = Path(folder).stat()
+        if (place.st_dev, place.st_ino) in around:
+            raise BadData(f"{folder} is a link to a folder that it lies in; remove the link.")
+        around |= {(place.st_dev, place.st_ino)}
         with os.scandir(folder) as entries:
             found = [e for e in entries if not e.name.startswith(".")]
     except OSError as error:
         raise BadData(f"the folder {folder} cannot be read ({error.strerror}).") from None
     for entry in found:
         if entry.is_dir():
-            yield from _walk(entry.path, f"{above}{entry.name}/")
+            yield from _walk(entry.path, f"{above}{entry.name}/", around)
         elif entry.name.lower().endswith(SUFFIXES):
             yield above + entry.name, entry

@@ -14,13 +14,14 @@ from pipeline_lib.config.base import Model, load_part, part
 from pipeline_lib.data.arrays import copy_rows, save
 from pipeline_lib.data.grid import save_grid
 from pipeline_lib.data.recipes import Source
+from pipeline_lib.data.sizes import needs
 from pipeline_lib.exits import BadConfig, BadData, Bug, TryAgain
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import STORE, Entry, Manifest, entry
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 SEED = 0  # of the split: which images are held out must not depend on any setting
 GRID_IMAGES = 64
 
@@ -51,10 +52,14 @@ def draw_holdout(count: int, holdout: int) -> np.ndarray:
     A plain draw, not stratified: a score of held-out images is what a perfect sampler would reach, and that draws its
     classes at random too. Raises BadConfig where nothing would be left.
     """
-    if holdout and count - holdout < 2:
-        raise BadConfig(f"'holdout' is {holdout}, but the dataset has {count} images; leave some to train on.")
+    _check_holdout(count, holdout)
     random = np.random.RandomState(SEED)  # its stream is frozen for good, a Generator's is not (NEP 19)
     return random.permutation(count)[:holdout]
+
+
+def _check_holdout(count: int, holdout: int) -> None:
+    if holdout and count - holdout < 2:
+        raise BadConfig(f"'holdout' is {holdout}, but the dataset has {count} images; leave some to train on.")
 
 
 def _inputs(recipe: ModuleType, options: Model) -> dict[str, str]:
@@ -88,8 +93,10 @@ def _prepare(place: Entry, recipe: ModuleType, options: Model) -> Manifest:
 
 def _fill(folder: Path, recipe: ModuleType, options: Model, config: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """Run the recipe in `folder` and split what it made; names of the files, facts."""
-    source = recipe.prepare(options, folder)
     name, holdout = config["recipe"]["name"], config["holdout"]
+    if holdout and (said := needs(config["recipe"])):
+        _check_holdout(int(said["count"]), holdout)  # before hours of decoding; the true count is checked below
+    source = recipe.prepare(options, folder)
     count, shape = _check(source, name)
     held = draw_holdout(count, holdout)
     parts = {"train": np.setdiff1d(np.arange(count), held), "holdout": held}

@@ -1,21 +1,28 @@
-"""Stored results that no manifest of any experiment names: what changed configurations left behind."""
+"""Stored results that no manifest of any experiment names: what changed configurations and killed jobs left behind."""
 
 import shutil
 from pathlib import Path
 
-from pipeline_lib.records.store import STORE, Manifest
+from pipeline_lib.records.store import STORE, Manifest, busy
 
 
 def orphans(results: Path = Path("results")) -> list[Path]:
-    """Finished folders of the store that no manifest outside it points to.
+    """Finished folders of the store that no manifest outside it points to, and what killed data jobs left.
 
-    Unfinished ones stay: a training between two attempts has no manifest either, and its checkpoint is worth hours.
+    Other unfinished ones stay: a training between two attempts has no manifest either, and its checkpoint is worth
+    hours.
     Raises BadData where a manifest cannot be read, since what it names would seem to be an orphan.
     """
     manifests = [p for p in results.glob("*/**/manifest.json") if STORE not in p.parents]
     named = {Path(Manifest.load(p).folder).name for p in manifests}
     folders = sorted(p for p in STORE.glob("*-*") if (p / "identity.json").is_file())
-    return [p for p in folders if p.name not in named]
+    return [p for p in folders if p.name not in named] + abandoned()
+
+
+def abandoned() -> list[Path]:
+    """Half-prepared datasets, `.<name>.part`, of jobs that no longer run: the next attempt would begin anew."""
+    parts = sorted(STORE.glob(".*.part"))
+    return [p for p in parts if not busy(STORE / p.name.removeprefix(".").removesuffix(".part"))]
 
 
 def size(folder: Path) -> int:

@@ -107,16 +107,34 @@ class Entry:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder in the store, once another job that works there has let go of it."""
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a folder in the store, or of any other path, once another job there has let go of it."""
     LOCKS.mkdir(parents=True, exist_ok=True)
-    with (LOCKS / "-".join(folder.relative_to(STORE).parts)).open("w") as handle:
+    with _lock(path).open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("another job works in %s; waiting for it", folder)
+            log.info("another job works in %s; waiting for it", path)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def busy(path: Path) -> bool:
+    """Whether a job holds the lock of `path`."""
+    if not _lock(path).is_file():
+        return False
+    with _lock(path).open() as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _lock(path: Path) -> Path:
+    if path.is_relative_to(STORE):
+        return LOCKS / "-".join(path.relative_to(STORE).parts)
+    return LOCKS / f"{digest(str(path.absolute()))[:16]}-{path.name}"
 
 
 def entry(stage: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> Entry:

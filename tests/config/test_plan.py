@@ -143,7 +143,12 @@ def test_the_summary_names_every_instance() -> None:
         ("methods/ddpm/variants/paper/preset", "papre", "no preset 'papre'; did you mean 'paper'"),
         ("methods/ddpm/variants/paper/control", "ddpm/main", "no control 'ddpm/main'"),
         ("methods/ddpm/variants/paper/datasets", ["digit"], "no dataset 'digit'; did you mean 'digits'"),
-        ("datasets/digits/recipe", "digit", "no 'digit' in data/recipes; did you mean 'digits'"),
+        (
+            "datasets/digits/recipe",
+            "digit",
+            r"^datasets.digits: there is no 'digit' in data/recipes; did you mean 'digits'\?$",
+        ),
+        ("datasets/digits/recipe", {"name": "digits", "path": "x"}, "unknown key 'recipe.path'; there are none"),
         ("sampling/ancestral/sampler", {"name": "ancestral", "varianc": 1}, "did you mean 'variance'"),
         ("base/training", {"lr": -1}, r"training.lr: input should be greater than 0 \(it is -1\)"),
         ("base/diffusion", {"schedule": "liner"}, "'linear', 'cosine' or 'sigmoid'"),

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline_lib.config.base import part
 from pipeline_lib.data import prepare
-from pipeline_lib.data.recipes import cifar10
+from pipeline_lib.data.recipes import _faces, cifar10
 from pipeline_lib.exits import PipelineError
 from tests.data import datasets
 from tests.data.pictures import picture, put, put_rgb16, put_truncated
@@ -35,6 +35,7 @@ class Case:
     recipe: str = "image-folder"
     options: dict[str, Any] = field(default_factory=dict)
     code: int = 65
+    holdout: int = 0
 
     def config(self) -> dict[str, Any]:
         """The stage configuration."""
@@ -42,7 +43,7 @@ class Case:
         if self.recipe not in ("image-folder", "cifar10"):
             defaults = {"expected": None}
         options = {"name": self.recipe, "path": "data", **defaults, **self.options}
-        return {"recipe": part("data/recipes", options, "recipe"), "holdout": 0}
+        return {"recipe": part("data/recipes", options, "recipe"), "holdout": self.holdout}
 
 
 def _among_forty(make: Callable[[Path], Any]) -> None:
@@ -111,11 +112,26 @@ def _ffhq_twice() -> None:
     put(DATA / "thumbnails128x128" / "00600.png", picture(128, 128))
 
 
+def _ffhq_changed() -> Any:
+    md5 = datasets.ffhq_list(datasets.ffhq(DATA))
+    put(DATA / "thumbnails128x128/00000/00600.png", picture(128, 128, seed=9))
+    return (mock.patch.object(_faces, "LISTING_MD5", md5),)
+
+
+def _deep_pixmap() -> None:
+    DATA.mkdir()
+    (DATA / "a.ppm").write_bytes(b"P6 12 12 65535\n" + bytes(12 * 12 * 6))
+
+
 NPZ = "train_data_batch_7.npz"
 PARTITION, FACE = "list_eval_partition.txt", "img_align_celeba/000003.jpg"
 
 CASES = [
     Case("the folder is missing", lambda: None),
+    Case("a file in its place", lambda: DATA.write_bytes(b"")),
+    Case("an archive that was not unpacked", lambda: (DATA.mkdir(), (DATA / "train.zip").touch())),
+    Case("a link to a folder around it", lambda: (put(DATA / "a.png"), (DATA / "more").symlink_to("."))),
+    Case("more held out than there is", lambda: put(DATA / "a.png"), holdout=2, code=78),
     Case("no images in it", lambda: put(DATA / "a.png").rename(DATA / "a.txt")),
     Case("images beside class folders", lambda: (put(DATA / "a.png"), put(DATA / "cat" / "b.png"))),
     Case("splits, and no classes", lambda: (put(DATA / "train" / "a.png"), put(DATA / "test" / "b.png"))),
@@ -127,6 +143,7 @@ CASES = [
     Case("an image of another size, and `resize: none`", _one("a.png", picture(30, 20)), options={"resize": "none"}),
     Case("grey of 16 bits", _one("a.png", Image.fromarray(np.full((12, 12), 4000, np.uint16)))),
     Case("colour of 16 bits", lambda: put_rgb16(DATA / "a.png")),
+    Case("a pixmap of 16 bits", _deep_pixmap),
     Case("floating-point pixels", _one("a.tif", picture().convert("F"))),
     Case("the disk is full", _full_disk, code=75),
     Case("neither archive nor folder", lambda: None, "cifar10"),
@@ -135,6 +152,11 @@ CASES = [
     Case("fewer images than published", lambda: datasets.celeba(DATA), "celeba64-ddim", {"expected": "official"}),
     Case("an image of another shape", _celeba(lambda root: put(root / FACE, picture(178, 219))), "celeba64-ddpmip"),
     Case("the partition file is missing", _celeba(lambda root: (root / PARTITION).unlink()), "celeba64-ddim"),
+    Case(
+        "the partition file is something else",
+        _celeba(lambda root: (root / PARTITION).write_text("<html>\n")),
+        "celeba64-ddim",
+    ),
     Case("an image of the partition is missing", _celeba(lambda root: (root / FACE).unlink()), "celeba64-scoresde"),
     Case(
         "the partition lists an image twice",
@@ -162,6 +184,7 @@ CASES = [
         "lsun-tower64",
     ),
     Case("a damaged value in a database", _lsun_value, "lsun-tower64"),
+    Case("a file that differs from the publisher's list", _ffhq_changed, "ffhq128"),
     Case("a file number that comes twice", _ffhq_twice, "ffhq128"),
     Case("faces that are too small", _one("a.png", picture(200, 200)), "celebahq256"),
 ]

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import pickle
 import struct
 import tarfile
@@ -140,6 +141,20 @@ def ffhq(root: Path, side: int = 128, count: int = 4) -> Path:
         number = 600 * i
         put(root / name / f"{number // 1000 * 1000:05d}" / f"{number:05d}.png", picture(side, side, seed=i))
     return root
+
+
+def ffhq_list(root: Path) -> str:
+    """ffhq-dataset-v2.json for the images that are there, in the layout of the publisher; returns its MD5."""
+    entries: dict[str, Any] = {}
+    for kind, folder in (("image", "images1024x1024"), ("thumbnail", "thumbnails128x128")):
+        for i, path in enumerate(sorted((root / folder).rglob("*.png"))):
+            file = {"file_path": str(path.relative_to(root)), "file_md5": hashlib.md5(path.read_bytes()).hexdigest()}
+            entries.setdefault(str(i), {"category": "training", "metadata": {"license": "x"}})
+            entries[str(i)][kind] = {"file_url": "x", **file, "pixel_md5": "0" * 32, "face_landmarks": [[1.5, 2.5]]}
+            entries[str(i)]["in_the_wild"] = {"file_path": f"in-the-wild-images/{path.name}", "file_md5": "1" * 32}
+    listing = root / "ffhq-dataset-v2.json"
+    listing.write_text(json.dumps(entries))
+    return hashlib.md5(listing.read_bytes()).hexdigest()
 
 
 def opened(path: Path) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch.nn import functional
 
 from pipeline_lib.data import decode as module
@@ -95,6 +95,28 @@ def test_sixteen_bits_are_refused() -> None:
     for path in [put(Path("grey.png"), Image.fromarray(ramp)), put_rgb16(Path("rgb.png"))]:
         with pytest.raises(Unusable, match="more than 8 bits"):
             decode(path, RGB)
+
+
+@pytest.mark.parametrize("head", [b"P6 12 12 65535\n", b"P6 12 12 1023\n", b"P5 12 12 4095\n"])
+def test_deep_pixmaps_are_refused(head: bytes) -> None:
+    levels = np.arange(12 * 12 * 3, dtype=">u2")
+    Path("a.ppm").write_bytes(head + levels.tobytes())
+    with pytest.raises(Unusable, match="more than 8 bits"):
+        decode("a.ppm", RGB)
+    plain = b"P3 12 12 65535\n" + b" ".join(b"%d" % n for n in levels)
+    Path("b.ppm").write_bytes(plain)
+    with pytest.raises(Unusable, match="more than 8 bits"):
+        decode("b.ppm", RGB)
+    Path("c.ppm").write_bytes(b"P3 12 12 255\n" + b" ".join(b"%d" % (n % 256) for n in levels))
+    np.testing.assert_array_equal(decode("c.ppm", RGB)[0].transpose(1, 2, 0).ravel(), levels % 256)
+
+
+def test_a_large_colour_profile_or_comment_is_no_damage() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "x" * 3_000_000, zip=True)
+    for name, options in {"a.png": {"icc_profile": bytes(3_000_000)}, "b.png": {"pnginfo": text}}.items():
+        pixels, _ = decode(put(Path(name), **options), RGB)
+        np.testing.assert_array_equal(pixels, np.asarray(picture()).transpose(2, 0, 1))
 
 
 def test_unknown_pixel_formats_are_refused() -> None:

@@ -70,6 +70,17 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server.server_close()
 
 
+def test_of_two_jobs_that_want_the_same_file_one_downloads_it(server: Server) -> None:
+    server.cut = 30_000  # so that it takes four requests
+    jobs = [threading.Thread(target=fetch, args=(server.url, TARGET, MD5)) for _ in range(3)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert TARGET.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=30000-", "bytes=60000-", "bytes=90000-"]
+
+
 def test_a_file_is_got_once(server: Server) -> None:
     for _ in range(2):
         assert fetch(server.url, TARGET, MD5) == TARGET

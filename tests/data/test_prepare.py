@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -9,14 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline_lib import registry
 from pipeline_lib.__main__ import main
 from pipeline_lib.config.base import part
 from pipeline_lib.data import prepare
 from pipeline_lib.data.prepared import Prepared
-from pipeline_lib.data.recipes import Source, digits
+from pipeline_lib.data.recipes import Source, cifar10, digits
 from pipeline_lib.exits import BadConfig, Bug, TryAgain
 from pipeline_lib.records.store import Entry, Manifest
 from tests.conftest import write_config
+from tests.data import datasets
 from tests.data.pictures import picture, put, put_truncated
 
 OUTPUT = Path("results/e/d/data/manifest.json")
@@ -169,10 +172,16 @@ def test_a_holdout_that_leaves_nothing_is_refused() -> None:
     assert command(holdout=2000) == 78
 
 
+def test_a_holdout_that_leaves_nothing_is_refused_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counted(monkeypatch)
+    assert command(holdout=1796) == 78
+    assert calls == []
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: None, "the image folder images does not exist"),
+        (lambda: None, "the folder images does not exist"),
         (lambda: Path("images").mkdir(), "there are no images in images"),
         (lambda: put_truncated(Path("images/a.jpg")), "the first is images/a.jpg: it is damaged"),
         (lambda: put(Path("images/a.png"), picture(5, 9)), "it is 5x9 pixels and its short side must have at least 12"),
@@ -225,3 +234,40 @@ def test_two_jobs_at_once_prepare_one_dataset(monkeypatch: pytest.MonkeyPatch) -
         job.join()
     assert len(calls) == 1
     assert len({o.read_bytes() for o in outputs}) == 1
+
+
+MADE: dict[str, Callable[[Path], Any]] = {
+    "image-folder": lambda root: put(root / "cat" / "a.png"),
+    "celeba64-ddim": datasets.celeba,
+    "celeba64-scoresde": datasets.celeba,
+    "celeba64-ddpmip": datasets.celeba,
+    "imagenet32": lambda root: datasets.imagenet_batches(root, 32),
+    "imagenet64": lambda root: datasets.imagenet_batches(root, 64),
+    "imagenet128": datasets.imagenet_tree,
+    "lsun-tower64": datasets.lsun,
+    "ffhq128": datasets.ffhq,
+    "ffhq256": lambda root: datasets.ffhq(root, 1024),
+    "celebahq256": lambda root: put(root / "0.jpg", picture(256, 256)),
+}
+
+
+@pytest.mark.parametrize("name", registry.names("data/recipes"))
+def test_every_recipe_records_what_a_reader_asks_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "cifar10":
+        monkeypatch.setattr(cifar10, "MD5", datasets.cifar10(Path("data")))
+    elif name != "digits":
+        MADE[name](Path("data"))
+    path = {} if name == "digits" else {"path": "data"}
+    more = {"image-folder": {"resolution": 12}, "cifar10": {}, "digits": {}}.get(name, {"expected": None})
+    manifest = run(0, name, **path, **more)
+    images = np.load(Path(manifest.folder) / "train-images.npy")
+    assert list(images.shape) == [manifest.facts["count"], *manifest.facts["shape"]]
+    assert (
+        hashlib.sha256((Path(manifest.folder) / "train-images.npy").read_bytes()).hexdigest()
+        == (manifest.files["train-images.npy"])
+    )
+    assert manifest.facts["recipe"] == name
+    notes = manifest.facts["notes"]
+    assert {"source", "split", "licence", "size", "duplicates"} <= set(notes)
+    if name not in ("cifar10", "digits", "imagenet32", "imagenet64"):  # which have no encoded images
+        assert {"pixels", "decoder", "orientation", "pixel_formats", "skipped"} <= set(notes)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_lib.records import prune
-from pipeline_lib.records.store import entry
+from pipeline_lib.records.store import STORE, alone, entry
 
 
 def test_only_what_no_manifest_names_goes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,3 +26,14 @@ def test_only_what_no_manifest_names_goes(capsys: pytest.CaptureFixture[str]) ->
     assert folders[1].exists()
     prune.run(delete=True)
     assert [f.exists() for f in folders] == [True, False, True]
+
+
+def test_what_a_killed_data_job_left_goes_unless_it_still_runs() -> None:
+    part = STORE / ".data-0123456789abcdef.part"
+    part.mkdir(parents=True)
+    (part / "images.npy").write_text("half")
+    with alone(STORE / "data-0123456789abcdef"):
+        assert prune.orphans() == []
+    assert prune.orphans() == [part]
+    prune.run(delete=True)
+    assert not part.exists()

@@ -76,6 +76,8 @@ def _names(options: CelebA, images: Path) -> list[str]:
     if options.split == "all":
         return present
     split = _table(options, PARTITION)
+    if not split or any(len(row) != 2 for row in split):
+        raise BadData(f"{PARTITION} is cut short or not the published file, a name and a number a line; get it again.")
     if len(split) != len(dict(split)):
         raise BadData(f"{PARTITION} lists an image twice; get the published file.")
     wanted = sorted(name for name, *values in split if values == [SPLITS[options.split]])
@@ -88,7 +90,10 @@ def _names(options: CelebA, images: Path) -> list[str]:
 def _labels(options: CelebA, names: list[str]) -> tuple[np.ndarray, list[str]]:
     import numpy as np
 
-    _, header, *rows = _table(options, ATTRIBUTES)
+    table = _table(options, ATTRIBUTES)
+    header, rows = (table[1], table[2:]) if len(table) > 2 else ([], [])
+    if not header or any(len(row) != len(header) + 1 for row in rows):
+        raise BadData(f"{ATTRIBUTES} is cut short or not the published file; get it again.")
     if options.attribute not in header:
         raise BadConfig(f"'attribute' is {options.attribute}, and {ATTRIBUTES} knows: {', '.join(header)}.")
     column = header.index(options.attribute) + 1
@@ -103,4 +108,4 @@ def _table(options: CelebA, name: str) -> list[list[str]]:
     found = [place / name for place in (root, root / "Eval", root / "Anno") if (place / name).is_file()]
     if not found:
         raise BadData(f"{root} lacks {name}, which comes with CelebA; put it there.")
-    return [line.split() for line in found[0].read_text().splitlines() if line.strip()]
+    return [line.split() for line in found[0].read_text(errors="replace").splitlines() if line.strip()]

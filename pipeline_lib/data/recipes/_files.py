@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pipeline_lib.config.base import Model
 from pipeline_lib.data.recipes import Source
@@ -26,11 +26,17 @@ Damaged = Annotated[
 ]
 
 
+def _count(value: Any) -> Any:
+    if value not in ("official", None) and not (isinstance(value, int) and value > 0):
+        raise ValueError("give 'official', a number of images, or null for any number")
+    return value
+
+
 class Counted(Model):
     """Options of a dataset with a published number of images."""
 
     path: str = Field(min_length=1, description="folder of the dataset; a relative one starts at the working directory")
-    expected: Literal["official"] | int | None = Field(
+    expected: Annotated[Literal["official"] | int | None, BeforeValidator(_count)] = Field(
         "official", description="images that must be there: the published number, another one, or null for any"
     )
 
@@ -43,9 +49,9 @@ class ImageFiles(Counted):
 
 def folder_of(path: str, *below: str) -> Path:
     """The first of the sub-folders `below` that `path` has, else `path` itself; raises BadData where it is missing."""
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise BadData(f"the folder {root} does not exist; correct 'path', or put the dataset there.")
+    from pipeline_lib.data.folders import existing
+
+    root = existing(Path(path).expanduser(), "correct 'path', or put the dataset there")
     return next((root / name for name in below if (root / name).is_dir()), root)
 
 

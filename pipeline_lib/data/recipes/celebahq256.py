@@ -29,7 +29,9 @@ def signature(options: Options) -> str:
 
 
 def prepare(options: Options, folder: Path) -> Source:
-    """Images uint8 (N,3,256,256) in the order of their names; raises BadData."""
+    """Images uint8 (N,3,256,256) in the order of their numbers; raises BadData."""
+    from pipeline_lib.data.images import Files
+
     about = {
         "source": "CelebA-HQ (Karras et al., 2018)",
         "split": "all",
@@ -37,4 +39,4 @@ def prepare(options: Options, folder: Path) -> Source:
         "size": f"256x256; larger images resized {faces.HOW_256[options.resize]}",
     }
     geometry, root = faces.to_256(options.resize), folder_of(options.path, FOLDER)
-    return faces.numbered(root, options, COUNT, slice(None), geometry, folder, about)
+    return faces.numbered(Files(str(root)), root, options, COUNT, slice(None), geometry, folder, about)

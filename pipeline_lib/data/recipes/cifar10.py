@@ -34,7 +34,10 @@ MD5 = {
 class Options(Model):
     """Which images, and where they come from."""
 
-    path: str = Field("data", description=f"folder that holds {ARCHIVE} or {FOLDER}, or that the archive is put into")
+    path: str = Field(
+        "data",
+        description=f"folder that holds {ARCHIVE} or {FOLDER} or will hold the archive, or one of the two",
+    )
     split: Literal["train", "test"] = Field("train", description="50,000 training or 10,000 test images")
     download: bool = Field(False, description=f"get the archive (170 MB) from {URL} if it is not there")
 
@@ -79,7 +82,8 @@ def _opener(options: Options) -> Any:
     """A function that reads a batch by name, from the folder or straight from the archive."""
     from pipeline_lib.data.download import check, fetch
 
-    root = Path(options.path).expanduser()
+    path = Path(options.path).expanduser()
+    root = path.parent if path.name in (ARCHIVE, FOLDER) else path
     if (root / FOLDER).is_dir():
         yield lambda name: _read(root / FOLDER / name)
         return

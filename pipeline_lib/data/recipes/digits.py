@@ -14,6 +14,8 @@ NOTES = {
         "scikit-learn load_digits: the test set of UCI's 'Optical Recognition of Handwritten Digits' "
         "(E. Alpaydin and C. Kaynak, 1998)"
     ),
+    "size": "8x8 as published",
+    "duplicates": 0,
     "licence": "CC BY 4.0 (UCI Machine Learning Repository); scikit-learn, which ships the copy, is BSD-3-Clause",
     "pixels": "grey levels 0..16 become uint8 by round(v * 255 / 16)",
     "augmentation": "no flips: a mirrored digit is no digit",

@@ -3,14 +3,17 @@
 from pathlib import Path
 
 from pipeline_lib.data.recipes import Official, Source
-from pipeline_lib.data.recipes._faces import FFHQ, FFHQ_COUNT, FFHQ_PARTS, Part, numbered, part_count
-from pipeline_lib.data.recipes._files import ImageFiles, folder_of
+from pipeline_lib.data.recipes._faces import Part, ffhq_signature, part_count, prepare_ffhq
+from pipeline_lib.data.recipes._files import ImageFiles
 
 FOLDER = "thumbnails128x128"
 
 
 class Options(ImageFiles):
-    """`path` holds thumbnails128x128 (00000/00000.png .. 69000/69999.png, or all in one folder), or is that folder."""
+    """`path` holds thumbnails128x128 (00000/00000.png .. 69000/69999.png, or all in one folder), or is that folder.
+
+    With ffhq-dataset-v2.json beside it, every file is compared with its published MD5.
+    """
 
     split: Part = "all"
 
@@ -21,16 +24,13 @@ def official(options: Options) -> Official:
 
 
 def signature(options: Options) -> str:
-    """Of all images."""
-    from pipeline_lib.data.folders import signature_below
-
-    return signature_below(folder_of(options.path, FOLDER))
+    """Of all images and the publisher's list."""
+    return ffhq_signature(options, FOLDER)
 
 
 def prepare(options: Options, folder: Path) -> Source:
     """Images uint8 (N,3,128,128) in the order of their numbers; raises BadData."""
     from pipeline_lib.data.decode import Geometry
 
-    about = {**FFHQ, "split": options.split, "size": "the published thumbnails of 128x128"}
-    geometry, root = Geometry(128, resize="none"), folder_of(options.path, FOLDER)
-    return numbered(root, options, FFHQ_COUNT, FFHQ_PARTS[options.split], geometry, folder, about)
+    size = "the published thumbnails of 128x128"
+    return prepare_ffhq(options, FOLDER, options.split, Geometry(128, resize="none"), folder, size)

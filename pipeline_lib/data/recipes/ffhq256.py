@@ -4,13 +4,16 @@ from pathlib import Path
 
 from pipeline_lib.data.recipes import Official, Source
 from pipeline_lib.data.recipes import _faces as faces
-from pipeline_lib.data.recipes._files import ImageFiles, folder_of
+from pipeline_lib.data.recipes._files import ImageFiles
 
 FOLDER = "images1024x1024"
 
 
 class Options(ImageFiles):
-    """`path` holds images1024x1024, or is a folder of square images; those of 256x256 are taken as they are."""
+    """`path` holds images1024x1024, or is a folder of square images; those of 256x256 are taken as they are.
+
+    With ffhq-dataset-v2.json beside images1024x1024, every file is compared with its published MD5.
+    """
 
     split: faces.Part = "all"
     resize: faces.Resize = "cv2"
@@ -22,15 +25,11 @@ def official(options: Options) -> Official:
 
 
 def signature(options: Options) -> str:
-    """Of all images."""
-    from pipeline_lib.data.folders import signature_below
-
-    return signature_below(folder_of(options.path, FOLDER))
+    """Of all images and the publisher's list."""
+    return faces.ffhq_signature(options, FOLDER)
 
 
 def prepare(options: Options, folder: Path) -> Source:
     """Images uint8 (N,3,256,256) in the order of their numbers; raises BadData."""
     how = f"256x256; larger images resized {faces.HOW_256[options.resize]}"
-    about = {**faces.FFHQ, "split": options.split, "size": how}
-    root, part = folder_of(options.path, FOLDER), faces.FFHQ_PARTS[options.split]
-    return faces.numbered(root, options, faces.FFHQ_COUNT, part, faces.to_256(options.resize), folder, about)
+    return faces.prepare_ffhq(options, FOLDER, options.split, faces.to_256(options.resize), folder, how)

@@ -88,10 +88,12 @@ def list_images(root: Path) -> list[str]:
 
 
 def _root(options: Options) -> Path:
-    root = Path(options.path).expanduser() / (options.split or "")
-    if not root.is_dir():
-        raise BadData(f"the image folder {root} does not exist; correct 'path' and 'split', or put the images there.")
-    return root
+    from pipeline_lib.data.folders import existing
+
+    root = Path(options.path).expanduser()
+    if options.split:
+        existing(root, "correct 'path', or put the images there")
+    return existing(root / (options.split or ""), "correct 'path' and 'split', or put the images there")
 
 
 def _size_note(options: Options) -> str:

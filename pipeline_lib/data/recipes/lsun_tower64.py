@@ -20,6 +20,7 @@ from pipeline_lib.data.recipes._files import ImageFiles, check_count, folder_of,
 from pipeline_lib.exits import BadData
 
 COUNTS = {"train": 708_264, "val": 300}
+KEYS = "latin1"  # SHA-1 sums as published; any other bytes come back as they were too
 BYTES = {"train": 11_600_000_000, "val": 5_000_000}
 
 
@@ -37,7 +38,7 @@ class Database:
 
     def __call__(self, name: str) -> bytes:
         with _reading(self.folder), _environment(self.folder).begin() as transaction:
-            return transaction.get(name.encode())
+            return transaction.get(name.encode(KEYS))
 
     def where(self, name: str) -> str:
         return f"{self.folder} (key {name})"
@@ -92,7 +93,7 @@ def _keys(folder: str) -> list[str]:
         if found < size:
             raise BadData(f"{folder}/data.mdb is cut short ({found:,} of {size:,} bytes); get it again.")
         with environment.begin() as transaction:
-            return [key.decode() for key in transaction.cursor().iternext(values=False)]
+            return [key.decode(KEYS) for key in transaction.cursor().iternext(values=False)]
 
 
 def _open(folder: str) -> Any:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from pipeline_lib.config.base import part
 from pipeline_lib.data.recipes import Source, celeba64_ddim, celeba64_ddpmip, celeba64_scoresde
 from pipeline_lib.exits import BadConfig, BadData
 from tests.data import datasets
@@ -103,6 +104,22 @@ def test_bad_lists_and_images(root: Path) -> None:
     partition.unlink()
     with pytest.raises(BadData, match=r"celeba lacks list_eval_partition.txt"):
         run(celeba64_ddim)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>\nnot found\n", b"\xff\xfe\x00 0 0\n", b"000001.jpg 0\n000003.jpg"])
+def test_a_list_that_is_something_else_is_refused(root: Path, content: bytes) -> None:
+    (root / "list_attr_celeba.txt").write_bytes(content)
+    with pytest.raises(BadData, match=r"list_attr_celeba.txt is cut short or not the published file"):
+        run(celeba64_ddim, attribute="Male")
+    (root / "list_eval_partition.txt").write_bytes(content)
+    with pytest.raises(BadData, match=r"list_eval_partition.txt is cut short or not the published file"):
+        run(celeba64_ddim)
+
+
+@pytest.mark.parametrize("expected", [0, -5, 4.0, "any"])
+def test_an_expectation_that_is_no_number_of_images_is_refused(expected: Any) -> None:
+    with pytest.raises(BadConfig, match=r"^recipe.expected: give 'official', a number of images, or null"):
+        part("data/recipes", {"name": "celeba64-ddim", "path": "celeba", "expected": expected}, "recipe")
 
 
 def test_the_signature_sees_images_and_lists(root: Path) -> None:

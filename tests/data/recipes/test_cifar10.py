@@ -42,11 +42,11 @@ def test_the_checksums_are_those_of_torchvision() -> None:
     assert all(f'"{name}"' in text and f'"{md5}"' in text for name, md5 in cifar10.MD5.items())
 
 
+@pytest.mark.parametrize("itself", [False, True])
 @pytest.mark.parametrize("folder", [False, True])
-def test_pixels_labels_and_classes_from_archive_and_folder(published: Path, folder: bool) -> None:
-    if folder:
-        unpacked(published)
-    source = prepare(options(), Path())
+def test_pixels_labels_and_classes_from_archive_and_folder(published: Path, folder: bool, itself: bool) -> None:
+    place = unpacked(published) if folder else published / cifar10.ARCHIVE
+    source = prepare(options(path=str(place if itself else published)), Path())
     images = np.load(source.images)
     expected = np.stack(
         [

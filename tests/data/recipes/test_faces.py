@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from pipeline_lib.data import images
 from pipeline_lib.data.recipes import Source, _faces, celebahq256, ffhq128, ffhq256
 from pipeline_lib.exits import BadData
 from tests.data import datasets
@@ -29,12 +30,51 @@ def test_thumbnails_come_in_the_order_of_their_numbers() -> None:
 def test_parts_are_the_publishers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [_faces.part_count(part) for part in ("all", "train", "validation")] == [70_000, 60_000, 10_000]
     monkeypatch.setattr(_faces, "FFHQ_PARTS", {"train": slice(3), "validation": slice(3, None)})
-    monkeypatch.setattr(ffhq128, "FFHQ_PARTS", _faces.FFHQ_PARTS)
     datasets.ffhq(Path("data"))
     parts = [np.load(run(ffhq128, split=part).images) for part in ("train", "validation")]
     assert [len(p) for p in parts] == [3, 1]
     last = Path("data/thumbnails128x128/01000/01800.png")
     np.testing.assert_array_equal(parts[1][0], datasets.opened(last).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize(("recipe", "side"), [(ffhq128, 128), (ffhq256, 1024)])
+def test_files_are_compared_with_the_publishers_list(
+    recipe: Any, side: int, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "cores", lambda: cores)
+    monkeypatch.setattr(images, "BLOCK_FILES", 2)
+    root = datasets.ffhq(Path("data"), side)
+    assert run(recipe).notes["checksums"].startswith("not compared")
+    unlisted = recipe.signature(recipe.Options(path="data"))
+    monkeypatch.setattr(_faces, "LISTING_MD5", datasets.ffhq_list(root))
+    assert recipe.signature(recipe.Options(path="data")) != unlisted
+    for path in ("data", f"data/{recipe.FOLDER}"):
+        assert run(recipe, path=path).notes["checksums"] == "every file compared with ffhq-dataset-v2.json"
+    changed = put(root / recipe.FOLDER / "00000" / "00600.png", picture(side, side, seed=9))
+    with pytest.raises(BadData, match=r"1 of the 4 .*/00000/00600.png: its MD5 is not the one in ffhq-dataset-v2"):
+        run(recipe)
+    assert run(recipe, on_damaged="skip").notes["skipped"][0]["file"] == "00000/00600.png"
+    changed.rename(changed.with_name("70001.png"))
+    with pytest.raises(BadData, match=r"70001.png: its MD5 is not the one"):
+        run(recipe)
+    (root / "ffhq-dataset-v2.json").write_text("{")
+    with pytest.raises(BadData, match=r"data/ffhq-dataset-v2.json is cut short or not the published file"):
+        run(recipe)
+
+
+def test_resized_images_are_not_those_of_the_list() -> None:
+    put(Path("data/00000.png"), picture(256, 256))
+    Path("ffhq-dataset-v2.json").write_text("{}")
+    assert run(ffhq256).notes["checksums"].startswith("not compared")
+
+
+def test_numbers_without_leading_zeros_are_in_their_order() -> None:
+    for number in (0, 2, 10, 9):
+        put(Path(f"data/{number}.png"), picture(256, 256, seed=number))
+    found = np.load(run(celebahq256).images)
+    expected = [np.asarray(picture(256, 256, seed=number)).transpose(2, 0, 1) for number in (0, 2, 9, 10)]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_thumbnails_of_another_size_and_twice_the_same_number() -> None:

@@ -113,15 +113,38 @@ def test_skipping_everything_is_refused(folder: Path) -> None:
 
 
 def test_unclear_folders() -> None:
-    with pytest.raises(BadData, match="the image folder images does not exist"):
+    with pytest.raises(BadData, match="the folder images does not exist; correct 'path' and 'split'"):
         prepare(options(), Path())
+    with pytest.raises(BadData, match=r"the folder images does not exist; correct 'path', or put"):
+        prepare(options(split="train"), Path())
     Path("images").mkdir()
     with pytest.raises(BadData, match=r"there are no images in images; it must hold files that end in \.jpg"):
         prepare(options(), Path())
+    Path("images/train.tar.xz").touch()
+    with pytest.raises(BadData, match=r"there are no images in images; unpack train.tar.xz\."):
+        prepare(options(), Path())
+    with pytest.raises(BadData, match=r"images/train.tar.xz is a file and must be a folder; unpack it"):
+        prepare(options(path="images/train.tar.xz"), Path())
     put(Path("images/a.png"))
     put(Path("images/cat/b.png"))
     with pytest.raises(BadData, match=r"holds images directly \(a.png\) and in folders \(cat/b.png\)"):
         prepare(options(), Path())
+
+
+@pytest.mark.parametrize("target", [".", "..", "../.."])
+def test_a_link_to_a_folder_around_it_is_named(target: str) -> None:
+    put(Path("images/cat/a.png"))
+    Path("images/cat/loop").symlink_to(target)
+    with pytest.raises(BadData, match=r"images/cat/loop\S* is a link to a folder that it lies in; remove the link"):
+        prepare(options(), Path())
+
+
+def test_a_linked_folder_is_read_and_may_be_linked_twice() -> None:
+    put(Path("elsewhere/a.png"))
+    Path("images").mkdir()
+    for name in ("cat", "dog"):
+        (Path("images") / name).symlink_to("../elsewhere")
+    assert prepare(options(), Path()).classes == ["cat", "dog"]
 
 
 def test_the_signature_sees_what_would_be_read(folder: Path) -> None:

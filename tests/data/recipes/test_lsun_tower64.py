@@ -51,6 +51,15 @@ def test_a_damaged_value_is_named_by_its_key() -> None:
     ]
 
 
+def test_keys_may_be_any_bytes() -> None:
+    values = datasets.lsun(Path("lsun"), 1)
+    (value,) = values.values()
+    with lmdb.open("lsun/tower_train_lmdb") as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"\xff\x00\xfe", value)
+    found = np.load(run().images)
+    np.testing.assert_array_equal(found[1], found[0])
+
+
 @pytest.mark.parametrize("left", [0.6, 0.2])
 def test_a_cut_database_is_refused_and_kills_nothing(left: float) -> None:
     datasets.lsun(Path("lsun"))
