@@ -33,7 +33,10 @@ class GaussianPath(Protocol):
 
 
 class VPPath:
-    """The variance-preserving path of DDPM: t in {1..T}, a_t^2 = alpha_bar_t, s_t^2 = 1 - alpha_bar_t."""
+    """The variance-preserving path of DDPM: t in {1..T}, a_t^2 = alpha_bar_t, s_t^2 = 1 - alpha_bar_t.
+
+    Between the steps ln alpha_bar is linear in t: what a method that needs a continuous t reads.
+    """
 
     prior_std = 1.0
 
@@ -42,13 +45,36 @@ class VPPath:
         self.alpha_bar = alpha_bar
         self.timesteps = len(alpha_bar) - 1
         self._table = torch.stack((alpha_bar.sqrt(), (1 - alpha_bar).sqrt())).to(torch.float32)
+        self._log = alpha_bar.log()
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """a_t and s_t, float32, of the shape of t."""
+        """a_t and s_t, float32, of the shape of t; those of DDPM, to the bit, where t is an integer."""
         if self._table.device != t.device:
             self._table = self._table.to(t.device)
-        a, s = self._table[:, t.long()]
+        log_alpha_bar = self.log_alpha_bar(t)
+        between = torch.stack(((log_alpha_bar / 2).exp(), (-log_alpha_bar.expm1()).sqrt())).to(torch.float32)
+        a, s = torch.where(t == t.floor(), self._table[:, t.long()], between)
         return a, s
+
+    def log_alpha_bar(self, t: Tensor) -> Tensor:
+        """ln alpha_bar at t in [0, T + 1), float64, of the shape of t; beyond T it goes on as within the last step."""
+        before, after, place = self._around(t)
+        return torch.lerp(before, after, t.double() - place)
+
+    def rate(self, t: Tensor) -> Tensor:
+        """beta = -T d ln alpha_bar / dt, float64, of the shape of t: g^2 of the SDE whose time runs from 0 to 1.
+
+        Constant within a step; at an integer t it is that of the step above.
+        """
+        before, after, _ = self._around(t)
+        return self.timesteps * (before - after)
+
+    def _around(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """ln alpha_bar at both ends of the step that holds t, and its lower end."""
+        if self._log.device != t.device:
+            self._log = self._log.to(t.device)
+        place = t.long().clamp(max=self.timesteps - 1)
+        return self._log[place], self._log[place + 1], place
 
     def condition(self, t: Tensor) -> Tensor:
         """0-based t on the scale of the published 1000 steps, so that the embedding sees the same range at any T."""

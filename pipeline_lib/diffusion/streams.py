@@ -20,3 +20,6 @@ class Stream(IntEnum):
     GROUP_TIME = 11  # t and number of reverse steps that a group of images shares
     GROUP_NOISE = 12  # noise of the images of a group: forward noise, then that of each reverse step
     TRAINING_INPUTS = 14  # place of a forward sample in the mixture of training inputs; noise of its reverse steps
+    SPAN = 20  # how much less noise the end of a short reverse chain has than its start
+    CHAIN = 21  # noise of the reverse steps of short chains: two of each step
+    PROBE = 22  # probes of a divergence

@@ -45,8 +45,12 @@ class Transitions:
 
     def step(self, denoiser: Denoising, x: Tensor, t: Tensor, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """x_{t-1} from x = x_t (B,C,H,W), t (B,) and standard normal z; x_0 is not clipped."""
+        return self.move(denoiser(x, t, labels).x0, x, t, z)
+
+    def move(self, x0: Tensor, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """The same from an x_0 (B,C,H,W) predicted before."""
         c_x0, c_xt, std = (c.reshape(-1, *[1] * (x.ndim - 1)) for c in self.at(t))
-        return c_x0 * denoiser(x, t, labels).x0 + c_xt * x + std * z
+        return c_x0 * x0 + c_xt * x + std * z
 
 
 def rollout(

@@ -12,7 +12,7 @@ from pipeline_lib.diffusion.streams import Stream
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline_lib.diffusion.denoiser import Denoising
+    from pipeline_lib.diffusion.denoiser import Denoising, Prediction
     from pipeline_lib.objectives import Batch
 
 
@@ -78,12 +78,16 @@ class DDPM:
         t = denoiser.path.draw_times(batch.uniform(Stream.TIME))
         eps = batch.normal(Stream.NOISE)
         predicted = denoiser(perturb(denoiser.path, batch.x0, t, eps), t, batch.labels)
-        error = (predicted.output - predicted.target(batch.x0, eps)).square().flatten(1)
+        return {"simple": self.loss(predicted, batch.x0, eps)}
+
+    def loss(self, predicted: Prediction, x0: Tensor, eps: Tensor) -> Tensor:
+        """(B,): squared norm of the error of a prediction at a x_0 + s eps, weighted."""
+        error = (predicted.output - predicted.target(x0, eps)).square().flatten(1)
         loss = error.mean(1) if self.options.norm == "mean" else error.sum(1)
         if self.options.weighting == "none":
-            return {"simple": loss}
-        a, s = denoiser.path.coefficients(t)
-        return {"simple": loss * a**2 / (a**2 + s**2)}
+            return loss
+        a, s = predicted.a.flatten(), predicted.s.flatten()
+        return loss * a**2 / (a**2 + s**2)
 
 
 def build(options: Options) -> DDPM:

@@ -136,3 +136,32 @@ def test_a_prediction_reads_the_same_in_all_parametrisations(kind: str) -> None:
     assert torch.allclose(exact.x0, x0)
     assert torch.allclose(exact.eps, eps)
     assert torch.allclose(exact.with_x0(x0 + 1).eps, (exact.x - a * (x0 + 1)) / s)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_integers_read_the_table_of_ddpm_to_the_bit(schedule: str) -> None:
+    path = paths.build_vp(Diffusion(schedule=schedule, timesteps=1000))
+    table = torch.stack((path.alpha_bar.sqrt(), (1 - path.alpha_bar).sqrt())).float()
+    for dtype in (torch.float32, torch.int64):
+        assert torch.equal(torch.stack(path.coefficients(torch.arange(1001).to(dtype))), table)
+    assert torch.equal(path.log_alpha_bar(torch.arange(1001.0)), path.alpha_bar.log())
+
+
+def test_between_the_steps_the_logarithm_of_alpha_bar_is_linear() -> None:
+    path = paths.build_vp(Diffusion(timesteps=100))
+    t = torch.tensor([0.5, 3.25, 99.75, 100.5], dtype=torch.float64)
+    log = path.alpha_bar.log()
+    expected = [log[0] + log[1], 1.5 * log[3] + 0.5 * log[4], 0.5 * log[99] + 1.5 * log[100], 3 * log[100] - log[99]]
+    assert path.log_alpha_bar(t).tolist() == pytest.approx([float(e) / 2 for e in expected])
+    a, s = path.coefficients(t)
+    assert torch.allclose(a.double() ** 2, path.log_alpha_bar(t).exp(), rtol=1e-6)
+    assert torch.allclose(s.double() ** 2, 1 - path.log_alpha_bar(t).exp(), rtol=1e-6)
+
+
+def test_the_rate_is_the_slope_of_the_logarithm_of_alpha_bar() -> None:
+    """In units of the whole path, where the linear schedule of DDPM runs from 0.1 to 20."""
+    path = paths.build_vp(DDPM)
+    t = torch.tensor([0.5, 1.0, 37.9, 500.0, 999.99, 1000.0], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(path.log_alpha_bar(t).sum(), t)
+    assert path.rate(t.detach()).tolist() == pytest.approx((-1000 * slope).tolist(), rel=1e-9)
+    assert path.rate(torch.tensor([0.5, 999.5])).tolist() == pytest.approx([0.1, 20.2], rel=1e-3)

@@ -24,6 +24,7 @@ BATCHES, EMA, LOOP = (f"pipeline_lib/training/{name}.py" for name in ("batches",
 
 CURVES, COVERAGE = "pipeline_lib/analytic/curves.py", "pipeline_lib/analytic/coverage.py"
 REGULARISED = "pipeline_lib/objectives/ddpm_reg.py"
+CONSISTENT, FOKKER_PLANCK = (f"pipeline_lib/objectives/{name}.py" for name in ("consistent_dm", "fp_diffusion"))
 
 ON_PATHS, ON_SAMPLERS = ("tests/diffusion/test_paths.py",), ("tests/samplers/test_known_answers.py",)
 ON_GOLDEN = ("tests/samplers/test_golden.py",)
@@ -32,6 +33,8 @@ ON_UNCERTAINTY, ON_FORWARD = ("tests/errors/test_uncertainty.py",), ("tests/erro
 ON_EXACT, ON_MIXTURES = ("tests/analytic/test_exact.py",), ("tests/analytic/test_mixtures.py",)
 ON_CURVES, ON_COVERAGE = ("tests/analytic/test_curves.py",), ("tests/analytic/test_coverage.py",)
 ON_REGULARISED = ("tests/objectives/test_ddpm_reg.py", "tests/diffusion/test_transitions.py")
+ON_CONSISTENT = ("tests/objectives/test_consistent_dm.py",)
+ON_FOKKER_PLANCK = ("tests/objectives/test_fp_diffusion.py",)
 ON_RESUME = ("tests/training/test_resume.py::test_resumed_equals_uninterrupted_bit_for_bit",)
 ON_LOOP, ON_FRECHET = ("tests/training/test_loop.py",), ("tests/scores/test_frechet.py",)
 
@@ -595,5 +598,117 @@ MUTANTS = (
         'gradient == "chain" or j == 1',
         "j == 1",
         ON_REGULARISED,
+    ),
+    Mutant(
+        "chains-share-noise",
+        "one noise for both chains of the consistency term: a square, biased upward by the variance",
+        CONSISTENT,
+        "2 * left + chain)",
+        "2 * left)",
+        ON_CONSISTENT,
+    ),
+    Mutant(
+        "consistency-squared",
+        "the square of one chain's difference in the place of the product of two",
+        CONSISTENT,
+        "(one - predicted.x0) * (other - predicted.x0)",
+        "(one - predicted.x0).square()",
+        ON_CONSISTENT,
+    ),
+    Mutant(
+        "chain-ends-at-clean-data",
+        "chains that go on to t = 0, where the network was never trained",
+        CONSISTENT,
+        "(t.long() - 1).clamp(max=steps)",
+        "t.long().clamp(max=steps)",
+        ON_CONSISTENT,
+    ),
+    Mutant(
+        "chain-by-the-ode",
+        "the drift of the probability flow beside the noise of the reverse SDE",
+        CONSISTENT,
+        "x = x - 2 * down",
+        "x = x - down",
+        ON_CONSISTENT,
+    ),
+    Mutant(
+        "chain-with-gradient",
+        "chains that are differentiated through",
+        CONSISTENT,
+        "with torch.no_grad():",
+        "with torch.enable_grad():",
+        ON_CONSISTENT,
+    ),
+    Mutant(
+        "divergence-missing",
+        "the Fokker-Planck equation without its divergence: right on a single Gaussian",
+        FOKKER_PLANCK,
+        "along * probe + s.square()",
+        "s.square()",
+        ON_FOKKER_PLANCK,
+    ),
+    Mutant(
+        "divergence-of-halves",
+        "half of the divergence: right on a single Gaussian",
+        FOKKER_PLANCK,
+        "along * probe + s.square()",
+        "along * probe / 2 + s.square()",
+        ON_FOKKER_PLANCK,
+    ),
+    Mutant(
+        "drift-with-the-wrong-sign",
+        "the sign of x.s: that of a drift away from the origin",
+        FOKKER_PLANCK,
+        "s.square() + x * s)",
+        "s.square() - x * s)",
+        ON_FOKKER_PLANCK,
+    ),
+    Mutant(
+        "half-forgotten",
+        "beta in the place of beta / 2 before the gradient",
+        FOKKER_PLANCK,
+        "change - slope / 2",
+        "change - slope",
+        ON_FOKKER_PLANCK,
+    ),
+    Mutant(
+        "time-arms-swapped",
+        "lower and upper arm of the time difference exchanged: an error of first order",
+        FOKKER_PLANCK,
+        "(after - s) * back / ahead + (s - before) * ahead / back",
+        "(after - s) * ahead / back + (s - before) * back / ahead",
+        ON_FOKKER_PLANCK,
+    ),
+    Mutant(
+        "rate-per-step",
+        "beta per step where time runs from 0 to 1 over the whole path",
+        PATHS,
+        "return self.timesteps * (before - after)",
+        "return before - after",
+        ON_PATHS,
+    ),
+    Mutant(
+        "dropout-in-time-differences",
+        "dropout left on: calls at t - h, t and t + h differ by their masks",
+        FOKKER_PLANCK,
+        "module.eval()",
+        "module.train(training)",
+        ON_FOKKER_PLANCK,
+    ),
+    Mutant(
+        "autocast-in-time-differences",
+        "bfloat16 rounds away the difference of two times",
+        FOKKER_PLANCK,
+        "torch.autocast(device_type, enabled=False)",
+        "contextlib.nullcontext()",
+        ON_FOKKER_PLANCK,
+    ),
+    Mutant(
+        "fused-attention-twice-differentiated",
+        "an attention kernel without second derivatives",
+        FOKKER_PLANCK,
+        "sdpa_kernel(SDPBackend.MATH)",
+        "contextlib.nullcontext()",
+        ON_FOKKER_PLANCK,
     ),
 )

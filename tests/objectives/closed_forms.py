@@ -1,4 +1,4 @@
-"""What the regulariser of ddpm-reg is expected to be for an affine denoiser on Gaussian data, in float64."""
+"""What regularisers are expected to be for an affine denoiser on Gaussian data, in float64."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from pipeline_lib.analytic import exact, kit
-from pipeline_lib.diffusion.transitions import Variance
+from pipeline_lib.diffusion.transitions import VARIANCES, Variance
+from pipeline_lib.objectives import consistent_dm
 from pipeline_lib.objectives.ddpm_reg import Options, time_weights
 
 MEDIAN = 0.6744897501960817  # of |z| for standard normal z
@@ -59,6 +60,39 @@ def v_bias(options: Options, affine: kit.Affine, problem: kit.Problem, variance:
         return float(torch.linalg.det(spread) ** -0.5)
 
     return sum(w * (2 - within(p) - within(q)) / half for w, p, q in pairs(options, affine, problem, variance))
+
+
+def predicted_x0(affine: kit.Affine, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predicted x_0 at t as gain (D, D) and offset (D,)."""
+    gain, offset = affine.gain[t].detach().double(), affine.offset[t].detach().double()
+    a, s = float(affine.path.alpha_bar[t] ** 0.5), float((1 - affine.path.alpha_bar[t]) ** 0.5)
+    eye = torch.eye(len(offset), dtype=torch.float64)
+    return {
+        "x0": (gain, offset),
+        "eps": ((eye - s * gain) / a, -s * offset / a),
+        "v": (a * eye - s * gain, -s * offset),
+    }[affine.kind]
+
+
+def inconsistency(
+    options: consistent_dm.Options, affine: kit.Affine, problem: kit.Problem, t: int
+) -> tuple[float, float]:
+    """E |E[D(x_t', t') | x_t] - D(x_t, t)|^2 / D over q(x_t), and the mean variance of D(x_t', t') given x_t."""
+    steps = {int(step.t): step for step in problem.path.grid(problem.path.timesteps)}
+    eye = torch.eye(problem.data.dimension, dtype=torch.float64)
+    gain, offset, spread = eye, torch.zeros(len(eye), dtype=torch.float64), torch.zeros_like(eye)  # of x_t' given x_t
+    end = max(t - options.chain_steps, 1)
+    for k in range(t, end, -1):
+        step, (inner, shift) = steps[k], predicted_x0(affine, k)
+        m = step.c_xt * eye + step.c_x0 * inner
+        gain, offset = m @ gain, m @ offset + step.c_x0 * shift
+        spread = m @ spread @ m.T + VARIANCES[options.variance](step) * eye
+    (after, after_shift), (before, before_shift) = predicted_x0(affine, end), predicted_x0(affine, t)
+    law = forward_law(problem, t)
+    slope, constant = after @ gain - before, after @ offset + after_shift - before_shift
+    size = (slope @ law.covariance @ slope.T).trace() + (slope @ law.mean + constant).square().sum()
+    weight = 1.0 if options.consistency_weighting == "none" else float(problem.path.alpha_bar[t])
+    return weight * float(size) / len(eye), weight * float((after @ spread @ after.T).trace()) / len(eye)
 
 
 class Line:

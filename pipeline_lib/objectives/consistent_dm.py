@@ -1,0 +1,232 @@
+"""Consistent diffusion: Daras et al. (2023), on DDPM and, as released, on EDM.
+
+L = base loss + lambda E[mean over pixels of (D_1 - D_0)(D_2 - D_0)]: D_0 predicts x_0 at x_t, D_1 and D_2 at the ends
+x_t' of two independent short reverse chains from the same x_t, made without gradient. Given x_t the product is an
+unbiased estimate of |E[D(x_t', t') | x_t] - D_0|^2, so it may be negative. Tags: [found] in the published code,
+[derived] worked out here.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from pipeline_lib.config.load import merge
+from pipeline_lib.diffusion.streams import Stream
+from pipeline_lib.exits import BadConfig
+from pipeline_lib.objectives import ddpm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from pipeline_lib.config.models import Run
+    from pipeline_lib.diffusion.denoiser import Denoising, Prediction
+    from pipeline_lib.diffusion.transitions import Transitions
+    from pipeline_lib.objectives import Batch
+
+
+class Options(ddpm.Options):
+    """Options of the consistency term; `norm` and `weighting` are those of the simple loss on path vp."""
+
+    lambda_consistency: float = Field(
+        10.0, ge=0, allow_inf_nan=False, description="weight of the consistency term; released 10 [found]"
+    )
+    consistency_weighting: Literal["none", "snr/(snr+1)"] = Field(
+        "none",
+        description="factor of the consistency term at t. none: as released for EDM [found]; snr/(snr+1), for path vp: "
+        "beside the simple loss of eps it weighs both terms as EDM's weights do [derived]",
+    )
+    chain_steps: int = Field(
+        5,
+        ge=1,
+        description="reverse steps of a chain; released 5 [found]. On path vp each is a step of the path, so "
+        "t' = t - chain_steps, but not below 1 [derived]",
+    )
+    sigma_span: float = Field(
+        0.05,
+        gt=0,
+        allow_inf_nan=False,
+        description="on path edm, sigma' = sigma - u with u uniform on (0, sigma_span), not below sigma_min [found]",
+    )
+    variance: Literal["fixed-small", "fixed-large"] = Field(
+        "fixed-small", description="on path vp, reverse variance of the chains [derived]"
+    )
+
+
+# Ho et al. (2020) as base; the port to DDPM is not published, so all of it is [derived]
+_DDPM: dict[str, Any] = {"objective": {"lambda_consistency": 2.5, "consistency_weighting": "snr/(snr+1)"}}
+# CIFAR-10 of the released code, which is that of EDM but for the second term [found]
+_EDM: dict[str, Any] = {
+    "diffusion": {"path": "edm", "prediction": "edm"},
+    "network": {"dropout": 0.13},
+    "training": {
+        "steps": 390_625,  # 200 million images
+        "batch_size": 512,
+        "lr": 1e-3,
+        "lr_decay": "none",
+        "adam_betas": [0.9, 0.999],
+        "warmup_steps": 19_531,  # 10 million images
+        "grad_clip": None,
+        "ema_decay": 0.99929,  # half-life of 0.5 million images
+        "ema_every": 1,
+        "ema_warmup": True,
+        "flip": False,
+    },
+}
+PRESETS: dict[str, dict[str, Any]] = {"paper": merge(ddpm.PRESETS["paper"], _DDPM), "released": _EDM}
+
+
+def check(options: Options, run: Run, where: str) -> None:
+    """Raise BadConfig where the options do not fit the path."""
+    timesteps = run.diffusion.timesteps
+    if run.diffusion.path == "edm":
+        for name in ("norm", "weighting", "consistency_weighting"):
+            if getattr(options, name) != Options.model_fields[name].default:
+                raise BadConfig(f"{where}: objective.{name} is for path vp; leave it out on path edm.")
+        if options.sigma_span >= run.diffusion.sigma_max:
+            raise BadConfig(
+                f"{where}: objective.sigma_span is {options.sigma_span:g}, but the grid of the path ends at "
+                f"diffusion.sigma_max {run.diffusion.sigma_max:g}; a chain is shorter than that."
+            )
+    elif options.chain_steps >= timesteps:
+        raise BadConfig(
+            f"{where}: objective.chain_steps is {options.chain_steps}, but from t = {timesteps} (diffusion.timesteps) "
+            f"only {timesteps - 1} steps lead down to t = 1."
+        )
+
+
+class ConsistentDM:
+    """The base loss of every image, and the product of what two chains say against its prediction."""
+
+    def __init__(self, options: Options) -> None:
+        from pipeline_lib.diffusion.transitions import VARIANCES, Transitions
+
+        self.options, self.simple = options, ddpm.build(options)
+        self.weights = {"simple": 1.0, "consistency": options.lambda_consistency}
+        self._transitions = lru_cache(maxsize=1)(lambda path: Transitions(path, VARIANCES[options.variance]))
+
+    def terms(self, denoiser: Denoising, batch: Batch) -> dict[str, Tensor]:
+        """{simple: (B,), consistency: (B,)}."""
+        from pipeline_lib.diffusion.denoiser import perturb
+        from pipeline_lib.diffusion.paths import EDMPath
+
+        path = denoiser.path
+        t, eps = path.draw_times(batch.uniform(Stream.TIME)), batch.normal(Stream.NOISE)
+        predicted = denoiser(perturb(path, batch.x0, t, eps), t, batch.labels)
+        if isinstance(path, EDMPath):
+            base = edm_loss(predicted, batch.x0, path.config.sigma_data)
+        else:
+            base = self.simple.loss(predicted, batch.x0, eps)
+        return {"simple": base, "consistency": self.consistency(denoiser, batch, predicted, t)}
+
+    def consistency(self, denoiser: Denoising, batch: Batch, predicted: Prediction, t: Tensor) -> Tensor:
+        """(B,): mean over pixels of (D_1 - D_0)(D_2 - D_0), weighted, for the prediction at x_t, t (B,)."""
+        import torch
+
+        with torch.no_grad():
+            ends, t_end = self.chains(denoiser, batch, predicted, t)
+        one, other = denoiser(ends, t_end, _twice(batch.labels)).x0.chunk(2)
+        product = ((one - predicted.x0) * (other - predicted.x0)).flatten(1).mean(1)
+        if self.options.consistency_weighting == "none":
+            return product
+        a, s = predicted.a.flatten(), predicted.s.flatten()
+        return product * a**2 / (a**2 + s**2)
+
+    def chains(self, denoiser: Denoising, batch: Batch, predicted: Prediction, t: Tensor) -> tuple[Tensor, Tensor]:
+        """x_t' (2B,C,H,W) and t' (2B,) at the ends of both chains: the first ones of all images, then the second."""
+        import torch
+
+        from pipeline_lib.diffusion.paths import EDMPath, VPPath
+
+        def normal(left: int) -> Tensor:  # of both chains, with `left` steps to make
+            return torch.cat([batch.normal(Stream.CHAIN, 2 * left + chain) for chain in (0, 1)])
+
+        path, steps, labels = denoiser.path, self.options.chain_steps, _twice(batch.labels)
+        x, x0, t = _twice(predicted.x), _twice(predicted.x0), _twice(t)
+        if isinstance(path, EDMPath):
+            span = self.options.sigma_span * _twice(batch.uniform(Stream.SPAN))
+            end = torch.minimum((t - span).clamp(min=path.config.sigma_min), t)
+            return euler(denoiser, x, x0, t, end, steps, path.config.rho, normal, labels), end
+        assert isinstance(path, VPPath)
+        length = (t.long() - 1).clamp(max=steps)  # down to t = 1: the network knows no clean data
+        transitions = self._transitions(path)
+        return ancestral(denoiser, x, x0, t, length, transitions, normal, labels), t - length
+
+
+def ancestral(
+    denoiser: Denoising,
+    x: Tensor,
+    x0: Tensor,
+    t: Tensor,
+    length: Tensor,
+    transitions: Transitions,
+    normal: Callable[[int], Tensor],
+    labels: Tensor | None,
+) -> Tensor:
+    """x_{t - length} from x = x_t (N,C,H,W), each image by its own number of steps; t, length (N,).
+
+    x0 is what the network predicts at x, so that the first step costs no call. `normal(left)` (N,C,H,W) is the noise
+    of a step: each image draws its first with the largest `left`.
+    """
+    import torch
+
+    from pipeline_lib.diffusion.transitions import rollout
+
+    moves = length > 0
+    first = transitions.move(x0, x, t, normal(int(length.max())))
+    x = torch.where(moves.reshape(-1, *[1] * (x.ndim - 1)), first, x)
+
+    def rest(rows: Tensor, left: int) -> Tensor:
+        return normal(left)[rows]
+
+    return rollout(denoiser, x, t - moves.long(), length - moves.long(), transitions, rest, labels)
+
+
+def euler(
+    denoiser: Denoising,
+    x: Tensor,
+    x0: Tensor,
+    sigma: Tensor,
+    end: Tensor,
+    steps: int,
+    rho: float,
+    normal: Callable[[int], Tensor],
+    labels: Tensor | None,
+) -> Tensor:
+    """x (N,C,H,W) taken from sigma to end, both (N,), by Euler steps of the reverse SDE, even in s^(1/rho) [found].
+
+    dx = 2 (x - D) / s ds + sqrt(2 s) dw. x0 and `normal` are those of `ancestral`.
+    """
+    high, low = sigma ** (1 / rho), end ** (1 / rho)
+    levels = [(high + k / steps * (low - high)) ** rho for k in range(steps + 1)]
+    shape = (-1, *[1] * (x.ndim - 1))
+    for k, (s, after) in enumerate(pairwise(levels)):
+        if k > 0:
+            x0 = denoiser(x, s, labels).x0
+        s, down = s.reshape(shape), (s - after).clamp(min=0).reshape(shape)
+        x = x - 2 * down * (x - x0) / s + (2 * s * down).sqrt() * normal(steps - k)
+    return x
+
+
+def edm_loss(predicted: Prediction, x0: Tensor, sigma_data: float) -> Tensor:
+    """(B,): |D - x_0|^2, averaged over pixels, with EDM's weight (sigma^2 + sigma_data^2) / (sigma sigma_data)^2."""
+    sigma = predicted.s.flatten()
+    weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+    return weight * (predicted.x0 - x0).square().flatten(1).mean(1)
+
+
+def _twice(values: Any) -> Any:
+    """For both chains: the values of all images, then again; None stays None."""
+    import torch
+
+    return None if values is None else torch.cat((values, values))
+
+
+def build(options: Options) -> ConsistentDM:
+    """The objective."""
+    return ConsistentDM(options)
