@@ -34,7 +34,7 @@ class Options(Model):
 def check(options: Options, run: Run, where: str) -> None:
     """Raise BadConfig where a learned variance is asked of a run that learns none."""
     if options.variance == "learned" and not run.diffusion.learned_variance:
-        raise BadConfig(f"{where}{_NONE_LEARNED}")
+        raise BadConfig(f"{where} has learned no variance, {_ASKED_FOR}")
 
 
 def sample(
@@ -59,9 +59,9 @@ def sample(
     return x
 
 
-_NONE_LEARNED = (
-    "the sampler's variance is 'learned', but the network has learned none: train with diffusion.learned_variance, or "
-    "say fixed-small or fixed-large."
+_ASKED_FOR = (
+    "which the sampler's variance 'learned' asks for: train it with diffusion.learned_variance, or say fixed-small, "
+    "fixed-large or learned-or-large."
 )
 
 
@@ -73,5 +73,5 @@ def _variance(options: Options, step: Step, prediction: Prediction) -> float | T
     if options.variance == "fixed-large" or (options.variance == "learned-or-large" and prediction.fraction is None):
         return step.forward_variance
     if prediction.fraction is None:
-        raise BadConfig(_NONE_LEARNED)
+        raise BadConfig(f"this network has learned no variance, {_ASKED_FOR}")
     return learned_variance(step, prediction.fraction)
