@@ -47,8 +47,8 @@ class Bound:
         log_variance = prediction.fraction * large + (1 - prediction.fraction) * small
         mean = prediction.x0.detach()
         kl = kl_of_normals(c_x0 * (x0 - mean), small, log_variance)
-        nll = discretised_nll(x0, mean, 0.5 * log_variance)  # at t = 1 the posterior mean is x_0 itself
-        first = (t == 1).reshape(small.shape)
+        first = (t == 1).reshape(small.shape)  # there the posterior mean is x_0 itself
+        nll = discretised_nll(x0, torch.where(first, mean, x0), 0.5 * log_variance)  # a wild guess at T overflows
         return torch.where(first, nll, kl).flatten(1).mean(1) / log(2)
 
 
@@ -59,14 +59,16 @@ def kl_of_normals(gap: Tensor, log_variance: Tensor, other: Tensor) -> Tensor:
 
 def discretised_nll(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """-ln p(x) in nats, elementwise, of 8-bit levels x under a Gaussian cut into 256 bins, whose outer ones reach to
-    infinity (Ho et al., 2020, Eq. 13). Exact in both tails, where released code has an approximation and a floor."""
-    scale = torch.exp(-log_std)
-    low, high = (x - HALF_LEVEL - mean) * scale, (x + HALF_LEVEL - mean) * scale
+    infinity (Ho et al., 2020, Eq. 13). Exact in both tails, where released code has an approximation and a floor.
+
+    In float64, since the gradient of torch's ln Phi in float32 is wrong beyond 1,000 standard deviations.
+    """
+    scale = torch.exp(-log_std.double())
+    low, high = (x.double() - HALF_LEVEL - mean) * scale, (x.double() + HALF_LEVEL - mean) * scale
     above = low + high > 0  # mirrored there: differences of ln Phi keep their digits below the mean
     near, far = torch.where(above, -low, high), torch.where(above, -high, low)
-    ratio = (torch.special.log_ndtr(far) - torch.special.log_ndtr(near)).clamp(max=-1e-6)
+    ratio = (torch.special.log_ndtr(far) - torch.special.log_ndtr(near)).clamp(max=-1e-12)
     inside = torch.special.log_ndtr(near) + torch.log1p(-torch.exp(ratio))
     lowest, highest = x < -1 + HALF_LEVEL, x > 1 - HALF_LEVEL
-    return -torch.where(
-        lowest, torch.special.log_ndtr(high), torch.where(highest, torch.special.log_ndtr(-low), inside)
-    )
+    outer = torch.where(lowest, torch.special.log_ndtr(high), torch.special.log_ndtr(-low))
+    return -torch.where(lowest | highest, outer, inside).to(x.dtype)
