@@ -1,4 +1,4 @@
-"""DDPM-IP, input perturbation: Ning et al. (ICML 2023), Alg. 3, beside its control DDPM-y.
+"""DDPM-IP, input perturbation: Ning et al. (ICML 2023), beside its control DDPM-y.
 
 The network is given y_t = a_t x_0 + s_t (eps + gamma xi) with xi ~ N(0, I), and shall still find eps. Tags say how sure
 a value is: [found] in the published text or code, [memory] recollected and not seen, [derived] worked out here.

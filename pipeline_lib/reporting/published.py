@@ -27,7 +27,7 @@ NAMES = {
 
 
 def numbers(key: str, nfe: int | None) -> list[Published]:
-    """The numbers of a published row, one a dataset: that at so many network calls, or the first where there is none."""
+    """The numbers of a published row, one a dataset: that at so many network calls, or else the first."""
     found: dict[str, Published] = {}
     for p in ROWS[key]:
         if p.dataset not in found or p.protocol.nfe == nfe:

@@ -37,7 +37,7 @@ def posterior(t: int, gamma: float) -> tuple[torch.Tensor, float, float, float]:
     """What the bound sees at t: the mean square (D,) of c_x0 (x_0 - its best guess), c_x0, beta~ and beta."""
     now, before = (float(PATH.alpha_bar[k]) for k in (t, t - 1))
     beta, variance = 1 - now / before, COVARIANCE.diagonal().double()
-    a, s = now**0.5, (1 - now) ** 0.5
+    s = (1 - now) ** 0.5
     best = kit.Problem(PATH, DATA, "eps", gamma).optimum().gain[t].detach().diagonal().double()
     # x_0 - (y - s g (y - a m)) / a for y = a x_0 + s (eps + gamma xi), around the means
     noise = (1 - s * best) ** 2 * (1 - now) * (1 + gamma**2) / now
