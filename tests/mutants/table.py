@@ -116,8 +116,8 @@ MUTANTS = (
         "last-step-skipped",
         "a step list without its last entry: nine steps for ten, and x_1 is taken for x_0",
         ANCESTRAL,
-        "for step in grid:",
-        "for step in list(grid)[:-1]:",
+        "for planned in grid:",
+        "for planned in list(grid)[:-1]:",
         ON_SAMPLERS,
     ),
     Mutant(
@@ -156,8 +156,8 @@ MUTANTS = (
         "clipping-without-effect",
         "x_0 clipped after the mean was computed from it",
         ANCESTRAL,
-        "prediction = corrected(denoiser(x, step.t, labels), step, corrections)",
-        "prediction = denoiser(x, step.t, labels)",
+        "prediction, step = predict(denoiser, x, planned, labels, corrections)",
+        "prediction, step = predict(denoiser, x, planned, labels, ())",
         ("tests/samplers/test_ancestral.py",),
     ),
     Mutant(
