@@ -17,29 +17,38 @@ from pipeline_lib.objectives import Batch, Objective
 
 
 class Affine(nn.Module):
-    """A denoiser whose output at t is gain[t] x + offset[t]: gain (T + 1, D, D), offset (T + 1, D), both trained."""
+    """A denoiser whose output at t is gain[t] x + offset[t]: gain (T + 1, D, D), offset (T + 1, D), both trained.
+
+    Its variance lies at fraction[t] (T + 1, D) between beta~_t and beta_t, trained as well; 1/2 unless set.
+    """
 
     def __init__(self, path: VPPath, kind: Kind, dimension: int) -> None:
         super().__init__()
         self.path, self.kind = path, kind
         self.gain = nn.Parameter(torch.zeros(path.timesteps + 1, dimension, dimension))
         self.offset = nn.Parameter(torch.zeros(path.timesteps + 1, dimension))
+        self.fraction = nn.Parameter(torch.full((path.timesteps + 1, dimension), 0.5))
 
     def forward(self, x: Tensor, t: Tensor | float, labels: Tensor | None = None) -> Prediction:
         t = torch.as_tensor(t, dtype=torch.float32).expand(len(x))
         a, s = (c.reshape(-1, *[1] * (x.ndim - 1)) for c in self.path.coefficients(t))
         place = t.long()
         output = torch.einsum("nij,nj->ni", self.gain[place], x.flatten(1)) + self.offset[place]
-        return Prediction(x, a, s, output.reshape(x.shape), self.kind)
+        return Prediction(x, a, s, output.reshape(x.shape), self.kind, self.fraction[place].reshape(x.shape))
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Gaussian data (one component) on a VP path, seen through a parametrisation."""
+    """Gaussian data (one component) on a VP path, seen through a parametrisation.
+
+    Its losses and their optimum are those of input perturbation where `gamma` is above 0: x_t then stands for
+    a x_0 + s (eps + gamma xi), and eps is what it is without xi.
+    """
 
     path: VPPath
     data: Mixture
     kind: Kind
+    gamma: float = 0.0
 
     def law(self, t: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean and covariance of x_t, and those of the target with it: mean (D,), cov(target, x_t) (D, D)."""
@@ -48,7 +57,7 @@ class Problem:
         eye = torch.eye(len(mean), dtype=torch.float64)
         from_x0, from_eps = {"eps": (0.0, 1.0), "x0": (1.0, 0.0), "v": (-s, a)}[self.kind]  # target = . x_0 + . eps
         cross = from_x0 * a * covariance + from_eps * s * eye
-        return a * mean, a**2 * covariance + s**2 * eye, from_x0 * mean, cross
+        return a * mean, a**2 * covariance + s**2 * (1 + self.gamma**2) * eye, from_x0 * mean, cross
 
     def target_covariance(self, t: int) -> Tensor:
         """Covariance (D, D) of the target itself."""
@@ -58,7 +67,7 @@ class Problem:
         return from_x0**2 * covariance + from_eps**2 * torch.eye(len(covariance), dtype=torch.float64)
 
     def optimum(self) -> Affine:
-        """The exact denoiser: the regression of the target on x_t, at every t."""
+        """The regression of the target on x_t at every t: the exact denoiser where nothing is perturbed."""
         affine = Affine(self.path, self.kind, self.data.dimension)
         with torch.no_grad():
             for t in range(1, self.path.timesteps + 1):

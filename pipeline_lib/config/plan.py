@@ -57,7 +57,7 @@ class Plan:
         compared.check_names(experiment)
         self.comparisons = compared.comparisons(experiment, self.instances)
         self.sweeps = compared.sweeps(experiment, self.instances)
-        _check_nfe(self)
+        _check_sampling(self)
         _check_counts(experiment)
         _check_forward(experiment)
 
@@ -356,7 +356,8 @@ def _refuse_reserved(exp: Experiment) -> None:
             raise BadConfig(f"'{name}' cannot be the name of the {kind}: the results keep a folder of that name.")
 
 
-def _check_nfe(plan: Plan) -> None:
+def _check_sampling(plan: Plan) -> None:
+    """Whatever is trained must be able to be sampled in every way."""
     steps = {i.run.diffusion.timesteps: i for i in plan.instances}
     for name, sampling in plan.experiment.sampling.items():
         for timesteps, one in steps.items():
@@ -365,6 +366,9 @@ def _check_nfe(plan: Plan) -> None:
                     f"sampling.{name}: nfe {max(sampling.nfe)} is more than the {timesteps} steps of "
                     f"{one.method}/{one.variant}."
                 )
+        module, options = load_part("samplers", sampling.sampler)
+        for one in plan.instances if hasattr(module, "check") else ():
+            module.check(options, one.run, f"sampling.{name}: {one.method}/{one.variant}")
         for nfe in sampling.nfe:
             for correction in sampling.corrections:
                 module, options = load_part("samplers/corrections", correction)

@@ -23,3 +23,4 @@ class Stream(IntEnum):
     SPAN = 20  # how much less noise the end of a short reverse chain has than its start
     CHAIN = 21  # noise of the reverse steps of short chains: two of each step
     PROBE = 22  # probes of a divergence
+    INPUT_PERTURBATION = 15  # what input perturbation adds to the forward noise of training

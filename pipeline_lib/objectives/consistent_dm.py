@@ -83,6 +83,7 @@ PRESETS: dict[str, dict[str, Any]] = {"paper": merge(ddpm.PRESETS["paper"], _DDP
 
 def check(options: Options, run: Run, where: str) -> None:
     """Raise BadConfig where the options do not fit the path."""
+    ddpm.check(options, run, where)
     timesteps = run.diffusion.timesteps
     if run.diffusion.path == "edm":
         for name in ("norm", "weighting", "consistency_weighting"):

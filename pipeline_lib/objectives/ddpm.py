@@ -8,11 +8,14 @@ from pydantic import Field
 
 from pipeline_lib.config.base import Model
 from pipeline_lib.diffusion.streams import Stream
+from pipeline_lib.exits import BadConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline_lib.config.models import Run
     from pipeline_lib.diffusion.denoiser import Denoising, Prediction
+    from pipeline_lib.diffusion.paths import GaussianPath
     from pipeline_lib.objectives import Batch
 
 
@@ -64,6 +67,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def check(options: Options, run: Run, where: str) -> None:
+    """Raise BadConfig where the network would give a variance that nothing trains."""
+    if run.diffusion.learned_variance:
+        raise BadConfig(
+            f"{where}: {run.objective['name']} does not train a variance; switch diffusion.learned_variance off, or "
+            "take the objective adm."
+        )
+
+
 class DDPM:
     """L_simple at a uniform t for every image."""
 
@@ -73,21 +85,25 @@ class DDPM:
 
     def terms(self, denoiser: Denoising, batch: Batch) -> dict[str, Tensor]:
         """{simple: (B,)}."""
-        from pipeline_lib.diffusion.denoiser import perturb
-
         t = denoiser.path.draw_times(batch.uniform(Stream.TIME))
-        eps = batch.normal(Stream.NOISE)
-        predicted = denoiser(perturb(denoiser.path, batch.x0, t, eps), t, batch.labels)
-        return {"simple": self.loss(predicted, batch.x0, eps)}
+        x, eps = self.noised(denoiser.path, batch, t)
+        return {"simple": self.loss(denoiser(x, t, batch.labels), batch.x0, eps)}
 
     def loss(self, predicted: Prediction, x0: Tensor, eps: Tensor) -> Tensor:
-        """(B,): squared norm of the error of a prediction at a x_0 + s eps, weighted."""
+        """(B,): squared norm of the error of a prediction where x_0 and eps are the truth, weighted."""
         error = (predicted.output - predicted.target(x0, eps)).square().flatten(1)
         loss = error.mean(1) if self.options.norm == "mean" else error.sum(1)
         if self.options.weighting == "none":
             return loss
         a, s = predicted.a.flatten(), predicted.s.flatten()
         return loss * a**2 / (a**2 + s**2)
+
+    def noised(self, path: GaussianPath, batch: Batch, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network is given at t (B,), and the eps that it shall find in it."""
+        from pipeline_lib.diffusion.denoiser import perturb
+
+        eps = batch.normal(Stream.NOISE)
+        return perturb(path, batch.x0, t, eps), eps
 
 
 def build(options: Options) -> DDPM:

@@ -107,6 +107,7 @@ PRESETS: dict[str, dict[str, Any]] = {name: merge(ddpm.PRESETS[name], changes) f
 
 def check(options: Options, run: Run, where: str) -> None:
     """Raise BadConfig where the options contradict each other or the rest of the run."""
+    ddpm.check(options, run, where)
     group, timesteps = run.training.mmd_group, run.diffusion.timesteps
     if group is None or group % 2 or group < SMALLEST_GROUP:
         raise BadConfig(

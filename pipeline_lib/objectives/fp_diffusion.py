@@ -77,6 +77,7 @@ PRESETS: dict[str, dict[str, Any]] = {name: merge(ddpm.PRESETS["paper"], more) f
 
 def check(options: Options, run: Run, where: str) -> None:
     """Raise BadConfig where the options contradict each other or the path."""
+    ddpm.check(options, run, where)
     if run.diffusion.path != "vp":
         raise BadConfig(
             f"{where}: fp-diffusion knows the Fokker-Planck equation of path vp (diffusion.path is "

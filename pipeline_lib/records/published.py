@@ -5,7 +5,7 @@ confidence). What is not known of a protocol is None, and nothing is compared on
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 INCEPTION = "inception-v3-compat"  # torch-fidelity's port of the TensorFlow Inception of 2015-12-05
@@ -80,7 +80,46 @@ def _table2(label: str, cifar10: float, celeba64: float) -> list[Published]:
     return _row("Table 2", label, {"cifar10": cifar10, "celeba64": celeba64}, "memory, low")
 
 
+INPUT_PERTURBATION = "Ning et al. (2023)"
+T3 = ("cifar10", "imagenet32", "lsun-tower64", "celeba64", "ffhq128")
+_IP: dict[str, Any] = {"extractor": INCEPTION, "samples": 50_000, "sampler": "ancestral"}
+TABLE_3 = {  # reference sets: all training images of CIFAR-10, ImageNet 32x32 and FFHQ, a random 50,000 of the others
+    "cifar10": Protocol(recipe="cifar10", split="train", reference_images=50_000, **_IP),
+    "imagenet32": Protocol(recipe="imagenet32", split="train", reference_images=1_281_167, **_IP),
+    "lsun-tower64": Protocol(recipe="lsun-tower64", split="train", reference_images=50_000, **_IP),
+    "celeba64": Protocol(split="train", reference_images=50_000, **_IP),  # the repository tells of two preparations
+    "ffhq128": Protocol(recipe="ffhq128", split="train", reference_images=70_000, **_IP),
+}
+
+
+def _table3(label: str, by_calls: Mapping[int, Iterable[float]]) -> list[Published]:
+    """FID of a row of Table 3 of the ICML version, at each number of steps."""
+    return [
+        Published(INPUT_PERTURBATION, "Table 3", label, d, v, "found", replace(TABLE_3[d], nfe=nfe))
+        for nfe, values in by_calls.items()
+        for d, v in zip(T3, values, strict=True)
+    ]
+
+
 ROWS: dict[str, list[Published]] = {
+    "ning2023/table3/adm": _table3(
+        "ADM",
+        {
+            1000: (2.99, 3.60, 3.39, 1.60, 9.65),
+            300: (2.95, 3.58, 3.31, 1.82, 9.55),
+            100: (3.37, 4.26, 3.50, 3.02, 14.52),
+            80: (3.63, 4.61, 4.17, 3.75, 17.00),
+        },
+    ),
+    "ning2023/table3/adm-ip": _table3(
+        "ADM-IP",
+        {
+            1000: (2.76, 2.87, 2.68, 1.31, 2.98),
+            300: (2.67, 2.74, 2.60, 1.43, 3.74),
+            100: (2.70, 3.24, 2.79, 2.21, 5.94),
+            80: (2.93, 3.57, 2.95, 2.67, 6.89),
+        },
+    ),
     "li2024/table1/adm-ip": _table1("ADM-IP", (3.25, 2.72, 1.31), "found", ADM_IP),
     "li2024/table1/ddpm": _table1("DDPM", (3.61, 3.62, 1.73), "memory, medium to high"),
     "li2024/table1/consistent-dm": _table1("DDPM with Consistent DM", (3.31, 3.16, 1.38), "memory, low to medium"),

@@ -14,7 +14,7 @@ from pipeline_lib.records.published import ROWS, Protocol
 from pipeline_lib.records.tables import COMPARISON, Column, write
 from pipeline_lib.reporting.collect import jobs, joined, manifest, state
 from pipeline_lib.reporting.intervals import half_width, half_widths, paired
-from pipeline_lib.reporting.published import number_of, verdict
+from pipeline_lib.reporting.published import number_of, numbers, verdict
 from pipeline_lib.reporting.summaries import (
     RUN,
     cells,
@@ -221,10 +221,10 @@ def _published(
     if key is None:
         return {}
     recipe = experiment["recipes"][cell.dataset]
-    theirs, first = number_of(key, recipe), ROWS[key][0]
+    theirs, first = number_of(key, recipe, cell.nfe), ROWS[key][0]
     found = {
         "published": theirs.value if theirs else None,
-        "elsewhere": ", ".join(f"{p.dataset} {p.value:g}" for p in ROWS[key]),
+        "elsewhere": ", ".join(f"{p.dataset} {p.value:g}" for p in numbers(key, cell.nfe)),
         "tag": first.tag,
         "source": f"{first.paper}, {first.table}, {first.label}",
     }

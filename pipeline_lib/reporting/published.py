@@ -26,9 +26,18 @@ NAMES = {
 }
 
 
-def number_of(key: str, recipe: str) -> Published | None:
+def numbers(key: str, nfe: int | None) -> list[Published]:
+    """The numbers of a published row, one a dataset: that at so many network calls, or else the first."""
+    found: dict[str, Published] = {}
+    for p in ROWS[key]:
+        if p.dataset not in found or p.protocol.nfe == nfe:
+            found[p.dataset] = p
+    return list(found.values())
+
+
+def number_of(key: str, recipe: str, nfe: int | None = None) -> Published | None:
     """The number of a published row on the dataset that a recipe prepares; None where it has none."""
-    return next((p for p in ROWS[key] if recipe == p.dataset or recipe.startswith(f"{p.dataset}-")), None)
+    return next((p for p in numbers(key, nfe) if recipe == p.dataset or recipe.startswith(f"{p.dataset}-")), None)
 
 
 def differences(published: Protocol, mine: Protocol) -> list[str]:
@@ -44,7 +53,7 @@ def verdict(key: str, mine: Protocol, mean: float, half_width: float) -> str:
 
     `half_width`: of the 95 % interval of the mean; NaN with one seed.
     """
-    published = number_of(key, mine.recipe or "")
+    published = number_of(key, mine.recipe or "", mine.nfe)
     if published is None:
         return "not comparable: dataset"
     if found := differences(published.protocol, mine):

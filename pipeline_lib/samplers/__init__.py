@@ -1,7 +1,8 @@
 """Samplers, one file each, found by looking, and the corrections that compose with them.
 
-A file defines `Options` (a pydantic model) and a function `sample` with the signature of `Sampler`. It is imported
-when the Snakefile is parsed: import torch inside functions.
+A file defines `Options` (a pydantic model), a function `sample` with the signature of `Sampler`, and optionally
+`check(options, run, where)`, which raises BadConfig (its sentence begins with `where`) where a trained run cannot be
+sampled so. It is imported when the Snakefile is parsed: import torch inside functions.
 """
 
 from __future__ import annotations

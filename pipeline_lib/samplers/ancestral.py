@@ -9,23 +9,32 @@ from pydantic import Field
 
 from pipeline_lib.config.base import Model
 from pipeline_lib.diffusion.streams import Stream
+from pipeline_lib.exits import BadConfig
 from pipeline_lib.samplers import Draw, predict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline_lib.diffusion.denoiser import Denoising
-    from pipeline_lib.diffusion.grid import Grid
+    from pipeline_lib.config.models import Run
+    from pipeline_lib.diffusion.denoiser import Denoising, Prediction
+    from pipeline_lib.diffusion.grid import Grid, Step
     from pipeline_lib.samplers import Correction, Observer
 
 
 class Options(Model):
     """Options of the ancestral sampler."""
 
-    variance: Literal["fixed-small", "fixed-large"] = Field(
+    variance: Literal["fixed-small", "fixed-large", "learned", "learned-or-large"] = Field(
         "fixed-large",
-        description="reverse variance: that of q(x_{t-1} | x_t, x_0), or that of q(x_t | x_{t-1}) (beta_t)",
+        description="reverse variance: that of q(x_{t-1} | x_t, x_0) (beta~_t), that of q(x_t | x_{t-1}) (beta_t), or "
+        "the one between them that the network has learned; learned-or-large: learned where it has, else fixed-large",
     )
+
+
+def check(options: Options, run: Run, where: str) -> None:
+    """Raise BadConfig where a learned variance is asked of a run that learns none."""
+    if options.variance == "learned" and not run.diffusion.learned_variance:
+        raise BadConfig(f"{where} has learned no variance, {_ASKED_FOR}")
 
 
 def sample(
@@ -43,9 +52,26 @@ def sample(
         prediction, step = predict(denoiser, x, planned, labels, corrections)
         if observe:
             observe(step, x, prediction)
-        small = options.variance == "fixed-small"
-        variance = step.posterior_variance if small else step.forward_variance
         x = step.c_x0 * prediction.x0 + step.c_xt * x
         if not step.is_last:
+            variance = _variance(options, step, prediction)
             x = x + variance**0.5 * draw.normal(Stream.REVERSE, step.index, x.shape[1:])
     return x
+
+
+_ASKED_FOR = (
+    "which the sampler's variance 'learned' asks for: train it with diffusion.learned_variance, or say fixed-small, "
+    "fixed-large or learned-or-large."
+)
+
+
+def _variance(options: Options, step: Step, prediction: Prediction) -> float | Tensor:
+    from pipeline_lib.diffusion.bound import learned_variance
+
+    if options.variance == "fixed-small":
+        return step.posterior_variance
+    if options.variance == "fixed-large" or (options.variance == "learned-or-large" and prediction.fraction is None):
+        return step.forward_variance
+    if prediction.fraction is None:
+        raise BadConfig(f"this network has learned no variance, {_ASKED_FOR}")
+    return learned_variance(step, prediction.fraction)

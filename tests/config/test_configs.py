@@ -12,6 +12,7 @@ from tests.workflow.conftest import ROOT
 FILES = sorted([ROOT / "config.yaml", *(ROOT / "configs").glob("*.yaml")])
 BASES = [path for path in FILES if path.stem.startswith("base-")]
 EXPERIMENTS = [path for path in FILES if path not in BASES]
+OF_ADM = ["imagenet64", "lsun64", "ffhq128"]
 OF_DDPM = ["cifar10", "cifar10-jpeg", "celeba64", "imagenet32", "imagenet64", "lsun64", "ffhq128"]
 
 
@@ -55,10 +56,11 @@ def test_there_is_a_configuration_for_every_dataset_of_both_papers() -> None:
 
 @pytest.mark.parametrize("name", OF_DDPM)
 def test_what_all_share(name: str) -> None:
-    """Two methods, three seeds, T = 1000 and 50,000 samples (Ning et al., 2023 and 2024)."""
+    """Two methods, or four, three seeds, T = 1000 and 50,000 samples (Ning et al., 2023 and 2024)."""
     one = plan(name)
+    methods = ["ddpm", "ddpm-reg", *(["adm", "adm-ip"] if name in OF_ADM else [])]
     assert {(i.method, i.variant, i.seed) for i in one.instances} == {
-        (m, "paper", s) for m in ("ddpm", "ddpm-reg") for s in range(3)
+        (m, "paper", s) for m in methods for s in range(3)
     }
     assert {i.run.diffusion.timesteps for i in one.instances} == {1000}
     assert one.experiment.sampling["ancestral"].images == one.experiment.scores.samples == 50_000
@@ -86,6 +88,50 @@ def test_training_of_adm_in_input_perturbation(name: str, steps: int, batch_size
     """Ning et al. (2023): Table 4 (steps of ADM) and the commands of the released code (devices x images, rate)."""
     training = run(name, f"{name}/ddpm/paper").training
     assert (training.steps, training.batch_size, training.lr) == (steps, batch_size, 1e-4)
+
+
+SIDE_32 = {"channels": 128, "channel_mult": [1, 2, 2, 2], "attention_resolutions": [16, 8], "head_channels": 32}
+SIDE_64 = {"channels": 192, "channel_mult": [1, 2, 3, 4], "attention_resolutions": [32, 16, 8], "head_channels": 64}
+SIDE_128 = {**SIDE_64, "channels": 256, "channel_mult": [1, 1, 2, 3, 4]}
+ADM = {
+    "adm-cifar10": ("cifar10", {**SIDE_32, "dropout": 0.3, "conditional": False}, (500_000, 128, 1e-4)),
+    "imagenet64": ("imagenet64", {**SIDE_64, "dropout": 0.1, "conditional": True}, (540_000, 2048, 3e-4)),
+    "lsun64": ("lsun64", {**SIDE_64, "dropout": 0.1, "conditional": False}, (300_000, 256, 1e-4)),
+    "ffhq128": ("ffhq128", {**SIDE_128, "dropout": 0.1, "conditional": False}, (420_000, 128, 1e-4)),
+}
+
+
+@pytest.mark.parametrize("method", ["adm", "adm-ip"])
+@pytest.mark.parametrize("name", ADM)
+def test_adm_has_the_flags_of_the_released_commands(name: str, method: str) -> None:
+    """Ning et al. (2023) and, for ImageNet, Dhariwal and Nichol; parameters are counted in tests/networks."""
+    dataset, flags, trained = ADM[name]
+    one = run(name, f"{dataset}/{method}/paper")
+    shared = {"name": "adm", "res_blocks": 3, "heads": None, "scale_shift_norm": True}
+    assert one.network == {**flags, **shared}
+    assert (one.training.steps, one.training.batch_size, one.training.lr) == trained
+    assert (one.diffusion.schedule, one.diffusion.learned_variance) == ("cosine", True)
+    assert (one.objective["time_sampling"], one.objective.get("gamma")) == (
+        "loss-second-moment",
+        0.1 if method == "adm-ip" else None,
+    )
+
+
+@pytest.mark.parametrize("name", ADM)
+def test_adm_is_sampled_with_its_learned_variance_and_ddpm_with_beta(name: str) -> None:
+    one = plan(name)
+    learned = {i.method for i in one.instances if i.run.diffusion.learned_variance}
+    assert learned == {"adm", "adm-ip"}
+    alone = learned == {i.method for i in one.instances}
+    expected = "learned" if alone else "learned-or-large"
+    assert one.experiment.sampling["ancestral"].sampler["variance"] == expected
+
+
+def test_the_released_gamma_of_cifar10_stands_beside_that_of_the_paper() -> None:
+    one = plan("adm-cifar10")
+    gammas = {i.variant: i.run.objective["gamma"] for i in one.instances if i.method == "adm-ip"}
+    assert gammas == {"paper": 0.1, "released": 0.15}
+    assert {v.control for v in one.experiment.methods["adm-ip"].variants.values()} == {"adm/paper"}
 
 
 def test_network_calls_of_the_exposure_bias_papers() -> None:

@@ -25,6 +25,8 @@ BATCHES, EMA, LOOP = (f"pipeline_lib/training/{name}.py" for name in ("batches",
 CURVES, COVERAGE = "pipeline_lib/analytic/curves.py", "pipeline_lib/analytic/coverage.py"
 REGULARISED = "pipeline_lib/objectives/ddpm_reg.py"
 CONSISTENT, FOKKER_PLANCK = (f"pipeline_lib/objectives/{name}.py" for name in ("consistent_dm", "fp_diffusion"))
+PERTURBED, TIMES = "pipeline_lib/objectives/ddpm_ip.py", "pipeline_lib/objectives/_times.py"
+BOUND = "pipeline_lib/diffusion/bound.py"
 
 ON_PATHS, ON_SAMPLERS = ("tests/diffusion/test_paths.py",), ("tests/samplers/test_known_answers.py",)
 ON_GOLDEN = ("tests/samplers/test_golden.py",)
@@ -35,6 +37,8 @@ ON_CURVES, ON_COVERAGE = ("tests/analytic/test_curves.py",), ("tests/analytic/te
 ON_REGULARISED = ("tests/objectives/test_ddpm_reg.py", "tests/diffusion/test_transitions.py")
 ON_CONSISTENT = ("tests/objectives/test_consistent_dm.py",)
 ON_FOKKER_PLANCK = ("tests/objectives/test_fp_diffusion.py",)
+ON_PERTURBED, ON_TIMES = ("tests/objectives/test_ddpm_ip.py",), ("tests/objectives/test_times.py",)
+ON_BOUND = ("tests/diffusion/test_bound.py",)
 ON_RESUME = ("tests/training/test_resume.py::test_resumed_equals_uninterrupted_bit_for_bit",)
 ON_LOOP, ON_FRECHET = ("tests/training/test_loop.py",), ("tests/scores/test_frechet.py",)
 
@@ -115,8 +119,8 @@ MUTANTS = (
         "last-step-skipped",
         "a step list without its last entry: nine steps for ten, and x_1 is taken for x_0",
         ANCESTRAL,
-        "for step in grid:",
-        "for step in list(grid)[:-1]:",
+        "for planned in grid:",
+        "for planned in list(grid)[:-1]:",
         ON_SAMPLERS,
     ),
     Mutant(
@@ -155,8 +159,8 @@ MUTANTS = (
         "clipping-without-effect",
         "x_0 clipped after the mean was computed from it",
         ANCESTRAL,
-        "prediction = corrected(denoiser(x, step.t, labels), step, corrections)",
-        "prediction = denoiser(x, step.t, labels)",
+        "prediction, step = predict(denoiser, x, planned, labels, corrections)",
+        "prediction, step = predict(denoiser, x, planned, labels, ())",
         ("tests/samplers/test_ancestral.py",),
     ),
     Mutant(
@@ -710,5 +714,75 @@ MUTANTS = (
         "sdpa_kernel(SDPBackend.MATH)",
         "contextlib.nullcontext()",
         ON_FOKKER_PLANCK,
+        "perturbation-in-the-target",
+        "all the noise of the perturbed input as target: plain DDPM at another noise level",
+        PERTURBED,
+        "return y, eps if",
+        "return y, noise if",
+        ON_PERTURBED,
+    ),
+    Mutant(
+        "perturbation-is-the-noise",
+        "the perturbation drawn from the stream of the forward noise: more of the same, which can be found again",
+        PERTURBED,
+        "batch.normal(Stream.INPUT_PERTURBATION)",
+        "batch.normal(Stream.NOISE)",
+        ON_PERTURBED,
+    ),
+    Mutant(
+        "bound-trains-the-mean",
+        "the mean not detached in the variational bound",
+        BOUND,
+        "mean = prediction.x0.detach()",
+        "mean = prediction.x0",
+        ON_BOUND,
+    ),
+    Mutant(
+        "bound-in-nats",
+        "nats called bits: the bound weighs 1.44 times less",
+        BOUND,
+        ".flatten(1).mean(1) / log(2)",
+        ".flatten(1).mean(1)",
+        ON_BOUND,
+    ),
+    Mutant(
+        "learned-variance-upside-down",
+        "the learned variance read from beta to beta~",
+        BOUND,
+        "torch.exp(fraction * large + (1 - fraction) * small)",
+        "torch.exp(fraction * small + (1 - fraction) * large)",
+        ON_GOLDEN,
+    ),
+    Mutant(
+        "one-term-for-the-bound",
+        "one term of the bound taken for the sum over t: it weighs T times less",
+        "pipeline_lib/objectives/adm.py",
+        "path.timesteps * self._bound",
+        "self._bound",
+        ("tests/objectives/test_adm.py",),
+    ),
+    Mutant(
+        "times-without-weights",
+        "t drawn by loss, and the loss not weighted for it: another objective",
+        TIMES,
+        "1 / (timesteps * p[place])",
+        "torch.ones_like(p[place])",
+        ON_TIMES,
+    ),
+    Mutant(
+        "times-by-an-empty-history",
+        "t drawn by loss as soon as one t has ten losses",
+        TIMES,
+        ">= HISTORY).all()",
+        ">= HISTORY).any()",
+        ON_TIMES,
+    ),
+    Mutant(
+        "scale-without-one",
+        "a normalisation multiplied by the scale alone, so that a small embedding silences the block",
+        "pipeline_lib/networks/architectures/_adm.py",
+        "* (1 + scale) + shift",
+        "* scale + shift",
+        ("tests/networks/architectures/test_adm.py",),
     ),
 )

@@ -1,6 +1,6 @@
 """The regularised loss: estimators against the full sum, rollouts against their law, options and presets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -309,8 +309,8 @@ def test_an_option_out_of_range_is_one_sentence(option: str, value: float) -> No
 FULL = {"training": {"batch_size": 128}}  # over the 64 of the dataset
 
 
-def planned(objective: str, preset: str | None) -> dict[str, Any]:
-    values = changed("methods/new", {"objective": objective, "run": FULL, "variants": {"one": {"preset": preset}}})
+def planned(objective: str, preset: str | None, run: Mapping[str, Any] = FULL) -> dict[str, Any]:
+    values = changed("methods/new", {"objective": objective, "run": run, "variants": {"one": {"preset": preset}}})
     plan = Plan(parse_experiment({**values, "base": {}}))
     return next(i.run for i in plan.instances if i.method == "new").model_dump(mode="json")
 

@@ -94,9 +94,11 @@ def test_the_recipe_chooses_the_number(recipe: str, value: float | None) -> None
     assert (found.value if found else None) == value
 
 
-def test_only_the_copied_row_was_read_in_a_source() -> None:
+def test_rows_that_were_read_in_a_source() -> None:
+    """Of Li and van der Schaar only the one that is copied from another paper."""
     found = {key for key, rows in ROWS.items() if any(r.found for r in rows)}
-    assert found == {"li2024/table1/adm-ip"}
+    assert {key for key in found if key.startswith("li2024")} == {"li2024/table1/adm-ip"}
+    assert {"ning2023/table3/adm", "ning2023/table3/adm-ip"} <= found
     for rows in ROWS.values():
         assert all(r.tag == "found" or r.tag.startswith("memory, ") for r in rows)
 
@@ -122,4 +124,26 @@ def test_tables_have_their_rows() -> None:
     labels = {key: [(r.dataset, r.value) for r in rows] for key, rows in ROWS.items()}
     assert labels["li2024/table1/proposed"] == [("cifar10", 2.93), ("imagenet32", 2.55), ("celeba64", 1.22)]
     assert labels["li2024/table2/proposed"] == [("cifar10", 2.93), ("celeba64", 1.22)]
-    assert {r.paper for rows in ROWS.values() for r in rows} == {data.PAPER}
+    papers = {r.paper for key, rows in ROWS.items() for r in rows if key.startswith("li2024")}
+    assert papers == {data.PAPER}
+
+
+@pytest.mark.parametrize(
+    ("key", "nfe", "value"),
+    [("adm", 1000, 2.99), ("adm", 80, 3.63), ("adm-ip", 1000, 2.76), ("adm-ip", 100, 2.70), ("adm-ip", 20, 2.76)],
+)
+def test_input_perturbation_has_a_number_for_each_of_its_step_counts(key: str, nfe: int, value: float) -> None:
+    """Ning et al. (2023), Table 3 of the ICML version; other step counts see the first, and no verdict."""
+    row = f"ning2023/table3/{key}"
+    found = number_of(row, "cifar10", nfe)
+    assert found is not None
+    assert (found.value, found.tag) == (value, "found")
+    mine = replace(FULL, nfe=nfe)
+    expected = "within tolerance" if nfe != 20 else "not comparable: NFE 1000 (here 20)"
+    assert verdict(row, mine, value, 0.0) == expected
+
+
+def test_a_reference_of_random_images_is_not_all_images() -> None:
+    mine = replace(FULL, recipe="lsun-tower64", reference_images=708_264)
+    said = "not comparable: reference images 50000 (here 708264)"
+    assert verdict("ning2023/table3/adm", mine, 3.39, 0.0) == said

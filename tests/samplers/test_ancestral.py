@@ -1,10 +1,12 @@
 """Contracts of drawing with a sampler: batches, counted calls, the observer, clipping."""
 
+import pytest
 import torch
 
 from pipeline_lib.config.models import Diffusion, Sampling
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.denoiser import Prediction
+from pipeline_lib.exits import BadConfig
 from pipeline_lib.samplers._stage import Counted, draw
 
 PATH = paths.build(Diffusion(timesteps=100))
@@ -81,3 +83,42 @@ def test_clipping_acts_on_the_prediction_of_every_step() -> None:
     for step, before, after in zip(steps, x, x[1:], strict=False):
         noise = 6 * step.forward_variance**0.5  # a normal number here is bounded by 5.77
         assert float((after - step.c_xt * before).abs().max()) < step.c_x0 + noise
+
+
+def with_variance(variance: str) -> Sampling:
+    return sampling().model_copy(update={"sampler": {"name": "ancestral", "variance": variance}})
+
+
+class Learned(Exact):
+    """The exact denoiser with a variance of its own."""
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor | float, labels: torch.Tensor | None = None) -> Prediction:
+        exact = super().__call__(x, t, labels)
+        return Prediction(x, exact.a, exact.s, exact.output, "x0", torch.full_like(x, self.fraction))
+
+    def __init__(self, fraction: float) -> None:
+        self.fraction = fraction
+
+
+@pytest.mark.parametrize(("fraction", "fixed"), [(0.0, "fixed-small"), (1.0, "fixed-large")])
+def test_a_learned_variance_at_its_ends_is_a_fixed_one(fraction: float, fixed: str) -> None:
+    """In micro-batches and with clipping, both of which have to hand the learned variance on."""
+    clipped = with_variance("learned").model_copy(update={"clip_x0": True})
+    free = with_variance(fixed).model_copy(update={"clip_x0": True})
+    index = torch.arange(20)
+    learned, expected = (draw(Learned(fraction), s, 10, index, (1, 2, 2), 7) for s in (clipped, free))
+    assert torch.allclose(learned, expected, atol=1e-5)
+    assert torch.equal(learned, draw(Learned(fraction), clipped, 10, index, (1, 2, 2), 20))
+
+
+def test_learned_or_large_goes_with_the_network() -> None:
+    index = torch.arange(20)
+    either = with_variance("learned-or-large")
+    for denoiser, same in ((Exact(), "fixed-large"), (Learned(0.3), "learned")):
+        samples = [draw(denoiser, s, 10, index, (1, 2, 2), 20) for s in (either, with_variance(same))]
+        assert torch.equal(*samples)
+
+
+def test_a_network_without_a_variance_is_refused_when_one_is_asked_for() -> None:
+    with pytest.raises(BadConfig, match=r"^this network has learned no variance, .* or learned-or-large\.$"):
+        draw(Exact(), with_variance("learned"), 10, torch.arange(2), (1, 2, 2), 2)

@@ -45,12 +45,24 @@ class Network(torch.nn.Module):
         return torch.tanh(0.7 * x.roll(1, -1) - 0.4 * x + phase.sin()) + 0.3 * x.mean((1, 2, 3), keepdim=True)
 
 
+class WithVariance(Network):
+    """The same, and as many channels that place the variance, somewhat beyond [-1, 1]."""
+
+    def forward(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
+        place = 1.2 * torch.sin(3 * x.roll(1, -2) + condition[:, None, None, None] / 50)
+        return torch.cat((super().forward(x, condition), place), 1)
+
+
+def network_of(variance: str) -> Network:
+    return WithVariance() if variance == "learned" else Network()
+
+
 def ours(schedule: str, spacing: str, variance: str, clip: bool, kind: Kind, steps: int) -> list[Tensor]:
     """x_t at every place."""
     path, seen = PATHS[schedule], []
     start = Noise(0).normal(Stream.PRIOR, INDEX, 0, SHAPE)
     end = ancestral.sample(
-        Denoiser(Network(), path, Diffusion(prediction=kind)),
+        Denoiser(network_of(variance), path, Diffusion(prediction=kind, learned_variance=variance == "learned")),
         path.grid(steps, spacing),
         start,
         Draw(Noise(0), INDEX),
@@ -67,7 +79,7 @@ def theirs(
     """The same by diffusers, with its own betas; but their products in float64, as float32 leaves three digits of
     beta_t at the data end."""
     scheduler = ddpm.DDPMScheduler(
-        variance_type=variance.replace("-", "_"),
+        variance_type="learned_range" if variance == "learned" else variance.replace("-", "_"),
         clip_sample=clip,
         prediction_type=kind,
         timestep_spacing=spacing,
@@ -76,7 +88,7 @@ def theirs(
     scheduler.alphas_cumprod = torch.cumprod(1 - scheduler.betas.double(), 0)
     scheduler.one = scheduler.one.double()
     scheduler.set_timesteps(steps)
-    network, x = Network(), Noise(0).normal(Stream.PRIOR, INDEX, 0, SHAPE)
+    network, x = network_of(variance), Noise(0).normal(Stream.PRIOR, INDEX, 0, SHAPE)
     seen = [x]
     for i, t in enumerate(scheduler.timesteps):
         patch.setattr(ddpm, "randn_tensor", _noise_of(i, is_last=i == steps - 1))
@@ -98,7 +110,7 @@ def _noise_of(i: int, is_last: bool) -> Callable[..., Tensor]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("clip", [True, False], ids=["clipped", "free"])
-@pytest.mark.parametrize("variance", ["fixed-small", "fixed-large"])
+@pytest.mark.parametrize("variance", ["fixed-small", "fixed-large", "learned"])
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 @pytest.mark.parametrize(
     ("schedule", "steps"),

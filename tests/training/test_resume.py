@@ -16,6 +16,7 @@ import torch
 from pipeline_lib.config.models import Run
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.exits import BadConfig, BadData, TryAgain
+from pipeline_lib.objectives import adm
 from pipeline_lib.records.store import STORE, Manifest
 from pipeline_lib.training import train
 from pipeline_lib.training.checkpoint import Checkpoints
@@ -79,6 +80,27 @@ def test_windows_of_all_segments_count(tiny_data: Manifest, monkeypatch: pytest.
     monkeypatch.setattr(train, "_finish", lambda trainer, store: clocks.append(trainer.clock) or finish(trainer, store))
     fit(tiny_data, [8])
     assert len(clocks[0].windows) == 3
+
+
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_times_by_loss_resume_with_their_history(
+    tiny_data: Manifest, tmp_path: Path, forgetful: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stop comes when all ten losses at every t have been seen; without them t would be another one."""
+    monkeypatch.setattr(train.device, "pick", lambda: torch.device("cpu"))
+    config = tiny_run(
+        objective={"name": "adm-ip", "gamma": 0.1},
+        diffusion={"learned_variance": True},
+        network={"name": "adm", "dropout": 0.3},
+        training={"steps": 16},
+    )
+    straight = fit(tiny_data, [], config)
+    Path(straight.folder).rename(tmp_path / "straight")
+    if forgetful:
+        monkeypatch.setattr(adm.ADM, "load", lambda self, state: None)
+    broken = fit(tiny_data, [12], config)
+    weights = "weights.safetensors"
+    assert (broken.files[weights] == straight.files[weights]) is not forgetful
 
 
 def test_a_finished_training_is_found_not_repeated(tiny_data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:

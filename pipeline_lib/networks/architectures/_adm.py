@@ -1,0 +1,125 @@
+"""The modules of the U-Net of Dhariwal and Nichol (2021)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline_lib.exits import BadConfig
+from pipeline_lib.networks.architectures._unet import check, group_norm, sinusoid, zeroed
+from pipeline_lib.networks.architectures.adm import Options
+
+
+class ResBlock(nn.Module):
+    """Two convolutions, conditioned on the embedding at the second normalisation, beside a shortcut.
+
+    `resample` halves or doubles the resolution of both branches, before the first convolution.
+    """
+
+    def __init__(self, channels: int, out: int, embedding: int, options: Options, resample: nn.Module) -> None:
+        super().__init__()
+        self.scale_shift = options.scale_shift_norm
+        self.norm1, self.conv1 = group_norm(channels), nn.Conv2d(channels, out, 3, padding=1)
+        self.resample = resample
+        self.embed = nn.Linear(embedding, 2 * out if self.scale_shift else out)
+        self.norm2, self.conv2 = group_norm(out), zeroed(nn.Conv2d(out, out, 3, padding=1))
+        self.dropout = nn.Dropout(options.dropout)
+        self.shortcut = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(self.resample(F.silu(self.norm1(x))))
+        condition = self.embed(F.silu(embedding))[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = condition.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + condition)
+        return self.shortcut(self.resample(x)) + self.conv2(self.dropout(F.silu(h)))
+
+
+class Attention(nn.Module):
+    """Self-attention over pixels with several heads."""
+
+    def __init__(self, channels: int, options: Options) -> None:
+        super().__init__()
+        self.heads = options.heads or max(channels // options.head_channels, 1)
+        if channels % self.heads or (not options.heads and channels > self.heads * options.head_channels):
+            key = "heads" if options.heads else "head_channels"
+            raise BadConfig(
+                f"network.{key} is {getattr(options, key)}, which does not divide the {channels} channels of an "
+                "attention layer; choose a divisor."
+            )
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # (B,3C,H,W) -> three of (B, heads, HW, C / heads)
+        q, k, v = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)
+        h = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(h.transpose(-1, -2).reshape(x.shape))
+
+
+class Level(nn.Module):
+    """A residual block, attention behind it where asked for, and in the end a block that doubles the resolution."""
+
+    def __init__(
+        self, channels: int, out: int, embedding: int, options: Options, attend: bool, double: bool = False
+    ) -> None:
+        super().__init__()
+        self.block = ResBlock(channels, out, embedding, options, nn.Identity())
+        self.attention = Attention(out, options) if attend else nn.Identity()
+        self.doubling = ResBlock(out, out, embedding, options, nn.Upsample(scale_factor=2)) if double else None
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        x = self.attention(self.block(x, embedding))
+        return self.doubling(x, embedding) if self.doubling is not None else x
+
+
+class ADM(nn.Module):
+    """x (B,C,H,W), t (B,), labels (B,) or None -> (B, outputs, H, W)."""
+
+    def __init__(self, options: Options, resolution: int, image_channels: int, outputs: int, classes: int) -> None:
+        """`classes` > 0 allows a label embedding. Raises BadConfig where resolution or attention heads do not fit."""
+        super().__init__()
+        check(options, resolution, classes)
+        base, embedding = options.channels, 4 * options.channels
+        self.base = base
+        self.time = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.label = nn.Embedding(classes, embedding) if options.conditional else None
+        self.first = nn.Conv2d(image_channels, base, 3, padding=1)
+
+        widths = [base * m for m in options.channel_mult]
+        attended = [resolution >> i in options.attention_resolutions for i in range(len(widths))]
+        skips, channels = [base], base
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for i, (width, attend) in enumerate(zip(widths, attended, strict=True)):
+            for _ in range(options.res_blocks):
+                self.down.append(Level(channels, width, embedding, options, attend))
+                channels = width
+                skips.append(channels)
+            if i < len(widths) - 1:
+                self.down.append(ResBlock(channels, channels, embedding, options, nn.AvgPool2d(2)))
+                skips.append(channels)
+        self.middle = nn.ModuleList(Level(channels, channels, embedding, options, attend) for attend in (True, False))
+        for i, (width, attend) in reversed(list(enumerate(zip(widths, attended, strict=True)))):
+            for j in range(options.res_blocks + 1):
+                double = i > 0 and j == options.res_blocks
+                self.up.append(Level(channels + skips.pop(), width, embedding, options, attend, double))
+                channels = width
+        self.norm, self.last = group_norm(channels), zeroed(nn.Conv2d(channels, outputs, 3, padding=1))
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        embedding = self.time(sinusoid(t, self.base))
+        if self.label is not None:
+            assert labels is not None, "a conditional network needs labels"
+            embedding = embedding + self.label(labels)
+        x = self.first(x)
+        skips = [x]
+        for layer in self.down:
+            x = layer(x, embedding)
+            skips.append(x)
+        for layer in self.middle:
+            x = layer(x, embedding)
+        for layer in self.up:
+            x = layer(torch.cat((x, skips.pop()), 1), embedding)
+        return self.last(F.silu(self.norm(x)))
