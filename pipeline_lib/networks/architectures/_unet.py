@@ -91,7 +91,7 @@ class UNet(nn.Module):
     def __init__(self, config: Options, resolution: int, image_channels: int, outputs: int, classes: int = 0) -> None:
         """`classes` > 0 adds a label embedding. Raises BadConfig where the resolution does not fit."""
         super().__init__()
-        _check(config, resolution, classes)
+        check(config, resolution, classes)
         base, embedding = config.channels, 4 * config.channels
         self.base = base
         self.time = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
@@ -140,7 +140,7 @@ class UNet(nn.Module):
         return self.last(F.silu(self.norm(x)))
 
 
-def _check(config: Options, resolution: int, classes: int) -> None:
+def check(config: Options, resolution: int, classes: int) -> None:
     halvings = len(config.channel_mult) - 1
     if resolution % 2**halvings:
         raise BadConfig(
