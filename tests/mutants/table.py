@@ -349,8 +349,8 @@ MUTANTS = (
         "one-eps-for-all-images",
         "one eps shared by all forward samples",
         FORWARD,
-        "noise.normal(Stream.FORWARD, index, purpose, data.shape, sub=1)",
-        "noise.normal(Stream.FORWARD, 0 * index, purpose, data.shape, sub=1)",
+        "eps(noise, Stream.FORWARD, index, purpose, data.shape, sub=1)",
+        "eps(noise, Stream.FORWARD, 0 * index, purpose, data.shape, sub=1)",
         ON_FORWARD,
     ),
     Mutant(
@@ -445,8 +445,8 @@ MUTANTS = (
         "ema-warmup-in-steps",
         "the warm-up of the average counted in steps, not in updates",
         EMA,
-        "count = done // self.config.ema_every",
-        "count = done",
+        "decay_at(self.config, done // self.config.ema_every)",
+        "decay_at(self.config, done)",
         ON_LOOP,
     ),
     Mutant(
