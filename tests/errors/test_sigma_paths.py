@@ -71,10 +71,10 @@ def test_a_run_passes_all_stages(objective: str, tiny_data: Manifest, tmp_path: 
     sampling = Sampling(**{**HEUN, "nfe": [9], "images": 20}).model_dump(mode="json")
     _stage.run(sampling, {"batch": 8}, tmp_path / "sample.json", trained)
     assert Manifest.load(tmp_path / "sample.json").facts["cells"][0]["calls"] == 9
-    bandwidths.run({"seed": 0}, {}, tmp_path / "bandwidths.json", tiny_data)
+    bandwidths.run({"seed": 0}, {"forward": 16}, tmp_path / "bandwidths.json", tiny_data)
     errors = Errors(chains=12, forward=16, times="every", permutations=0).model_dump(mode="json")
     measured = {k: v for k, v in sampling.items() if k != "images"}
-    out = tmp_path / "errors.parquet", tmp_path / "trends.parquet"
+    out = [tmp_path / f"{name}.parquet" for name in ("errors", "trends", "influences")]
     frozen = Manifest.load(tmp_path / "bandwidths.json")
     cumulative.run({"sampling": measured, **errors}, {"batch": 5}, *out, trained, tiny_data, frozen)
     found = tables.read(out[0])
