@@ -71,7 +71,7 @@ def trial(
         seen.append(x.flatten(1).double())
 
     noise, index, shape = Noise(seed), torch.arange(count), (dimension, 1, 1)
-    x = denoiser.path.prior_std * noise.normal(Stream.PRIOR, index, 0, shape)
+    x = denoiser.path.prior_std * denoiser.path.eps(noise, Stream.PRIOR, index, 0, shape)
     counted = Counted(Watched(), count)
     with torch.no_grad():
         end = sampler(counted, grid, x, Draw(noise, index), options, observe=observe)

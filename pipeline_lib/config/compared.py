@@ -79,7 +79,8 @@ def from_controls(
 ) -> list[str]:
     """Sentences on rows that differ from their controls in more than the objective, and the `axes` of a sweep.
 
-    `training.mmd_group` is left out where the control has none, since its objective then compares no groups.
+    `training.mmd_group` is left out where the control has none, since its objective then compares no groups, and the
+    noise where PFGM++ is compared with EDM, since it is the method.
     """
     found: dict[tuple[str, str, str], list[str]] = {}
     first = _first(instances)
@@ -92,6 +93,8 @@ def from_controls(
                 keys = [k for k in keys if not (k.startswith("objective.") or k in axes)]
                 if control.run.training.mmd_group is None:
                     keys = [k for k in keys if k != "training.mmd_group"]
+                if (one.run.diffusion.path, control.run.diffusion.path) == ("pfgm", "edm"):  # the noise is the method
+                    keys = [k for k in keys if k not in ("diffusion.path", "diffusion.extra_dimensions")]
                 names = found.setdefault((str(about.control), ", ".join(keys), dataset), [])
                 names.append(f"{method}/{about.family or variant}")
     return [

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from pipeline_lib.config import grids
-from pipeline_lib.config.base import Model, parse, part
+from pipeline_lib.config.base import Model, load_part, parse, part
 from pipeline_lib.exits import BadConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9.-]*$"
@@ -81,8 +81,10 @@ def _with_marginal(values: list[str]) -> list[str]:
 class Diffusion(Model):
     """The Gaussian path x_t = a_t x_0 + s_t eps and what the network predicts on it."""
 
-    path: Literal["vp", "edm"] = Field(
-        "vp", description="family: vp (a_t^2 + s_t^2 = 1), or edm (a = 1, s = t = sigma)"
+    path: Literal["vp", "edm", "pfgm"] = Field(
+        "vp",
+        description="family: vp (a_t^2 + s_t^2 = 1), edm (a = 1, s = t = sigma), or pfgm (edm with the heavy-tailed "
+        "noise of PFGM++)",
     )
     schedule: Literal["linear", "cosine", "sigmoid"] = Field("linear", description="beta schedule of a vp path")
     timesteps: int = Field(1000, ge=2, le=100_000, description="T, the number of steps of a trained vp path")
@@ -98,6 +100,11 @@ class Diffusion(Model):
     rho: float = Field(7.0, gt=0, description="exponent of an edm path's grid: even steps in sigma^(1/rho)")
     log_sigma_mean: float = Field(-1.2, description="mean of ln sigma in the training of an edm path")
     log_sigma_std: float = Field(1.2, gt=0, description="standard deviation of ln sigma in the training of an edm path")
+    extra_dimensions: int = Field(
+        128,
+        ge=1,
+        description="D of a pfgm path, the dimensions added to those of the data; edm is the limit of large D",
+    )
 
     @model_validator(mode="after")
     def _sigmas_in_order(self) -> "Diffusion":
@@ -129,9 +136,14 @@ class Training(Model):
     )
     grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null switches clipping off")
     ema_decay: float = Field(0.9999, ge=0, lt=1, description="decay of the weight average, per update")
+    ema_halflife_images: float | None = Field(
+        None, gt=0, description="half-life of the weight average in images, in place of ema_decay; null: ema_decay"
+    )
     ema_every: int = Field(1, ge=1, description="steps between two updates of the weight average")
     ema_warmup: bool = Field(
-        True, description="cap the decay at (1 + n) / (10 + n) after n updates, so that early weights are forgotten"
+        True,
+        description="forget early weights: cap the decay at (1 + n) / (10 + n) after n updates, or the half-life at "
+        "5 % of the images seen",
     )
     flip: bool = Field(False, description="random horizontal flips")
     threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity, since sums depend on it")
@@ -170,9 +182,14 @@ class Run(Model):
     @model_validator(mode="after")
     def _prediction_fits(self) -> "Run":
         path, prediction = self.diffusion.path, self.diffusion.prediction
-        if (path == "edm") != (prediction == "edm"):
-            raise ValueError(f"diffusion.prediction {prediction} does not serve path {path}: path edm goes with edm")
-        if path == "edm" and self.diffusion.learned_variance:
+        if (path != "vp") != (prediction == "edm"):
+            raise ValueError(
+                f"diffusion.prediction {prediction} does not serve path {path}: paths edm and pfgm go with edm"
+            )
+        objective = self.objective["name"]
+        if path == "pfgm" and objective != "pfgmpp" and not objective.endswith(".py"):
+            raise ValueError(f"objective {objective} draws Gaussian noise, which path pfgm has not: pfgmpp is its own")
+        if path != "vp" and self.diffusion.learned_variance:
             raise ValueError("diffusion.learned_variance is for a path with discrete steps (vp)")
         return self
 
@@ -281,6 +298,11 @@ class Sampling(Model):
         if any(n < 1 for n in self.nfe) or len(set(self.nfe)) < len(self.nfe):
             raise ValueError("nfe must be a list of different positive numbers")
         return self
+
+    def steps(self, nfe: int) -> int:
+        """Steps of the grid in which the sampler makes `nfe` network calls; raises BadConfig where there are none."""
+        module, options = load_part("samplers", self.sampler)
+        return module.steps(options, nfe) if hasattr(module, "steps") else nfe
 
 
 class Errors(Model):
@@ -438,6 +460,8 @@ class Problem(Model):
 
     @model_validator(mode="after")
     def _chains_fit_the_path(self) -> "Problem":
+        if self.diffusion.path == "pfgm":
+            raise ValueError("known answers are those of Gaussian noise, which path pfgm has not: take vp or edm")
         vp = self.diffusion.path == "vp"
         if vp and self.nfe > self.diffusion.timesteps:
             raise ValueError(f"nfe is {self.nfe}, but the path has {self.diffusion.timesteps} steps")

@@ -14,7 +14,7 @@ from pipeline_lib import registry
 from pipeline_lib.config import compared
 from pipeline_lib.config.base import load_part, parse
 from pipeline_lib.config.load import merge, read
-from pipeline_lib.config.models import Experiment, Method, Run, Variant, parse_experiment
+from pipeline_lib.config.models import Experiment, Method, Run, Sampling, Variant, parse_experiment
 from pipeline_lib.exits import BadConfig, TryAgain
 from pipeline_lib.records.files import holds, write_text
 
@@ -357,23 +357,32 @@ def _refuse_reserved(exp: Experiment) -> None:
 
 
 def _check_sampling(plan: Plan) -> None:
-    """Whatever is trained must be able to be sampled in every way."""
-    steps = {i.run.diffusion.timesteps: i for i in plan.instances}
+    """A sampler must be able to make so many calls on the path of every run, and none has more steps than its path."""
+    paths = {i.run.diffusion: i for i in plan.instances}
     for name, sampling in plan.experiment.sampling.items():
-        for timesteps, one in steps.items():
-            if max(sampling.nfe) > timesteps:
+        where = f"sampling.{name}"
+        module, options = load_part("samplers", sampling.sampler)
+        steps = [_steps(sampling, nfe, where) for nfe in sampling.nfe]
+        for diffusion, one in paths.items():
+            if hasattr(module, "check"):  # what a sampler asks of the path
+                module.check(options, diffusion, f"{where} cannot sample {one.method}/{one.variant}")
+            if diffusion.path == "vp" and max(steps) > diffusion.timesteps:
                 raise BadConfig(
-                    f"sampling.{name}: nfe {max(sampling.nfe)} is more than the {timesteps} steps of "
+                    f"{where}: nfe {max(sampling.nfe)} is more than the {diffusion.timesteps} steps of "
                     f"{one.method}/{one.variant}."
                 )
-        module, options = load_part("samplers", sampling.sampler)
-        for one in plan.instances if hasattr(module, "check") else ():
-            module.check(options, one.run, f"sampling.{name}: {one.method}/{one.variant}")
-        for nfe in sampling.nfe:
+        for count in steps:
             for correction in sampling.corrections:
-                module, options = load_part("samplers/corrections", correction)
-                if hasattr(module, "check"):
-                    module.check(options, nfe, f"sampling.{name}")
+                corrects, chosen = load_part("samplers/corrections", correction)
+                if hasattr(corrects, "check"):
+                    corrects.check(chosen, count, where)
+
+
+def _steps(sampling: Sampling, nfe: int, where: str) -> int:
+    try:
+        return sampling.steps(nfe)
+    except BadConfig as error:
+        raise BadConfig(f"{where}: {error}") from None
 
 
 def _check_counts(exp: Experiment) -> None:

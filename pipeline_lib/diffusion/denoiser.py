@@ -88,14 +88,17 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network, self.path, self.config = network, path, config
 
-    def forward(self, x: Tensor, t: Tensor | float, labels: Tensor | None = None) -> Prediction:
+    def forward(
+        self, x: Tensor, t: Tensor | float, labels: Tensor | None = None, augment: Tensor | None = None
+    ) -> Prediction:
+        """`augment` (B, 9) tells a network that takes it how images were augmented; None, as when sampling: not."""
         t = torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
         a, s = (c.reshape(-1, *[1] * (x.ndim - 1)) for c in self.path.coefficients(t))
-        condition = self.path.condition(t)
+        given = (self.path.condition(t), labels, *(() if augment is None else (augment,)))
         if self.config.prediction == "edm":
             skip, out, scale = preconditioning(s, self.config.sigma_data)
-            return Prediction(x, a, s, skip * x + out * self.network(scale * x, condition, labels), "x0")
-        output, fraction = self.network(x, condition, labels), None
+            return Prediction(x, a, s, skip * x + out * self.network(scale * x, *given), "x0")
+        output, fraction = self.network(x, *given), None
         if self.config.learned_variance:
             output, place = output.chunk(2, dim=1)
             fraction = (place + 1) / 2  # Nichol and Dhariwal (2021), Eq. 15, with the range of the released code

@@ -1,6 +1,6 @@
 """Gaussian paths x_t = a_t x_0 + s_t eps: they own the training draws and the sampling grid."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import cos, exp, inf, log, pi
 from typing import Protocol
 
@@ -9,6 +9,8 @@ from torch import Tensor
 
 from pipeline_lib.config.models import Diffusion
 from pipeline_lib.diffusion.grid import Grid
+from pipeline_lib.diffusion.noise import Noise
+from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
 
 LARGEST_END = 1e-4  # alpha_bar_T above this leaves data in x_T, and error curves would show that instead
@@ -28,11 +30,22 @@ class GaussianPath(Protocol):
     def draw_times(self, u: Tensor) -> Tensor:
         """Training times from uniform numbers in (0, 1), of the same shape."""
 
+    def eps(self, noise: Noise, stream: Stream, index: Tensor, step: int, shape: Sequence[int], sub: int = 0) -> Tensor:
+        """The noise of x_t = a_t x_0 + s_t eps, (B, *shape) float32; the arguments are those of `Noise.normal`."""
+
     def grid(self, nfe: int, spacing: str = "uniform") -> Grid:
-        """The sampling grid of `nfe` network calls; raises BadConfig where the path has none."""
+        """The sampling grid of `nfe` steps; raises BadConfig where the path has none."""
 
 
-class VPPath:
+class Gaussian:
+    """Paths with standard normal eps."""
+
+    def eps(self, noise: Noise, stream: Stream, index: Tensor, step: int, shape: Sequence[int], sub: int = 0) -> Tensor:
+        """Standard normal (B, *shape), float32."""
+        return noise.normal(stream, index, step, shape, sub)
+
+
+class VPPath(Gaussian):
     """The variance-preserving path of DDPM: t in {1..T}, a_t^2 = alpha_bar_t, s_t^2 = 1 - alpha_bar_t.
 
     Between the steps ln alpha_bar is linear in t: what a method that needs a continuous t reads.
@@ -103,7 +116,7 @@ class VPPath:
         )
 
 
-class EDMPath:
+class EDMPath(Gaussian):
     """The path of EDM (Karras et al., 2022): x = x_0 + sigma eps, with sigma itself as the time."""
 
     def __init__(self, config: Diffusion) -> None:
@@ -132,6 +145,25 @@ class EDMPath:
         first, last = (x ** (1 / self.config.rho) for x in (self.config.sigma_max, self.config.sigma_min))
         times = [(first + i / max(nfe - 1, 1) * (last - first)) ** self.config.rho for i in range(nfe)] + [0.0]
         return Grid(tuple(times), (1.0,) * len(times), tuple(times))
+
+
+class PFGMPath(EDMPath):
+    """The path of PFGM++ (Xu et al., 2023): that of EDM with eps from a multivariate Student t distribution.
+
+    Their x_0 + R u, with u uniform on the sphere of R^N, R = r (B / (1 - B))^(1/2), B ~ Beta(N/2, D/2) and
+    r = sigma sqrt(D), is x_0 + sigma eps with eps = n sqrt(D / chi^2_D) and n standard normal: B / (1 - B) is a
+    quotient of independent chi^2_N and chi^2_D, and |n|^2 is the chi^2_N. So the shape of the noise is the same at all
+    sigma, and the limit of large D is EDM.
+    """
+
+    RADIUS = 1 << 16  # sub of the draws that make chi^2_D, apart from all that callers use
+
+    def eps(self, noise: Noise, stream: Stream, index: Tensor, step: int, shape: Sequence[int], sub: int = 0) -> Tensor:
+        """(B, *shape) float32, Student t with D degrees of freedom and unit scale, so of variance D / (D - 2)."""
+        freedom = self.config.extra_dimensions
+        normal = noise.normal(stream, index, step, shape, sub)
+        chi2 = noise.normal(stream, index, step, (freedom,), self.RADIUS + sub).double().square().sum(1)
+        return normal * (freedom / chi2).sqrt().to(normal).reshape(-1, *[1] * len(shape))
 
 
 def _linear(timesteps: int) -> Tensor:
@@ -166,7 +198,9 @@ SCHEDULES = {"linear": _linear, "cosine": _cosine, "sigmoid": _sigmoid}
 
 def build(config: Diffusion) -> GaussianPath:
     """The path of a configuration; raises BadConfig where x_T of a VP path would still hold data."""
-    return EDMPath(config) if config.path == "edm" else build_vp(config)
+    if config.path == "vp":
+        return build_vp(config)
+    return EDMPath(config) if config.path == "edm" else PFGMPath(config)
 
 
 def build_vp(config: Diffusion) -> VPPath:

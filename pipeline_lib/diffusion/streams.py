@@ -24,3 +24,4 @@ class Stream(IntEnum):
     CHAIN = 21  # noise of the reverse steps of short chains: two of each step
     PROBE = 22  # probes of a divergence
     INPUT_PERTURBATION = 15  # what input perturbation adds to the forward noise of training
+    AUGMENT = 23  # how an image is flipped, scaled, turned and moved

@@ -55,7 +55,7 @@ class Chains:
 
     @property
     def grid(self) -> Grid:
-        return self.denoiser.path.grid(self.nfe, self.sampling.spacing)
+        return self.denoiser.path.grid(self.sampling.steps(self.nfe), self.sampling.spacing)
 
     def visit(self, times: Times, see: See) -> int:
         """Call `see(place in the grid, x_t (N,C,H,W))` at the measured t in order; returns network calls per image.

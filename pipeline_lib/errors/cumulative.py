@@ -1,6 +1,7 @@
 """The errors stage: MMD^2 between sampled and forward x_t at each measured t (Li and van der Schaar, 2024, Eq. 12, 13).
 
-Measured on scale-normalised x_t with the frozen kernels of the dataset; samples of q(x_t) are the same for all methods.
+Measured on scale-normalised x_t with the frozen kernels of the dataset; samples of q(x_t) are the same for all methods
+on Gaussian paths, and their images and normal numbers for all.
 """
 
 import logging
@@ -61,10 +62,10 @@ def run(
     settings = parse(Errors, {k: v for k, v in config.items() if k != "sampling"}, "errors")
     sampling = parse(Sampling, config["sampling"], "sampling")
     where, watch = device.pick(), Stopwatch("errors")
-    forward = ForwardSamples(Prepared(data), settings.forward or settings.chains, settings.seed, MEASURED, where)
+    denoiser, facts = trained.load(train.file(WEIGHTS), where)
+    count = settings.forward or settings.chains
+    forward = ForwardSamples(Prepared(data), count, settings.seed, MEASURED, where, denoiser.path)
     frozen = Bandwidths.load(bandwidths)
-    weights = train.file(WEIGHTS)
-    denoiser, facts = trained.load(weights, where)
     laws: list[ForwardLaw] = [forward]
     if "training-inputs" in settings.forward_laws:
         other = training_inputs.of_run(facts, forward, denoiser, settings.seed, runtime["batch"])

@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.diffusion.grid import Grid
 from pipeline_lib.diffusion.noise import Noise
+from pipeline_lib.diffusion.paths import Gaussian, GaussianPath
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
 
@@ -27,20 +28,29 @@ class ForwardLaw(Protocol):
 class ForwardSamples:
     """The marginal q(x_t): M training images, drawn without replacement, each with one eps that it keeps at every t.
 
-    So curves are smooth in t, and all methods are measured against the same samples. Raises BadConfig where the
-    dataset has fewer than `count` images.
+    So curves are smooth in t, and all methods with one law of eps are measured against the same samples: that of
+    `path`, or standard normal. Raises BadConfig where the dataset has fewer than `count` images.
     """
 
     name = "marginal"
 
-    def __init__(self, data: Prepared, count: int, seed: int, purpose: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        data: Prepared,
+        count: int,
+        seed: int,
+        purpose: int,
+        device: torch.device | str = "cpu",
+        path: GaussianPath | None = None,
+    ) -> None:
         check_count(count, len(data))
         chosen = Noise(seed).permutation(Stream.FORWARD, len(data), purpose)[:count].numpy()
         self.x0 = data.floats(chosen, device)
         self.labels = None if data.labels is None else torch.from_numpy(data.labels[chosen]).to(self.x0.device)
         index = torch.arange(count, device=self.x0.device)
         noise = Noise(seed, self.x0.device)
-        self.eps = noise.normal(Stream.FORWARD, index, purpose, data.shape, sub=1)  # sub 0 drew the permutation
+        eps = path.eps if path else Gaussian().eps
+        self.eps = eps(noise, Stream.FORWARD, index, purpose, data.shape, sub=1)  # sub 0 drew the permutation
 
     def at(self, a: float, s: float) -> Tensor:
         """x_t (M,C,H,W), float32."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pipeline_lib.diffusion.denoiser import Denoising
     from pipeline_lib.diffusion.noise import Noise
+    from pipeline_lib.diffusion.paths import GaussianPath
     from pipeline_lib.diffusion.streams import Stream
 
 
@@ -38,6 +39,10 @@ class Batch:
     def normal(self, stream: Stream, sub: int = 0) -> Tensor:
         """Standard normal numbers of the shape of x0."""
         return self.noise.normal(stream, self.index, self.step, self.x0.shape[1:], sub)
+
+    def eps(self, path: GaussianPath, stream: Stream) -> Tensor:
+        """Noise of the path's own law, of the shape of x0."""
+        return path.eps(self.noise, stream, self.index, self.step, self.x0.shape[1:])
 
     def uniform(self, stream: Stream, sub: int = 0) -> Tensor:
         """(B,) numbers in (0, 1)."""

@@ -1,8 +1,10 @@
 """Samplers, one file each, found by looking, and the corrections that compose with them.
 
-A file defines `Options` (a pydantic model), a function `sample` with the signature of `Sampler`, and optionally
-`check(options, run, where)`, which raises BadConfig (its sentence begins with `where`) where a trained run cannot be
-sampled so. It is imported when the Snakefile is parsed: import torch inside functions.
+A file defines `Options` (a pydantic model) and a function `sample` with the signature of `Sampler`; optionally
+`steps(options, nfe)`, the steps of a grid in which it makes `nfe` network calls (`nfe` where it is not defined; it
+raises BadConfig where there are none), and `check(options, diffusion, where)`, which raises BadConfig (its sentence
+begins with `where`) for a path that it cannot sample. It is imported when the Snakefile is parsed: import torch inside
+functions.
 """
 
 from __future__ import annotations

@@ -77,9 +77,9 @@ def draw(
     The chains depend on the sampling's seed and their index alone, not on `batch` or on which are drawn together.
     """
     noise = Noise(sampling.seed, index.device)
-    x = denoiser.path.prior_std * noise.normal(Stream.PRIOR, index, 0, shape)
+    x = denoiser.path.prior_std * denoiser.path.eps(noise, Stream.PRIOR, index, 0, shape)
     module, options = load_part("samplers", sampling.sampler)
-    grid = denoiser.path.grid(nfe, sampling.spacing)
+    grid = denoiser.path.grid(sampling.steps(nfe), sampling.spacing)
     corrections = [build_part("samplers/corrections", one, denoiser.path, len(grid)) for one in sampling.corrections]
     corrections += [clip_x0] if sampling.clip_x0 else []
     counted = denoiser if isinstance(denoiser, Counted) else Counted(denoiser, batch)

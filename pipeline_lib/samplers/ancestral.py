@@ -15,7 +15,7 @@ from pipeline_lib.samplers import Draw, predict
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline_lib.config.models import Run
+    from pipeline_lib.config.models import Diffusion
     from pipeline_lib.diffusion.denoiser import Denoising, Prediction
     from pipeline_lib.diffusion.grid import Grid, Step
     from pipeline_lib.samplers import Correction, Observer
@@ -31,10 +31,10 @@ class Options(Model):
     )
 
 
-def check(options: Options, run: Run, where: str) -> None:
+def check(options: Options, diffusion: Diffusion, where: str) -> None:
     """Raise BadConfig where a learned variance is asked of a run that learns none."""
-    if options.variance == "learned" and not run.diffusion.learned_variance:
-        raise BadConfig(f"{where} has learned no variance, {_ASKED_FOR}")
+    if options.variance == "learned" and not diffusion.learned_variance:
+        raise BadConfig(f"{where}: it has learned no variance, {_ASKED_FOR}")
 
 
 def sample(

@@ -8,9 +8,21 @@ from torch import Tensor, nn
 
 from pipeline_lib.config.models import Training
 
+RAMP = 0.05  # largest half-life over the images seen before, while the average warms up (the released code of EDM)
+
+
+def decay_at(config: Training, count: int) -> float:
+    """Decay of update number `count`, from 1 on."""
+    if config.ema_halflife_images is None:
+        return min(config.ema_decay, (1 + count) / (10 + count)) if config.ema_warmup else config.ema_decay
+    images, half_life = config.batch_size * config.ema_every, config.ema_halflife_images
+    if config.ema_warmup:
+        half_life = min(half_life, RAMP * images * (count - 1))
+    return 0.5 ** (images / half_life) if half_life else 0.0
+
 
 class Ema:
-    """decay * average + (1 - decay) * weights, every `ema_every` steps."""
+    """decay * average + (1 - decay) * weights, every `ema_every` steps; the decay may be given as a half-life."""
 
     def __init__(self, network: nn.Module, config: Training) -> None:
         self.network, self.config = network, config
@@ -20,10 +32,7 @@ class Ema:
         """Take in the weights after `done` steps."""
         if done % self.config.ema_every:
             return
-        decay = self.config.ema_decay
-        if self.config.ema_warmup:
-            count = done // self.config.ema_every
-            decay = min(decay, (1 + count) / (10 + count))
+        decay = decay_at(self.config, done // self.config.ema_every)
         current = [v.detach() for v in self.network.state_dict().values()]
         torch._foreach_lerp_(list(self.state.values()), current, 1 - decay)
 

@@ -7,6 +7,7 @@ import pytest
 from pipeline_lib.config.models import Run
 from pipeline_lib.config.plan import Plan, load
 from pipeline_lib.exits import BadConfig
+from pipeline_lib.networks import trained
 from tests.workflow.conftest import ROOT
 
 FILES = sorted([ROOT / "config.yaml", *(ROOT / "configs").glob("*.yaml")])
@@ -170,3 +171,21 @@ def test_the_released_code_of_the_paper() -> None:
         "bootstrap_length": 5,
         "kernel": "five-gaussians",
     }
+
+
+def test_edm_and_pfgmpp_are_as_published() -> None:
+    """Karras et al. (2022), Xu et al. (2023): networks by their size, D, conditional or not, 35 calls, no clipping."""
+    one = plan("edm-cifar10")
+    runs = {f"{i.method}/{i.variant}": i.run for i in one.instances}
+    sizes = {name: round(trained.parameters(run, (3, 32, 32), 10) / 1e6, 1) for name, run in runs.items()}
+    assert sizes == {name: 55.7 if "ddpmpp" in name else 56.4 for name in runs}
+    freedom = {name: run.diffusion.extra_dimensions for name, run in runs.items() if name.startswith("pfgmpp/")}
+    assert freedom == {"pfgmpp/D128": 128, "pfgmpp/D2048": 2048, "pfgmpp/D2048-conditional": 2048}
+    assert {name for name, run in runs.items() if run.network["conditional"]} == {
+        name for name in runs if name.endswith("conditional")
+    }
+    heun = one.experiment.sampling["heun"]
+    assert (heun.sampler["order"], heun.sampler["s_churn"], heun.clip_x0) == (2, 0.0, False)
+    assert heun.steps(35) == 18
+    for name, run in runs.items():
+        assert (run.objective["augment"], run.network["dropout"], run.training.batch_size) == (0.12, 0.13, 512), name

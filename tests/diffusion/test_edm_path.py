@@ -53,5 +53,5 @@ def test_what_does_not_fit_is_refused() -> None:
         EDM.grid(0)
     with pytest.raises(ValueError, match="sigma_min 90 must be smaller"):
         Diffusion(path="edm", sigma_min=90)
-    with pytest.raises(ValueError, match="needs a preconditioned network"):
+    with pytest.raises(ValueError, match="does not serve path edm"):
         Run(diffusion={"path": "edm"}, objective="ddpm")

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline_lib.config.models import Diffusion
+from pipeline_lib.data.prepared import Prepared
+from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.errors.forward import BANDWIDTHS, MEASURED, ForwardSamples
@@ -36,3 +39,17 @@ def test_noise_is_standard_normal_and_shares_no_counter_with_the_choice_of_image
 def test_more_samples_than_images_are_refused(gaussian_data):
     with pytest.raises(BadConfig, match=r"601 forward samples .* 600 training images"):
         ForwardSamples(gaussian_data, 601, 0, MEASURED)
+
+
+def test_noise_is_that_of_the_path(gaussian_data: Prepared) -> None:
+    """Normal on Gaussian paths, bit for bit; of PFGM++ on its own, from the same images."""
+    plain = ForwardSamples(gaussian_data, 40, 1, MEASURED)
+    drawn = {}
+    for name in ("edm", "pfgm"):
+        path = paths.build(Diffusion(path=name, prediction="edm", extra_dimensions=3))
+        drawn[name] = ForwardSamples(gaussian_data, 40, 1, MEASURED, path=path)
+        assert torch.equal(drawn[name].x0, plain.x0)
+    assert torch.equal(drawn["edm"].eps, plain.eps)
+    ratio = (drawn["pfgm"].eps / plain.eps).flatten(1)
+    assert torch.allclose(ratio, ratio[:, :1].expand_as(ratio), rtol=1e-4)
+    assert float(ratio[:, 0].std()) > 0.2

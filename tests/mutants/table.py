@@ -40,6 +40,11 @@ ON_FOKKER_PLANCK = ("tests/objectives/test_fp_diffusion.py",)
 ON_PERTURBED, ON_TIMES = ("tests/objectives/test_ddpm_ip.py",), ("tests/objectives/test_times.py",)
 ON_BOUND = ("tests/diffusion/test_bound.py",)
 ON_RESUME = ("tests/training/test_resume.py::test_resumed_equals_uninterrupted_bit_for_bit",)
+SONG = "pipeline_lib/networks/architectures/_songunet.py"
+AUGMENT, HEUN = "pipeline_lib/objectives/_augment.py", "pipeline_lib/samplers/edm.py"
+ON_EDM, ON_PFGM = ("tests/objectives/test_edm.py",), ("tests/diffusion/test_pfgm_path.py",)
+ON_HEUN, ON_SONG = ("tests/samplers/test_edm.py",), ("tests/networks/architectures/test_songunet.py",)
+ON_AUGMENT = ("tests/objectives/test_augment.py",)
 ON_LOOP, ON_FRECHET = ("tests/training/test_loop.py",), ("tests/scores/test_frechet.py",)
 
 MUTANTS = (
@@ -351,8 +356,8 @@ MUTANTS = (
         "one-eps-for-all-images",
         "one eps shared by all forward samples",
         FORWARD,
-        "noise.normal(Stream.FORWARD, index, purpose, data.shape, sub=1)",
-        "noise.normal(Stream.FORWARD, 0 * index, purpose, data.shape, sub=1)",
+        "eps(noise, Stream.FORWARD, index, purpose, data.shape, sub=1)",
+        "eps(noise, Stream.FORWARD, 0 * index, purpose, data.shape, sub=1)",
         ON_FORWARD,
     ),
     Mutant(
@@ -447,8 +452,8 @@ MUTANTS = (
         "ema-warmup-in-steps",
         "the warm-up of the average counted in steps, not in updates",
         EMA,
-        "count = done // self.config.ema_every",
-        "count = done",
+        "decay_at(self.config, done // self.config.ema_every)",
+        "decay_at(self.config, done)",
         ON_LOOP,
     ),
     Mutant(
@@ -784,5 +789,101 @@ MUTANTS = (
         "* (1 + scale) + shift",
         "* scale + shift",
         ("tests/networks/architectures/test_adm.py",),
+    ),
+    Mutant(
+        "edm-weight-of-eps",
+        "the weight 1 / sigma^2 of the variance-exploding loss in place of 1 / c_out^2",
+        "pipeline_lib/objectives/edm.py",
+        "return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2",
+        "return 1 / sigma**2",
+        ON_EDM,
+    ),
+    Mutant(
+        "augmented-input-clean-target",
+        "the loss compares with the image as it was before the augmentation",
+        "pipeline_lib/objectives/edm.py",
+        "error = (predicted.x0 - clean)",
+        "error = (predicted.x0 - batch.x0)",
+        ON_EDM,
+    ),
+    Mutant(
+        "nfe-is-steps",
+        "Heun's method with as many steps as calls are asked for: twice the cost at the same NFE",
+        HEUN,
+        "return (nfe + 1) // 2",
+        "return nfe",
+        ON_HEUN,
+    ),
+    Mutant(
+        "heun-corrects-the-last-step",
+        "a second evaluation at sigma = 0, where the slope is not defined",
+        HEUN,
+        "if options.order == 2 and not step.is_last:",
+        "if options.order == 2:",
+        ON_HEUN,
+    ),
+    Mutant(
+        "churn-at-the-old-sigma",
+        "noise is added, but the network is called at the sigma from before",
+        HEUN,
+        "x.shape[1:]), sigma",
+        "x.shape[1:]), step.t",
+        ON_HEUN,
+    ),
+    Mutant(
+        "pfgm-radius-without-D",
+        "r = sigma in place of sigma sqrt(D)",
+        PATHS,
+        "(freedom / chi2).sqrt()",
+        "(1 / chi2).sqrt()",
+        ON_PFGM,
+    ),
+    Mutant(
+        "pfgm-radius-from-its-own-direction",
+        "chi^2 from the numbers that are the direction too",
+        PATHS,
+        "(freedom,), self.RADIUS + sub).double().square().sum(1)",
+        "(freedom,), sub).double().square().sum(1)",
+        ON_PFGM,
+    ),
+    Mutant(
+        "pfgm-normal-prior",
+        "PFGM++ sampled from the prior of EDM",
+        "pipeline_lib/samplers/_stage.py",
+        "denoiser.path.eps(noise, Stream.PRIOR, index, 0, shape)",
+        "noise.normal(Stream.PRIOR, index, 0, shape)",
+        ON_HEUN,
+    ),
+    Mutant(
+        "pads-twice",
+        "the fused down-sampling of old forks: zeros before the convolution alone, so that the image shifts",
+        SONG,
+        "padding=1 + (len(taps) - 1) // 2",
+        "padding=1",
+        ON_SONG,
+    ),
+    Mutant(
+        "attention-at-every-block",
+        "the decoder attends after each block in place of the last of a resolution",
+        SONG,
+        "attend=attend and last",
+        "attend=attend",
+        ON_SONG,
+    ),
+    Mutant(
+        "turned-the-other-way",
+        "the angle that the network is told is not the one that the image is turned by",
+        AUGMENT,
+        "[:, None, None] * _turn(self.angle)",
+        "[:, None, None] * _turn(-self.angle)",
+        ON_AUGMENT,
+    ),
+    Mutant(
+        "flips-as-often-as-the-rest",
+        "x-flips with the probability of the other changes, where the recipe always tosses a coin",
+        AUGMENT,
+        "flip_x=(u[0] < 0.5).float(),",
+        "flip_x=some((u[0] < 0.5).float(), u[1]),",
+        ON_AUGMENT,
     ),
 )

@@ -147,3 +147,10 @@ def test_a_reference_of_random_images_is_not_all_images() -> None:
     mine = replace(FULL, recipe="lsun-tower64", reference_images=708_264)
     said = "not comparable: reference images 50000 (here 708264)"
     assert verdict("ning2023/table3/adm", mine, 3.39, 0.0) == said
+
+
+def test_rows_of_edm_and_pfgmpp_are_compared_at_35_calls_of_their_sampler() -> None:
+    same = replace(FULL, sampler="edm", nfe=35)
+    assert verdict("karras2022/table2/ddpmpp", same, 2.0, 0.0) == "within tolerance"
+    assert verdict("xu2023/table1/D2048", same, 2.4, 0.0) == "differs"
+    assert verdict("xu2023/table1/D128", FULL, 1.92, 0.0).startswith("not comparable")

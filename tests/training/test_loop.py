@@ -15,7 +15,7 @@ from pipeline_lib.records import tables
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.training import train
 from pipeline_lib.training.batches import Batches
-from pipeline_lib.training.ema import Ema
+from pipeline_lib.training.ema import Ema, decay_at
 from pipeline_lib.training.loop import learning_rate
 from tests.conftest import RUNTIME, tiny_run
 
@@ -85,6 +85,22 @@ def test_ema_is_the_weighted_sum_of_its_definition() -> None:
     with ema.swapped_in():
         assert network.weight.item() == pytest.approx(expected)
     assert network.weight.item() == 8
+
+
+def test_a_half_life_halves_the_share_of_the_past() -> None:
+    """After that many images what was there before counts half, however often the average is updated."""
+    for every in (1, 5):
+        config = Training(ema_halflife_images=400, batch_size=8, ema_every=every, ema_warmup=False)
+        assert float(np.prod([decay_at(config, n) for n in range(1, 400 // 8 // every + 1)])) == pytest.approx(0.5)
+
+
+def test_a_half_life_warms_up_to_a_twentieth_of_the_images_seen() -> None:
+    """The released code of EDM: nothing is kept at first; 5 % of the images before the batch, up to the half-life."""
+    config = Training(ema_halflife_images=400, batch_size=8, ema_warmup=True)
+    assert decay_at(config, 1) == 0
+    assert decay_at(config, 11) == pytest.approx(0.5 ** (8 / (0.05 * 80)))
+    assert decay_at(config, 1001) == pytest.approx(0.5 ** (8 / 400))
+    assert decay_at(config, 5000) == decay_at(config, 1002)
 
 
 def test_ema_warms_up_by_its_own_updates() -> None:

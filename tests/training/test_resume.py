@@ -54,15 +54,30 @@ def fit(data: Manifest, stops: list[int], config: dict | None = None, out: str =
     return Manifest.load(output)
 
 
-@pytest.mark.parametrize(
-    ("objective", "dropout"), [("ddpm", 0.0), ("ddpm", 0.3), ("consistent-dm", 0.3), ("fp-diffusion", 0.3)]
-)
+PFGM = {
+    "objective": {"name": "pfgmpp", "augment": 0.5},
+    "diffusion": {"path": "pfgm", "prediction": "edm"},
+    "network": {"name": "songunet", "embedding": "fourier", "encoder": "residual", "augment": True},
+    "training": {"ema_halflife_images": 64},
+}
+FLIP = {"training": {"flip": True}}
+DROP = {**FLIP, "network": {"dropout": 0.3}}
+CHANGES = {
+    "flip": FLIP,
+    "dropout": DROP,
+    "pfgm": PFGM,
+    "consistent-dm": {**DROP, "objective": {"name": "consistent-dm"}},
+    "fp-diffusion": {**DROP, "objective": {"name": "fp-diffusion"}},
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_resumed_equals_uninterrupted_bit_for_bit(
-    tiny_data: Manifest, tmp_path: Path, objective: str, dropout: float, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Manifest, tmp_path: Path, changes: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a CPU; a GPU's convolutions add in an order of their own."""
     monkeypatch.setattr(train.device, "pick", lambda: torch.device("cpu"))
-    config = tiny_run(objective={"name": objective}, network={"dropout": dropout}, training={"flip": True})
+    config = tiny_run(**changes)
     straight = fit(tiny_data, [], config)
     Path(straight.folder).rename(tmp_path / "straight")
     broken = fit(tiny_data, [3, 4, 2], config)
