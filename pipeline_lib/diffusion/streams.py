@@ -20,3 +20,4 @@ class Stream(IntEnum):
     GROUP_TIME = 11  # t and number of reverse steps that a group of images shares
     GROUP_NOISE = 12  # noise of the images of a group: forward noise, then that of each reverse step
     TRAINING_INPUTS = 14  # place of a forward sample in the mixture of training inputs; noise of its reverse steps
+    AUTOENCODER = 24  # noise of the latents of an autoencoder in training
