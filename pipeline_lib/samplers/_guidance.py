@@ -24,7 +24,7 @@ def guided(log_probabilities: LogProbabilities, labels: Tensor, scale: float, ba
     """
 
     def correct(prediction: Prediction, step: Step) -> Prediction:
-        times = torch.full(labels.shape, step.t, dtype=torch.float32, device=labels.device)
+        times = torch.as_tensor(step.t, dtype=torch.float32, device=labels.device).expand(len(labels))
         parts = zip(prediction.x.split(batch), times.split(batch), labels.split(batch), strict=True)
         slope = torch.cat([_slope(log_probabilities, *part) for part in parts])
         return prediction.with_eps(prediction.eps - scale * prediction.s * slope)

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline_lib.config.models import Run
 from pipeline_lib.config.plan import Plan, load
+from pipeline_lib.estimate import datasets
 from pipeline_lib.exits import BadConfig
 from tests.workflow.conftest import ROOT
 
@@ -123,4 +124,23 @@ def test_the_released_code_of_the_paper() -> None:
         "rho": 0.0,
         "bootstrap_length": 5,
         "kernel": "five-gaussians",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "batch_size", "lr"),
+    [("celebahq256", 410_000, 48, 9.6e-5), ("ffhq256", 635_000, 42, 8.4e-5)],
+)
+def test_latent_diffusion_has_the_published_sizes(name: str, steps: int, batch_size: int, lr: float) -> None:
+    """Rombach et al. (2022): LDM-VQ-4, a network of 274M parameters [memory], latents 3x64x64 [found]."""
+    one = plan(f"ldm-{name}")
+    (found,) = datasets(one)
+    assert found.parameters == [274_056_163]
+    assert "latents (3x64x64, " in found.latents
+    assert "an autoencoder with 55.3 M parameters" in found.latents
+    training = run(f"ldm-{name}", f"{name}/ddpm/paper").training
+    assert (training.steps, training.batch_size, training.lr, training.flip) == (steps, batch_size, lr, False)
+    assert {s.sampler.get("eta", s.sampler.get("variance")) for s in one.experiment.sampling.values()} == {
+        0.0,
+        "fixed-small",
     }
