@@ -128,10 +128,11 @@ def test_diffusion_on_latents_from_training_to_scores(data: Manifest) -> None:
     sample = Manifest.load("sample.json")
     assert sample.facts["cells"][0]["shape"] == [1, 8, 8]
 
-    bandwidths.run({"seed": 0}, {}, Path("bandwidths.json"), on)
+    bandwidths.run({"seed": 0}, {"forward": 24}, Path("bandwidths.json"), on)
     kernels = Manifest.load("bandwidths.json")
     settings = {"sampling": sampling, **Errors(chains=24, permutations=0, times=3).model_dump(mode="json")}
-    cumulative.run(settings, {"batch": 32}, Path("e.parquet"), Path("t.parquet"), run, on, kernels)
+    written = (Path("e.parquet"), Path("t.parquet"), Path("i.npz"))
+    cumulative.run(settings, {"batch": 32}, *written, run, on, kernels)
     assert set(pd.read_parquet("e.parquet")["n"]) == {24}
     chain = next(Path("work/chains").rglob("00004.npy"))
     assert np.load(chain).shape == (24, 2, 4, 4)
