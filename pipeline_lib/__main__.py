@@ -36,18 +36,24 @@ class Stage:
 
 STAGES = {
     "data": Stage("data.prepare", "prepare a dataset"),
+    "autoencoder": Stage(
+        "training.autoencoder", "train the autoencoder of a dataset", ("data",), options={"max_minutes": float}
+    ),
+    "latents": Stage("training.latents", "encode the training images", ("data", "autoencoder")),
     "classifier": Stage("scores.classifier", "train the feature extractor of a dataset", ("data",)),
     "reference": Stage("scores.reference", "feature statistics of the training images", ("data", "classifier")),
-    "controls": Stage("scores.controls", "score floor and ceiling", ("data", "classifier", "reference")),
+    "controls": Stage(
+        "scores.controls", "score floor and ceiling", ("data", "classifier", "reference"), optional=("autoencoder",)
+    ),
     "bandwidths": Stage("errors.bandwidths", "freeze the kernels of a dataset", ("data",)),
     "train": Stage(
         "training.train",
         "train one run, or go on with it",
         ("data",),
-        optional=("init",),
+        optional=("init", "autoencoder"),
         options={"max_minutes": float},
     ),
-    "sample": Stage("samplers._stage", "draw samples from a trained run", ("train",)),
+    "sample": Stage("samplers._stage", "draw samples from a trained run", ("train",), optional=("autoencoder",)),
     "errors": Stage(
         "errors.cumulative", "measure the cumulative error", ("train", "data", "bandwidths"), ("trends", "influences")
     ),

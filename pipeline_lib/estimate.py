@@ -12,6 +12,7 @@ from textwrap import fill
 from typing import Any
 
 from pipeline_lib.config.base import load_part
+from pipeline_lib.config.models import Dataset
 from pipeline_lib.config.plan import Instance, Plan
 from pipeline_lib.data.sizes import needs
 from pipeline_lib.exits import BadData
@@ -38,6 +39,7 @@ class Needs:
     """Bytes and counts of one dataset and all that is trained on it; None: not known.
 
     `source` is what `data.sizes.needs` says (empty where the recipe does not), `why` the reason where that is nothing.
+    `latents` is a sentence about autoencoder and latents, empty where pixels are trained on.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Needs:
     checkpoints: int | None
     samples: int | None
     chains: int | None
+    latents: str = ""
 
 
 def jobs(plan: Plan) -> dict[str, int]:
@@ -68,10 +71,12 @@ def _needs(plan: Plan, name: str) -> Needs:
     source, why = _source(dataset.recipe, dataset.holdout)
     from pipeline_lib.networks.trained import parameters  # torch counts them; a wrong configuration ends before that
 
-    shape, classes = _shape(dataset.recipe), 1  # a label is one more vector of the embedding, which is little
+    images_shape, classes = _shape(dataset.recipe), 1  # a label is one more vector of the embedding, which is little
+    shape = latent_shape(dataset.autoencoder, images_shape) if dataset.autoencoder and images_shape else images_shape
     trained = _distinct(i for i in plan.instances if i.dataset == name)
     cells = [(s, nfe) for s in plan.experiment.sampling.values() for nfe in s.nfe]
-    errors, pixels = plan.experiment.errors, prod(shape) if shape else None
+    errors, pixels = plan.experiment.errors, prod(images_shape) if images_shape else None
+    numbers = prod(shape) if shape else None
     sizes = [parameters(i.run, shape, classes) for i in trained] if shape else None
     images = sum(s.images for s, _ in cells)
     stored = sum(min(errors.times, nfe + 1) for _, nfe in cells) if isinstance(errors.times, int) else 0
@@ -85,8 +90,28 @@ def _needs(plan: Plan, name: str) -> Needs:
         weights=sum(sizes) * NUMBER if sizes is not None else None,
         checkpoints=max(sizes, default=0) * STATE * CHECKPOINTS if sizes is not None else None,
         samples=len(trained) * images * pixels if pixels is not None else None,
-        chains=len(trained) * stored * errors.chains * pixels * NUMBER if pixels is not None else None,
+        chains=len(trained) * stored * errors.chains * numbers * NUMBER if numbers is not None else None,
+        latents=_latents(dataset, source, images_shape, shape),
     )
+
+
+def latent_shape(autoencoder: dict[str, Any], shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(C,H,W) of the latents of images (C,H,W); raises BadConfig where the autoencoder does not fit them."""
+    _, options = load_part("networks/autoencoders", autoencoder)
+    return options.latent_shape(shape)
+
+
+def _latents(
+    dataset: Dataset, source: dict[str, Any], shape: tuple[int, int, int] | None, latent: tuple[int, int, int] | None
+) -> str:
+    if not dataset.autoencoder or not shape or not latent:
+        return ""
+    from pipeline_lib.networks.latent_space import parameters
+
+    count = source["count"] - dataset.holdout if source else None
+    sides, disk = "x".join(map(str, latent)), size(count and count * prod(latent) * NUMBER)
+    weights = _millions(parameters(dataset.autoencoder, shape[0]))
+    return f"is trained on latents ({sides}, {disk}) of an autoencoder with {weights} parameters."
 
 
 def _source(recipe: dict[str, Any], holdout: int) -> tuple[dict[str, Any], str]:
@@ -120,6 +145,7 @@ def text(plan: Plan) -> str:
     if found:
         parts += [_table(SOURCE, [_source_row(one) for one in found])]
         parts += [f"{fill(f'{_short(one.name)}: {one.why}', WIDTH)}\n" for one in found if one.why]
+        parts += [f"{fill(f'{_short(one.name)} {one.latents}', WIDTH)}\n" for one in found if one.latents]
         parts += [_table(MADE, [*map(_made_row, found), _total(found)]), f"{fill(LEGEND, WIDTH)}\n"]
     if plan.instances:
         parts += [_training(plan), *(f"{fill(f'note: {said}', WIDTH)}\n" for said in plan.differences)]

@@ -19,6 +19,7 @@ from pipeline_lib.records.files import sha256
 ENTRY_POINTS = {
     "data/recipes": "prepare",
     "networks/architectures": "build",
+    "networks/autoencoders": "build",
     "objectives": "build",
     "samplers": "sample",
     "samplers/corrections": "build",

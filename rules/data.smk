@@ -1,4 +1,5 @@
-# What a dataset needs once: its array, a feature extractor, reference statistics, frozen kernels, floor and ceiling.
+# What a dataset needs once: its array, a feature extractor, reference statistics, frozen kernels, floor and ceiling, and
+# for diffusion on latents an autoencoder and what it makes of the training images.
 DATASET = "results/{experiment}/{dataset}"
 
 
@@ -20,6 +21,51 @@ rule data:
     shell:
         "python -m pipeline_lib data --config {input.config} --output {output.manifest}"
         " --attempt {resources.attempt} &> {log}"
+
+
+rule autoencoder:
+    input:
+        config=f"{DATASET}/autoencoder/config.json",
+        data=rules.data.output.manifest,
+    output:
+        manifest=f"{DATASET}/autoencoder/manifest.json",
+    log:
+        f"{DATASET}/autoencoder/log.txt",
+    benchmark:
+        f"{DATASET}/autoencoder/benchmark.tsv"
+    conda:
+        "../envs/compute.yaml"
+    resources:
+        runtime=plan.train_minutes,
+        mem_mb=plan.memory_mb,
+        attempt=plan.attempt,
+        gpu=1,
+    shell:
+        "python -m pipeline_lib autoencoder --config {input.config} --data {input.data} --output {output.manifest}"
+        " --max-minutes {resources.runtime} --attempt {resources.attempt} &> {log}"
+
+
+rule latents:
+    input:
+        config=f"{DATASET}/latents/config.json",
+        data=rules.data.output.manifest,
+        autoencoder=rules.autoencoder.output.manifest,
+    output:
+        manifest=f"{DATASET}/latents/manifest.json",
+    log:
+        f"{DATASET}/latents/log.txt",
+    benchmark:
+        f"{DATASET}/latents/benchmark.tsv"
+    conda:
+        "../envs/compute.yaml"
+    resources:
+        runtime=plan.job_minutes,
+        mem_mb=plan.memory_mb,
+        attempt=plan.attempt,
+        gpu=1,
+    shell:
+        "python -m pipeline_lib latents --config {input.config} --data {input.data} --autoencoder {input.autoencoder}"
+        " --output {output.manifest} --attempt {resources.attempt} &> {log}"
 
 
 rule classifier:
@@ -72,6 +118,7 @@ rule controls:
         data=rules.data.output.manifest,
         classifier=rules.classifier.output.manifest,
         reference=rules.reference.output.manifest,
+        autoencoder=plan.autoencoder,
     output:
         scores=f"{DATASET}/controls/scores.parquet",
     log:
@@ -87,14 +134,14 @@ rule controls:
         gpu=1,
     shell:
         "python -m pipeline_lib controls --config {input.config} --data {input.data} --classifier {input.classifier}"
-        " --reference {input.reference} --output {output.scores}"
+        " --reference {input.reference} --autoencoder {input.autoencoder} --output {output.scores}"
         " --attempt {resources.attempt} &> {log}"
 
 
 rule bandwidths:
     input:
         config=f"{DATASET}/bandwidths/config.json",
-        data=rules.data.output.manifest,
+        data=plan.trained_on,
     output:
         manifest=f"{DATASET}/bandwidths/manifest.json",
     log:

@@ -5,7 +5,7 @@ rule errors:
     input:
         config=f"{CELLS}/errors/config.json",
         train=rules.train.output.manifest,
-        data=rules.data.output.manifest,
+        data=plan.trained_on,
         bandwidths=rules.bandwidths.output.manifest,
     output:
         errors=f"{CELLS}/errors/errors.parquet",

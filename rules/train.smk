@@ -5,8 +5,9 @@
 rule train:
     input:
         config=f"{RUN}/train/config.json",
-        data=rules.data.output.manifest,
+        data=plan.trained_on,
         init=plan.init,
+        autoencoder=plan.autoencoder,
     output:
         manifest=f"{RUN}/train/manifest.json",
     log:
@@ -23,7 +24,7 @@ rule train:
         gpu=1,
     shell:
         "python -m pipeline_lib train --config {input.config} --data {input.data} --init {input.init}"
-        " --output {output.manifest}"
+        " --autoencoder {input.autoencoder} --output {output.manifest}"
         " --max-minutes {resources.runtime} --attempt {resources.attempt} &> {log}"
 
 
@@ -31,6 +32,7 @@ rule sample:
     input:
         config=f"{CELLS}/sample/config.json",
         train=rules.train.output.manifest,
+        autoencoder=plan.autoencoder,
     output:
         manifest=f"{CELLS}/sample/manifest.json",
     log:
@@ -46,4 +48,4 @@ rule sample:
         gpu=1,
     shell:
         "python -m pipeline_lib sample --config {input.config} --train {input.train}"
-        " --output {output.manifest} --attempt {resources.attempt} &> {log}"
+        " --autoencoder {input.autoencoder} --output {output.manifest} --attempt {resources.attempt} &> {log}"

@@ -120,6 +120,40 @@ class Network(Model):
     conditional: bool = Field(False, description="whether the network is given the class label")
 
 
+class Autoencoder(Model):
+    """What every autoencoder takes: its layers and its training; the rest is in the options of each."""
+
+    channels: int = Field(32, ge=8, multiple_of=4, description="channels at full resolution")
+    channel_mult: Annotated[list[int], AfterValidator(positive)] = Field(
+        [1, 2],
+        min_length=1,
+        description="channel multiplier at each resolution, each half of the one before: n of them shrink the sides by "
+        "f = 2^(n-1)",
+    )
+    res_blocks: int = Field(1, ge=1, description="residual blocks at each resolution; the decoder has one more")
+    latent_channels: int = Field(3, ge=1, description="channels of a latent")
+    reconstruction: Literal["l1", "l2"] = Field("l1", description="error of a pixel: absolute, or squared")
+    steps: int = Field(2000, ge=1, description="optimiser steps")
+    batch_size: int = Field(64, ge=1, description="images per step")
+    lr: float = Field(1e-3, gt=0, description="learning rate of Adam; it falls linearly to zero")
+    seed: int = Field(0, ge=0, description="seed of weights, batches and noise")
+
+    @property
+    def factor(self) -> int:
+        """f, by which the sides shrink."""
+        return int(2 ** (len(self.channel_mult) - 1))
+
+    def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C,H,W) of the latents of images (C,H,W); raises BadConfig where f does not divide the sides."""
+        _, height, width = shape
+        if height % self.factor or width % self.factor:
+            raise BadConfig(
+                f"the autoencoder shrinks images by f = {self.factor}, which does not divide {height}x{width}: shorten "
+                f"autoencoder.channel_mult, or resize the data to a multiple of {self.factor}."
+            )
+        return self.latent_channels, height // self.factor, width // self.factor
+
+
 class Training(Model):
     """Optimisation of one run."""
 
@@ -211,12 +245,17 @@ class Dataset(Model):
 
     recipe: dict[str, Any] = Field(description="name of the recipe and its options")
     holdout: int = Field(0, ge=0, description="images held out of training, for the floor of the scores")
+    autoencoder: dict[str, Any] | None = Field(
+        None, description="name of the autoencoder in whose latents diffusion is trained, and its options; null: pixels"
+    )
     run: Partial = Field({}, description="overrides of run sections for every run on this dataset")
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_recipe(cls, values: Any) -> Any:
-        return _with_part(values, "recipe", "data/recipes")
+    def _fill_parts(cls, values: Any) -> Any:
+        values = _with_part(values, "recipe", "data/recipes")
+        latent = isinstance(values, Mapping) and values.get("autoencoder") is not None
+        return _with_part(values, "autoencoder", "networks/autoencoders") if latent else values
 
 
 class Axis(Model):
@@ -278,7 +317,10 @@ class Sampling(Model):
     spacing: Literal["uniform", "leading", "trailing"] = Field("uniform", description="which t a shorter chain visits")
     nfe: list[int] = Field(min_length=1, description="network calls per image, one cell each; T visits every step")
     images: int = Field(50_000, ge=2, description="images drawn in each cell")
-    clip_x0: bool = Field(True, description="clip predicted x_0 to [-1, 1] at every step")
+    clip_x0: bool = Field(
+        True,
+        description="clip predicted x_0 to [-1, 1] at every step; for latents it is off, and true is refused",
+    )
     corrections: list[dict[str, Any]] = Field(
         [], description="corrections of each prediction, in their order and before x_0 is clipped: names with options"
     )

@@ -18,10 +18,11 @@ from pipeline_lib.config.models import Experiment, Method, Run, Sampling, Varian
 from pipeline_lib.exits import BadConfig, TryAgain
 from pipeline_lib.records.files import holds, write_text
 
+LATENT_STAGES = ("autoencoder", "latents")  # of datasets that have an autoencoder
 RESERVED = {
     "experiment": {"store", "reference", "data"},
     "dataset": {"tables", "figures", "config", "tracking", "analytic"},
-    "method": {"data", "classifier", "reference", "bandwidths", "controls"},
+    "method": {"data", "autoencoder", "latents", "classifier", "reference", "bandwidths", "controls"},
     "sampling": {"train"},
 }
 
@@ -58,6 +59,7 @@ class Plan:
         self.comparisons = compared.comparisons(experiment, self.instances)
         self.sweeps = compared.sweeps(experiment, self.instances)
         _check_sampling(self)
+        _check_latents(self)
         _check_counts(experiment)
         _check_forward(experiment)
 
@@ -71,6 +73,10 @@ class Plan:
         for name, dataset in exp.datasets.items():
             data = {"recipe": dataset.recipe, "holdout": dataset.holdout}
             yield f"{name}/data", stage("data", data)
+            if dataset.autoencoder:
+                operation = {"checkpoint_minutes": runtime.checkpoint_minutes}
+                yield f"{name}/autoencoder", stage("autoencoder", dataset.autoencoder, operation)
+                yield f"{name}/latents", stage("latents", {})
             yield f"{name}/classifier", stage("classifier", exp.scores.classifier.model_dump(mode="json"))
             forward = exp.errors.forward or exp.errors.chains
             yield f"{name}/bandwidths", stage("bandwidths", {"seed": exp.errors.seed}, {"forward": forward})
@@ -85,6 +91,8 @@ class Plan:
             for name, sampling in exp.sampling.items():
                 batch = {"batch": runtime.sample_batch}
                 drawn = sampling.model_dump(mode="json")
+                if exp.datasets[one.dataset].autoencoder:
+                    drawn["clip_x0"] = False
                 measured = {k: v for k, v in drawn.items() if k != "images"}
                 errors = exp.errors.model_dump(mode="json")
                 yield f"{one.path}/{name}/sample", stage("sample", drawn, batch)
@@ -111,6 +119,7 @@ class Plan:
             "source": self.source,
             "datasets": list(exp.datasets),
             "recipes": {name: dataset.recipe["name"] for name, dataset in exp.datasets.items()},
+            "latent": [name for name, dataset in exp.datasets.items() if dataset.autoencoder],
             "methods": {
                 name: {
                     "label": method.label or name,
@@ -184,8 +193,13 @@ class Plan:
         return [f"{self.root}/{one.path}/{s}/{stage_name}/manifest.json" for one in self.instances for s in samplings]
 
     def made_once(self, *stages: str) -> list[str]:
-        """Paths of the manifests of these stages (data, classifier, reference, bandwidths) of every dataset."""
-        return [f"{self.root}/{name}/{s}/manifest.json" for name in self.experiment.datasets for s in stages]
+        """Paths of the manifests of these stages of every dataset that has them."""
+        return [
+            f"{self.root}/{name}/{s}/manifest.json"
+            for name, dataset in self.experiment.datasets.items()
+            for s in stages
+            if dataset.autoencoder or s not in LATENT_STAGES
+        ]
 
     def controls(self) -> list[str]:
         """Paths of the floor and ceiling records of every dataset."""
@@ -239,6 +253,16 @@ class Plan:
         """The manifest of the training whose weights this one starts from; none for most."""
         init = self._instance(wildcards).init
         return [f"{self.root}/{init}/train/manifest.json"] if init else []
+
+    def trained_on(self, wildcards: Any) -> str:
+        """The manifest of what diffusion is trained and measured on: pixels, or latents if there is an autoencoder."""
+        latent = self.experiment.datasets[wildcards.dataset].autoencoder
+        return f"{self.root}/{wildcards.dataset}/{'latents' if latent else 'data'}/manifest.json"
+
+    def autoencoder(self, wildcards: Any) -> list[str]:
+        """The manifest of the dataset's autoencoder; none for most."""
+        latent = self.experiment.datasets[wildcards.dataset].autoencoder
+        return [f"{self.root}/{wildcards.dataset}/autoencoder/manifest.json"] if latent else []
 
     def _variant(self, one: Instance) -> Variant:
         return self.experiment.methods[one.method].variants[one.variant]
@@ -383,6 +407,23 @@ def _steps(sampling: Sampling, nfe: int, where: str) -> int:
         return sampling.steps(nfe)
     except BadConfig as error:
         raise BadConfig(f"{where}: {error}") from None
+
+
+def _check_latents(plan: Plan) -> None:
+    """Latents have no range to clip to, and the latent of a mirrored image is not the mirrored latent."""
+    latent = {name for name, dataset in plan.experiment.datasets.items() if dataset.autoencoder}
+    for name, sampling in plan.experiment.sampling.items():
+        if latent and sampling.clip_x0 and "clip_x0" in sampling.model_fields_set:
+            raise BadConfig(
+                f"sampling.{name}: clip_x0 is for pixels, and {min(latent)} is trained on latents, which have no range "
+                "of their own; leave it away."
+            )
+    for one in plan.instances:
+        if one.dataset in latent and one.run.training.flip:
+            raise BadConfig(
+                f"{one.dataset}/{one.method}/{one.variant}: training.flip would mirror latents, which is not what "
+                "mirrored images have; set it to false."
+            )
 
 
 def _check_counts(exp: Experiment) -> None:

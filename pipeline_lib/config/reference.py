@@ -30,6 +30,7 @@ to a `.py` file of your own.
 PARTS = {
     "data/recipes": "Recipe",
     "networks/architectures": "Network",
+    "networks/autoencoders": "Autoencoder",
     "objectives": "Objective",
     "samplers": "Sampler",
     "samplers/corrections": "Correction",

@@ -14,6 +14,8 @@ from pipeline_lib.records.store import Manifest
 class Prepared:
     """Images uint8 (N,C,H,W), memory-mapped and read-only; labels int64 (N,) where the dataset has them.
 
+    Of a manifest of the latents stage the images are latents, float32 (N,L,H/f,W/f).
+
     `split` is 'train' or 'holdout'; opening a split compares its hash with the manifest (BadData).
     """
 
@@ -22,7 +24,7 @@ class Prepared:
 
     @cached_property
     def images(self) -> np.ndarray:
-        """uint8 (N,C,H,W)."""
+        """uint8 (N,C,H,W); latents are float32."""
         return np.load(self.manifest.file(f"{self.split}-images.npy"), mmap_mode="r")
 
     @cached_property
@@ -49,13 +51,13 @@ class Prepared:
         return Prepared(self.manifest, "holdout")
 
     def floats(self, index: np.ndarray | slice, device: torch.device | str = "cpu") -> Tensor:
-        """Images at `index` as float32 in [-1, 1]."""
-        return to_float(torch.from_numpy(np.ascontiguousarray(self.images[index])).to(device))
+        """Images at `index` as float32 in [-1, 1], or latents; a copy."""
+        return to_float(torch.from_numpy(np.array(self.images[index])).to(device))
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 -> float32 in [-1, 1]."""
-    return images.to(torch.float32) / 127.5 - 1
+    """uint8 -> float32 in [-1, 1]; latents, which are floating point, stay as they are."""
+    return images.to(torch.float32) / 127.5 - 1 if images.dtype == torch.uint8 else images.to(torch.float32)
 
 
 def to_uint8(images: Tensor) -> Tensor:

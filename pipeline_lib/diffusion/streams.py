@@ -25,3 +25,4 @@ class Stream(IntEnum):
     PROBE = 22  # probes of a divergence
     INPUT_PERTURBATION = 15  # what input perturbation adds to the forward noise of training
     AUGMENT = 23  # how an image is flipped, scaled, turned and moved
+    AUTOENCODER = 24  # noise of the latents of an autoencoder in training

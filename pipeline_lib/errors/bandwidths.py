@@ -95,7 +95,10 @@ def measure(data: Prepared, seed: int, where: torch.device | str = "cpu") -> Ban
 
 
 def mean_square(images: np.ndarray, chunk: int = 10_000) -> float:
-    """Mean squared pixel value in [-1, 1] of all uint8 images, from their histogram, so without rounding."""
+    """Mean squared value: of uint8 images that of pixels in [-1, 1], from their histogram, so without rounding."""
+    if images.dtype != np.uint8:  # latents
+        squares = (np.square(images[i : i + chunk], dtype=np.float64).sum() for i in range(0, len(images), chunk))
+        return float(sum(squares)) / images.size
     counts = sum(np.bincount(images[i : i + chunk].ravel(), minlength=256) for i in range(0, len(images), chunk))
     values = np.arange(256) / 127.5 - 1
     return float(np.average(values**2, weights=counts))

@@ -42,15 +42,19 @@ def _network(run: Run, shape: tuple[int, int, int], classes: int) -> nn.Module:
 
 def save(path: Path, weights: Mapping[str, Tensor], run: Run, shape: tuple[int, int, int], classes: int) -> None:
     """Write weights with all that is needed to use them."""
-    about = {"run": run.model_dump(mode="json"), "shape": list(shape), "classes": classes}
+    write(path, weights, {"run": run.model_dump(mode="json"), "shape": list(shape), "classes": classes})
+
+
+def write(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors and what they say of themselves."""
     with atomic(path) as temporary:
-        tensors = {k: v.detach().to("cpu").contiguous() for k, v in weights.items()}
-        content = serialise(tensors, {"about": json.dumps(about, sort_keys=True)})
+        here = {k: v.detach().to("cpu").contiguous() for k, v in weights.items()}
+        content = serialise(here, {"about": json.dumps(about, sort_keys=True)})
         temporary.write_bytes(content)  # the library's own writer hides that a disk is full
 
 
 def about(path: Path) -> dict[str, Any]:
-    """run, shape and classes of a weights file; raises BadData where it cannot be read."""
+    """What a weights file says of itself, of a run: run, shape and classes; raises BadData where it cannot be read."""
     try:
         with safe_open(path, "pt") as stream:
             return json.loads(stream.metadata()["about"])
@@ -58,10 +62,15 @@ def about(path: Path) -> dict[str, Any]:
         raise BadData(f"the weights {path} cannot be read ({error}).") from None
 
 
+def tensors(path: Path) -> dict[str, Tensor]:
+    """The weights in a file."""
+    with safe_open(path, "pt") as stream:
+        return {k: stream.get_tensor(k) for k in stream.keys()}  # noqa: SIM118
+
+
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[Denoiser, dict[str, Any]]:
     """The denoiser of a weights file, in evaluation mode without gradients, and what the file says about itself."""
     facts = about(path)
     denoiser = build(parse(Run, facts["run"]), tuple(facts["shape"]), facts["classes"])
-    with safe_open(path, "pt") as stream:
-        denoiser.network.load_state_dict({k: stream.get_tensor(k) for k in stream.keys()})  # noqa: SIM118
+    denoiser.network.load_state_dict(tensors(path))
     return denoiser.to(device).eval().requires_grad_(False), facts

@@ -17,7 +17,7 @@ from pydantic import Field
 from pipeline_lib.config.load import merge
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
-from pipeline_lib.objectives import ddpm
+from pipeline_lib.objectives import ddpm, edm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,24 +60,8 @@ class Options(ddpm.Options):
 
 # Ho et al. (2020) as base; the port to DDPM is not published, so all of it is [derived]
 _DDPM: dict[str, Any] = {"objective": {"lambda_consistency": 2.5, "consistency_weighting": "snr/(snr+1)"}}
-# CIFAR-10 of the released code, which is that of EDM but for the second term [found]
-_EDM: dict[str, Any] = {
-    "diffusion": {"path": "edm", "prediction": "edm"},
-    "network": {"dropout": 0.13},
-    "training": {
-        "steps": 390_625,  # 200 million images
-        "batch_size": 512,
-        "lr": 1e-3,
-        "lr_decay": "none",
-        "adam_betas": [0.9, 0.999],
-        "warmup_steps": 19_531,  # 10 million images
-        "grad_clip": None,
-        "ema_decay": 0.99929,  # half-life of 0.5 million images
-        "ema_every": 1,
-        "ema_warmup": True,
-        "flip": False,
-    },
-}
+# CIFAR-10 of the released code, which is that of EDM but for the second term [found]; not its augmentation
+_EDM: dict[str, Any] = {key: value for key, value in edm.PRESETS["paper"].items() if key != "objective"}
 PRESETS: dict[str, dict[str, Any]] = {"paper": merge(ddpm.PRESETS["paper"], _DDPM), "released": _EDM}
 
 
@@ -120,7 +104,7 @@ class ConsistentDM:
         t, eps = path.draw_times(batch.uniform(Stream.TIME)), batch.normal(Stream.NOISE)
         predicted = denoiser(perturb(path, batch.x0, t, eps), t, batch.labels)
         if isinstance(path, EDMPath):
-            base = edm_loss(predicted, batch.x0, path.config.sigma_data)
+            base = edm.weight(t, path.config.sigma_data) * (predicted.x0 - batch.x0).square().flatten(1).mean(1)
         else:
             base = self.simple.loss(predicted, batch.x0, eps)
         return {"simple": base, "consistency": self.consistency(denoiser, batch, predicted, t)}
@@ -212,13 +196,6 @@ def euler(
         s, down = s.reshape(shape), (s - after).clamp(min=0).reshape(shape)
         x = x - 2 * down * (x - x0) / s + (2 * s * down).sqrt() * normal(steps - k)
     return x
-
-
-def edm_loss(predicted: Prediction, x0: Tensor, sigma_data: float) -> Tensor:
-    """(B,): |D - x_0|^2, averaged over pixels, with EDM's weight (sigma^2 + sigma_data^2) / (sigma sigma_data)^2."""
-    sigma = predicted.s.flatten()
-    weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
-    return weight * (predicted.x0 - x0).square().flatten(1).mean(1)
 
 
 def _twice(values: Any) -> Any:

@@ -38,7 +38,7 @@ class Column:
 
 IDENTITY = [
     Column("dataset", "string", "", "dataset of the experiment"),
-    Column("method", "string", "", "training method; 'real' and 'noise' are floor and ceiling"),
+    Column("method", "string", "", "training method; 'real', 'noise' and 'reconstructed' are controls"),
     Column("preset", "string", "", "preset of the method: paper, released, or none"),
     Column("variant", "string", "", "named setting of the method"),
     Column("seed", "int64", "", "training seed"),
@@ -114,7 +114,13 @@ DIFFERENCES = [
 
 SCORES = [
     *CELL,
-    Column("control", "string", "", "floor: held-out real images, ceiling: uniform noise, empty: samples of a run"),
+    Column(
+        "control",
+        "string",
+        "",
+        "floor: held-out real images, reconstruction: these through the autoencoder, ceiling: uniform noise, empty: "
+        "samples of a run",
+    ),
     Column("metric", "string", "", "FID, or FD (<extractor>)"),
     Column("value", "float64", "", "the score; empty where it is pending"),
     Column("status", "string", "", "done, or pending with the reason in note"),

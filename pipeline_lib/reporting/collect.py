@@ -34,7 +34,8 @@ TABLES = {
     "trends": [*IDENTITY, *TRENDS],
     "costs": [*IDENTITY, *COSTS],
 }
-CONTROLS = {"floor": "real", "ceiling": "noise"}
+CONTROLS = {"floor": "real", "ceiling": "noise", "reconstruction": "reconstructed"}
+LATENT_STAGES = ("autoencoder", "latents")  # of datasets with an autoencoder
 DATASET_STAGES = ("data", "classifier", "reference", "bandwidths", "controls")
 SAMPLING_STAGES = ("sample", "errors", "scores")
 ANALYTIC_STAGES = ("exact", "coverage", "leak")
@@ -78,14 +79,27 @@ def jobs(experiment: Mapping[str, Any]) -> Iterator[Job]:
     """Every stage instance that the experiment expects, in the order of its plan."""
     for dataset in experiment["datasets"]:
         base = tuple(f"{dataset}/{s}" for s in ("data", "classifier", "reference"))
-        inputs = {"classifier": base[:1], "reference": base[:2], "bandwidths": base[:1], "controls": base}
-        for stage in DATASET_STAGES:
+        latent = _latent(experiment, dataset)
+        inputs = {
+            "autoencoder": base[:1],
+            "latents": (*base[:1], *latent[:1]),
+            "classifier": base[:1],
+            "reference": base[:2],
+            "bandwidths": (*base[:1], *latent),
+            "controls": (*base, *latent[:1]),
+        }
+        for stage in (*(LATENT_STAGES if latent else ()), *DATASET_STAGES):
             yield Job(stage, {"dataset": dataset}, f"{dataset}/{stage}", inputs.get(stage, ()))
     for problem in experiment["analytic"]["problems"] if experiment["analytic"] else ():
         for stage in ANALYTIC_STAGES:
             yield Job(stage, {"dataset": problem}, f"analytic/{problem}/{stage}")
     for one in experiment["instances"]:
         yield from _run_jobs(experiment, one)
+
+
+def _latent(experiment: Mapping[str, Any], dataset: str) -> tuple[str, ...]:
+    """Folders of the autoencoder and the latents of a dataset; none where it is trained on as pixels."""
+    return tuple(f"{dataset}/{s}" for s in LATENT_STAGES) if dataset in experiment.get("latent", ()) else ()
 
 
 def _run_jobs(experiment: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator[Job]:
@@ -96,13 +110,15 @@ def _run_jobs(experiment: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator
         "preset": experiment["methods"][one["method"]]["variants"][one["variant"]]["preset"] or "none",
     }
     train = f"{path}/train"
-    yield Job("train", identity, train, (data, f"{one['init']}/train") if one.get("init") else (data,))
+    latent = _latent(experiment, dataset)
+    init = (f"{one['init']}/train",) if one.get("init") else ()
+    yield Job("train", identity, train, (data, *latent, *init))
     for sampler in experiment["samplings"]:
         sample = f"{path}/{sampler}/sample"
         inputs = {
-            "sample": (data, train),
-            "errors": (data, bandwidths, train),
-            "scores": (data, classifier, reference, train, sample),
+            "sample": (data, *latent, train),
+            "errors": (data, *latent, bandwidths, train),
+            "scores": (data, *latent, classifier, reference, train, sample),
         }
         for stage in SAMPLING_STAGES:
             yield Job(stage, {**identity, "sampler": sampler}, f"{path}/{sampler}/{stage}", inputs[stage])
@@ -219,8 +235,8 @@ def _controls(folder: Path, job: Job, now: State) -> pd.DataFrame:
             return rows.assign(method=rows["control"].map(CONTROLS))
         now = State("pending", job.place, "the record cannot be read; delete it and run again", now.log)
     return pd.DataFrame(
-        {**job.identity, "method": method, "control": control, "status": now.status, "note": now.note}
-        for control, method in CONTROLS.items()
+        {**job.identity, "method": CONTROLS[control], "control": control, "status": now.status, "note": now.note}
+        for control in ("floor", "ceiling")
     )
 
 

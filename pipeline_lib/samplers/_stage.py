@@ -23,7 +23,8 @@ from pipeline_lib.data.prepared import to_uint8
 from pipeline_lib.diffusion.denoiser import Denoising, Prediction
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
-from pipeline_lib.networks import trained
+from pipeline_lib.networks import latent_space, trained
+from pipeline_lib.networks.latent_space import LatentSpace
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import sha256, write_json
 from pipeline_lib.records.progress import Progress
@@ -92,14 +93,27 @@ def labels_of(index: Tensor, classes: int, seed: int) -> Tensor:
     return Noise(seed, index.device).words(Stream.LABEL, index, 0, 1)[:, 0] % classes
 
 
-def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, train: Manifest) -> None:
-    """Draw every cell that is not there yet, and write the manifest of those asked for."""
+def run(
+    config: Mapping[str, Any],
+    runtime: Mapping[str, Any],
+    output: Path,
+    train: Manifest,
+    autoencoder: Manifest | None = None,
+) -> None:
+    """Draw every cell that is not there yet, and write the manifest of those asked for.
+
+    `autoencoder`: what made the latents that the run was trained on, and makes images of those that are drawn.
+    """
     sampling = parse(Sampling, config)
     identity = {k: v for k, v in config.items() if k != "nfe"}
-    store = entry("sample", VERSION, identity, {"weights": train.files["weights.safetensors"]})
+    inputs = {"weights": train.files["weights.safetensors"]}
+    if autoencoder:
+        inputs["autoencoder"] = autoencoder.files[latent_space.WEIGHTS]
+    store = entry("sample", VERSION, identity, inputs)
     where = device.pick()
+    space = latent_space.load(autoencoder, where) if autoencoder else None
     denoiser, facts = trained.load(train.file("weights.safetensors"), where)
-    source = Cells(store.folder, denoiser, facts, sampling, runtime["batch"], where)
+    source = Cells(store.folder, denoiser, facts, sampling, runtime["batch"], where, space)
     cells = [source.get(nfe) for nfe in sampling.nfe]
     files = {f"{_name(c['nfe'])}/{kind}": c["files"][kind] for c in cells for kind in c["files"]}
     write_json(store.folder / "identity.json", store.identity)
@@ -119,6 +133,7 @@ class Cells:
     sampling: Sampling
     batch: int
     where: torch.device
+    space: LatentSpace | None = None  # of the latents that are drawn; without it, pixels are
 
     def get(self, nfe: int) -> dict[str, Any]:
         """Number of calls, file hashes, facts and seconds of a cell, drawn now unless it was before."""
@@ -157,13 +172,14 @@ class Cells:
         counted.images = begun["calls"]
         progress = Progress(log, f"{nfe} calls", "images", total, begun["done"])
         saved = time.monotonic()
-        with appending(part, shape, np.uint8, keep=begun["done"]) as append:
+        kept, decode = (self.space.image_shape, self.space.decode) if self.space else (shape, to_uint8)
+        with appending(part, kept, np.uint8, keep=begun["done"]) as append:
             for start in range(begun["done"], total, self.batch):
                 index = torch.arange(start, min(start + self.batch, total), device=self.where)
                 conditional = self.about["run"]["network"]["conditional"]
                 labels = labels_of(index, classes, self.sampling.seed) if conditional else None
                 x = draw(counted, self.sampling, nfe, index, shape, self.batch, labels)
-                append(to_uint8(x).cpu().numpy())
+                append(decode(x).cpu().numpy())
                 progress.update(start + len(index))
                 if time.monotonic() - saved > SAVE_SECONDS:
                     write_json(mark, {"done": start + len(index), "calls": counted.images})

@@ -1,6 +1,7 @@
 """The controls stage: floor and ceiling of the scores, at the same number of images as every run.
 
-The floor scores real images that no training has seen, the ceiling uniform noise.
+The floor scores real images that no training has seen, the ceiling uniform noise. Where diffusion is trained on
+latents, the images of the floor, encoded and decoded, are scored too: what a perfect sampler of latents could reach.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
+from pipeline_lib.networks import latent_space
+from pipeline_lib.networks.latent_space import LatentSpace
 from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
@@ -35,8 +39,9 @@ def run(
     data: Manifest,
     classifier: Manifest,
     reference: Manifest,
+    autoencoder: Manifest | None = None,
 ) -> None:
-    """Score both controls; what cannot be scored is pending, with the reason in its note."""
+    """Score all controls; what cannot be scored is pending, with the reason in its note."""
     watch, where = Stopwatch("controls"), device.pick()
     held_out, shape = reference.facts["held_out"], reference.facts["shape"]
     count = config["samples"] or held_out
@@ -52,13 +57,22 @@ def run(
         rows = scorer.rows(partial(batches, real), count, floor)
     else:
         rows = scorer.pending(NO_HOLDOUT, floor)
+    if autoencoder and held_out:
+        again = partial(reconstructions, latent_space.load(autoencoder, where), real)
+        rows += scorer.rows(again, count, {"nfe": 0, "control": "reconstruction"})
     if count:
         rows += scorer.rows(partial(noise_images, count, shape, where), count, ceiling)
     else:
         rows += scorer.pending(NO_COUNT, ceiling)
     inputs = {"data": data, "classifier": classifier, "reference": reference}
+    inputs |= {"autoencoder": autoencoder} if autoencoder else {}
     tables.write(output, rows, tables.SCORES, provenance.of("controls", VERSION, config, inputs))
     watch.save(output.parent)
+
+
+def reconstructions(space: LatentSpace, images: np.ndarray, size: int) -> Iterator[Tensor]:
+    """Images uint8 (N,C,H,W), encoded and decoded, in batches of at most `size`."""
+    return (space.decode(space.encode(some)) for some in batches(images, size))
 
 
 def noise_images(count: int, shape: list[int], where: torch.device, size: int) -> Iterator[Tensor]:

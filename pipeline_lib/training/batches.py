@@ -28,6 +28,7 @@ class Batches:
         self.config, self.device = config, device
         self.noise = Noise(seed, device)
         self.count = len(data)
+        self.pixels = data.images.dtype == np.uint8  # else latents
         self.images = _resident(data.images, device)
         self.labels = None if data.labels is None else torch.from_numpy(data.labels).to(device)
         order = Noise(seed)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.config.models import Run, Training
-from pipeline_lib.data.prepared import Prepared
+from pipeline_lib.data.prepared import Prepared, to_uint8
 from pipeline_lib.diffusion.denoiser import Denoiser
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig, TryAgain
@@ -21,7 +21,7 @@ from pipeline_lib.records.progress import Progress
 from pipeline_lib.training.batches import Batches
 from pipeline_lib.training.checkpoint import Checkpoints
 from pipeline_lib.training.ema import Ema
-from pipeline_lib.training.grids import save_samples
+from pipeline_lib.training.grids import Decode, save_samples
 from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.stop import Stop
 
@@ -32,10 +32,18 @@ class Trainer:
     """Everything that changes while training, and the step that changes it."""
 
     def __init__(
-        self, run: Run, objective: Objective, data: Prepared, seed: int, folder: Path, device: torch.device
+        self,
+        run: Run,
+        objective: Objective,
+        data: Prepared,
+        seed: int,
+        folder: Path,
+        device: torch.device,
+        decode: Decode = to_uint8,
     ) -> None:
+        """`decode` makes uint8 images of samples, for grids."""
         self.run, self.objective, self.folder, self.device, self.seed = run, objective, folder, device, seed
-        self.data = data
+        self.data, self.decode = data, decode
         self.denoiser: Denoiser = trained.build(run, data.shape, len(data.classes), seed).to(device)
         self.batches = Batches(data, run.training, seed, device)
         self.ema = Ema(self.denoiser.network, run.training)
@@ -135,7 +143,7 @@ class Trainer:
     def grid(self, path: Path) -> None:
         """Draw a sample grid with the averaged weights, always from the same noise."""
         with self.ema.swapped_in():
-            save_samples(self.denoiser, self.batches, path)
+            save_samples(self.denoiser, self.batches, path, self.decode)
 
     def _resume(self) -> None:
         state = self.checkpoints.load(self.device)

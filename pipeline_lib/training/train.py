@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 from pipeline_lib import device
 from pipeline_lib.config.base import load_part, parse
 from pipeline_lib.config.models import Run
-from pipeline_lib.data.prepared import Prepared
+from pipeline_lib.data.prepared import Prepared, to_uint8
 from pipeline_lib.exits import TryAgain
-from pipeline_lib.networks import trained
+from pipeline_lib.networks import latent_space, trained
 from pipeline_lib.objectives import Objective
 from pipeline_lib.records.store import Entry, Manifest, entry
+from pipeline_lib.training.grids import Decode
 from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.loop import Trainer
 from pipeline_lib.training.stop import Stop
@@ -38,21 +39,34 @@ def run(
     output: Path,
     data: Manifest,
     init: Manifest | None = None,
+    autoencoder: Manifest | None = None,
     max_minutes: float | None = None,
 ) -> None:
-    """Train, or go on, or find what was trained before; write the manifest. `init`: a training to start from."""
+    """Train, or go on, or find what was trained before; write the manifest.
+
+    `init`: a training to start from. `autoencoder`: what made the latents in `data`; grids show its images.
+    """
     inputs = {name: sha for name, sha in data.files.items() if name.startswith("train-")}
     if init:
         inputs["init"] = init.files[WEIGHTS]
     store = entry("train", VERSION, config, inputs)
+    decode = latent_space.load(autoencoder, device.pick()).decode if autoencoder else to_uint8
+
+    def make(stop: Stop, lease: Lease) -> Manifest:
+        return _train(config, runtime, store, data, init, decode, stop, lease)
+
+    obtain(store, max_minutes, make).publish(output)
+
+
+def obtain(store: Entry, max_minutes: float | None, make: Callable[[Stop, Lease], Manifest]) -> Manifest:
+    """The manifest of a finished training, or what `make` ends with, which trains under a lease until it is stopped."""
     manifest = store.finished()
     if manifest is not None:
         log.info("trained before: found in %s", store.folder)
-    else:
-        stop = Stop(max_minutes).listen()
-        with waiting(store.folder, stop) as lease:
-            manifest = store.finished() or _train(config, runtime, store, data, init, stop, lease)
-    manifest.publish(output)
+        return manifest
+    stop = Stop(max_minutes).listen()
+    with waiting(store.folder, stop) as lease:
+        return store.finished() or make(stop, lease)
 
 
 @contextlib.contextmanager
@@ -82,12 +96,13 @@ def _train(
     store: Entry,
     data: Manifest,
     init: Manifest | None,
+    decode: Decode,
     stop: Stop,
     lease: Lease,
 ) -> Manifest:
     one = parse(Run, {k: v for k, v in config.items() if k != "seed"})
     torch.set_num_threads(one.training.threads)
-    trainer = Trainer(one, objective(one), Prepared(data), config["seed"], store.folder, device.pick())
+    trainer = Trainer(one, objective(one), Prepared(data), config["seed"], store.folder, device.pick(), decode)
     if init:
         trainer.start_from(init.file(WEIGHTS))
     trainer.fit(stop, lease, runtime)

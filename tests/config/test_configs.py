@@ -6,6 +6,7 @@ import pytest
 
 from pipeline_lib.config.models import Run
 from pipeline_lib.config.plan import Plan, load
+from pipeline_lib.estimate import datasets
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks import trained
 from tests.workflow.conftest import ROOT
@@ -189,3 +190,22 @@ def test_edm_and_pfgmpp_are_as_published() -> None:
     assert heun.steps(35) == 18
     for name, run in runs.items():
         assert (run.objective["augment"], run.network["dropout"], run.training.batch_size) == (0.12, 0.13, 512), name
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "batch_size", "lr"),
+    [("celebahq256", 410_000, 48, 9.6e-5), ("ffhq256", 635_000, 42, 8.4e-5)],
+)
+def test_latent_diffusion_has_the_published_sizes(name: str, steps: int, batch_size: int, lr: float) -> None:
+    """Rombach et al. (2022): LDM-VQ-4, a network of 274M parameters [memory], latents 3x64x64 [found]."""
+    one = plan(f"ldm-{name}")
+    (found,) = datasets(one)
+    assert found.parameters == [274_056_163]
+    assert "latents (3x64x64, " in found.latents
+    assert "an autoencoder with 55.3 M parameters" in found.latents
+    training = run(f"ldm-{name}", f"{name}/ddpm/paper").training
+    assert (training.steps, training.batch_size, training.lr, training.flip) == (steps, batch_size, lr, False)
+    assert {s.sampler.get("eta", s.sampler.get("variance")) for s in one.experiment.sampling.values()} == {
+        0.0,
+        "fixed-small",
+    }

@@ -332,7 +332,7 @@ def test_the_presets_differ_in_this_and_nothing_else() -> None:
         "training.lr": (2e-4, 1e-3),
         "training.warmup_steps": (5000, 19_531),
         "training.grad_clip": (1.0, None),
-        "training.ema_decay": (0.9999, 0.99929),
+        "training.ema_halflife_images": (None, 500_000),
         "training.ema_warmup": (False, True),
         "training.flip": (True, False),
     }
