@@ -239,7 +239,7 @@ def test_held_out_images_are_no_forward_samples() -> None:
 
 def test_a_learned_variance_is_sampled_only_where_one_is_learned() -> None:
     values = changed("sampling/ancestral/sampler", {"name": "ancestral", "variance": "learned"})
-    with pytest.raises(BadConfig, match=r"^sampling.ancestral cannot sample ddpm/paper: it has learned no variance, .*"):
+    with pytest.raises(BadConfig, match="cannot sample ddpm/paper: it has learned no variance"):
         plan(values)
     values["methods"] = {"adm": {"objective": "adm", "variants": {"paper": {"preset": "paper"}}}}
     assert plan(values).instances[0].run.diffusion.learned_variance
