@@ -719,6 +719,8 @@ MUTANTS = (
         "sdpa_kernel(SDPBackend.MATH)",
         "contextlib.nullcontext()",
         ON_FOKKER_PLANCK,
+    ),
+    Mutant(
         "perturbation-in-the-target",
         "all the noise of the perturbed input as target: plain DDPM at another noise level",
         PERTURBED,
