@@ -35,11 +35,12 @@ STYLE: Any = {
 
 
 def legend(figure: Figure, axes: Any) -> None:
-    """One legend for all panels, each name once, below them."""
+    """One legend for all panels, each name once, below them; a figure narrower than its longest name is widened."""
     named = {name: line for a in axes for line, name in zip(*a.get_legend_handles_labels(), strict=True)}
     null = {k: named.pop(k) for k in [k for k in named if k.startswith("null,")]}
     named |= null
     width = 0.5 + 0.065 * max(map(len, named))  # inches that the longest name takes
+    figure.set_figwidth(max(figure.get_figwidth(), width))
     columns = max(1, min(len(named), int(figure.get_figwidth() // width)))
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns, fontsize=7.5)
 

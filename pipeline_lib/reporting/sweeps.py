@@ -48,10 +48,12 @@ def name_of(key: str) -> str:
 
 
 def measure(folder: Path, experiment: Mapping[str, Any], tables: Tables, sweep: Mapping[str, Any]) -> pd.DataFrame:
-    """Rows of `SWEEP`: those of a comparison, with their place in the sweep."""
+    """Rows of `SWEEP`: those of a comparison, with their place in the sweep, and in its order within each cell."""
     rows = compare(folder, experiment, tables, sweep["rows"])
     points = pd.DataFrame(sweep["points"], columns=["dataset", "method", "variant", "line", "x", "y"])
-    return joined([rows.merge(points, on=["dataset", "method", "variant"], how="left")], SWEEP)
+    placed = rows.merge(points, on=["dataset", "method", "variant"], how="left")
+    cell = placed.groupby(["dataset", "sampler", "nfe", "metric"], sort=False).ngroup()
+    return joined([placed.assign(cell=cell).sort_values(["cell", "x", "y"], kind="stable").drop(columns="cell")], SWEEP)
 
 
 def draw(folder: Path, experiment: Mapping[str, Any]) -> None:
