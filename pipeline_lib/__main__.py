@@ -53,9 +53,16 @@ STAGES = {
         optional=("init", "autoencoder"),
         options={"max_minutes": float},
     ),
-    "sample": Stage("samplers._stage", "draw samples from a trained run", ("train",), optional=("autoencoder",)),
+    "moments": Stage("samplers._moments", "measure what a sampler must know of a trained run", ("train", "data")),
+    "sample": Stage(
+        "samplers._stage", "draw samples from a trained run", ("train",), optional=("autoencoder", "moments")
+    ),
     "errors": Stage(
-        "errors.cumulative", "measure the cumulative error", ("train", "data", "bandwidths"), ("trends", "influences")
+        "errors.cumulative",
+        "measure the cumulative error",
+        ("train", "data", "bandwidths"),
+        ("trends", "influences"),
+        optional=("moments",),
     ),
     "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference")),
     "exact": Stage("analytic.curves", "exact errors of a problem whose score is known"),

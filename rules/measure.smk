@@ -7,6 +7,7 @@ rule errors:
         train=rules.train.output.manifest,
         data=plan.trained_on,
         bandwidths=rules.bandwidths.output.manifest,
+        moments=plan.moments,
     output:
         errors=f"{CELLS}/errors/errors.parquet",
         trends=f"{CELLS}/errors/trends.parquet",
@@ -24,7 +25,7 @@ rule errors:
         gpu=1,
     shell:
         "python -m pipeline_lib errors --config {input.config} --train {input.train} --data {input.data}"
-        " --bandwidths {input.bandwidths} --output {output.errors} --trends {output.trends}"
+        " --bandwidths {input.bandwidths} --moments {input.moments} --output {output.errors} --trends {output.trends}"
         " --influences {output.influences} --attempt {resources.attempt} &> {log}"
 
 

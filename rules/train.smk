@@ -28,11 +28,35 @@ rule train:
         " --max-minutes {resources.runtime} --attempt {resources.attempt} &> {log}"
 
 
+rule moments:
+    input:
+        config=f"{CELLS}/moments/config.json",
+        train=rules.train.output.manifest,
+        data=plan.trained_on,
+    output:
+        manifest=f"{CELLS}/moments/manifest.json",
+    log:
+        f"{CELLS}/moments/log.txt",
+    benchmark:
+        f"{CELLS}/moments/benchmark.tsv"
+    conda:
+        "../envs/compute.yaml"
+    resources:
+        runtime=plan.job_minutes,
+        mem_mb=plan.memory_mb,
+        attempt=plan.attempt,
+        gpu=1,
+    shell:
+        "python -m pipeline_lib moments --config {input.config} --train {input.train} --data {input.data}"
+        " --output {output.manifest} --attempt {resources.attempt} &> {log}"
+
+
 rule sample:
     input:
         config=f"{CELLS}/sample/config.json",
         train=rules.train.output.manifest,
         autoencoder=plan.autoencoder,
+        moments=plan.moments,
     output:
         manifest=f"{CELLS}/sample/manifest.json",
     log:
@@ -48,4 +72,4 @@ rule sample:
         gpu=1,
     shell:
         "python -m pipeline_lib sample --config {input.config} --train {input.train}"
-        " --autoencoder {input.autoencoder} --output {output.manifest} --attempt {resources.attempt} &> {log}"
+        " --autoencoder {input.autoencoder} --moments {input.moments} --output {output.manifest} --attempt {resources.attempt} &> {log}"

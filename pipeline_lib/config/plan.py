@@ -94,6 +94,9 @@ class Plan:
                 if exp.datasets[one.dataset].autoencoder:
                     drawn["clip_x0"] = False
                 measured = {k: v for k, v in drawn.items() if k != "images"}
+                if needs_moments(sampling):
+                    asked = {k: drawn[k] for k in ("sampler", "spacing", "nfe", "seed")}
+                    yield f"{one.path}/{name}/moments", stage("moments", asked, batch)
                 errors = exp.errors.model_dump(mode="json")
                 yield f"{one.path}/{name}/sample", stage("sample", drawn, batch)
                 yield f"{one.path}/{name}/errors", stage("errors", {"sampling": measured, **errors}, batch)
@@ -264,6 +267,12 @@ class Plan:
         latent = self.experiment.datasets[wildcards.dataset].autoencoder
         return [f"{self.root}/{wildcards.dataset}/autoencoder/manifest.json"] if latent else []
 
+    def moments(self, wildcards: Any) -> list[str]:
+        """The manifest of what the sampler must know of the trained run; none for most."""
+        folder = f"{self.root}/{wildcards.dataset}/{wildcards.method}/{wildcards.variant}/s{wildcards.seed}"
+        wanted = needs_moments(self.experiment.sampling[wildcards.sampling])
+        return [f"{folder}/{wildcards.sampling}/moments/manifest.json"] if wanted else []
+
     def _variant(self, one: Instance) -> Variant:
         return self.experiment.methods[one.method].variants[one.variant]
 
@@ -294,6 +303,12 @@ def load(path: Path | str) -> Plan:
     source = path.resolve()
     shown = source.relative_to(Path.cwd()) if source.is_relative_to(Path.cwd()) else source
     return Plan(parse_experiment(read(path)), str(shown))
+
+
+def needs_moments(sampling: Sampling) -> bool:
+    """Whether the sampler wants the rule `moments` to measure something for it."""
+    module, _ = load_part("samplers", sampling.sampler)
+    return getattr(module, "NEEDS_MOMENTS", False) and sampling.sampler["gamma"] is None
 
 
 def stage(name: str, config: dict[str, Any], runtime: dict[str, Any] | None = None) -> dict[str, Any]:

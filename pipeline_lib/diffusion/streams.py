@@ -25,4 +25,5 @@ class Stream(IntEnum):
     PROBE = 22  # probes of a divergence
     INPUT_PERTURBATION = 15  # what input perturbation adds to the forward noise of training
     AUGMENT = 23  # how an image is flipped, scaled, turned and moved
+    MOMENTS = 25  # noise of the training images on which a sampler's moments are measured
     AUTOENCODER = 24  # noise of the latents of an autoencoder in training

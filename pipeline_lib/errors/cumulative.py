@@ -35,6 +35,7 @@ from pipeline_lib.networks import trained
 from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
+from pipeline_lib.samplers._moments import known
 
 VERSION = 3
 WEIGHTS = "weights.safetensors"
@@ -53,6 +54,7 @@ def run(
     train: Manifest,
     data: Manifest,
     bandwidths: Manifest,
+    moments: Manifest | None = None,
 ) -> None:
     """Measure every cell and write errors to `output`, trends to `trends` and influences to `influences`.
 
@@ -60,7 +62,7 @@ def run(
     forward samples are asked for, and BadData where sampled chains are not finite.
     """
     settings = parse(Errors, {k: v for k, v in config.items() if k != "sampling"}, "errors")
-    sampling = parse(Sampling, config["sampling"], "sampling")
+    sampling = known(parse(Sampling, config["sampling"], "sampling"), moments)
     where, watch = device.pick(), Stopwatch("errors")
     denoiser, facts = trained.load(train.file(WEIGHTS), where)
     count = settings.forward or settings.chains

@@ -112,6 +112,14 @@ DIFFERENCES = [
     Column("note", "string", "", "why there is no paired difference"),
 ]
 
+MOMENTS = [
+    Column("t", "float64", "path units", "time on the path"),
+    Column("log_snr", "float64", "nats", "ln(a_t^2 / s_t^2)"),
+    Column("gamma", "float64", "", "Gamma_t: mean square of the predicted eps, over images and their values"),
+    Column("se", "float64", "", "standard error of gamma, over images"),
+    Column("n", "int64", "images", "training images"),
+]
+
 SCORES = [
     *CELL,
     Column(
@@ -277,6 +285,7 @@ SCHEMAS: dict[str, list[Column]] = {
     "trends": TRENDS,
     "influences": INFLUENCES,
     "differences": DIFFERENCES,
+    "moments": MOMENTS,
     "scores": SCORES,
     "costs": COSTS,
     "history": HISTORY,

@@ -3,8 +3,9 @@
 A file defines `Options` (a pydantic model) and a function `sample` with the signature of `Sampler`; optionally
 `steps(options, nfe)`, the steps of a grid in which it makes `nfe` network calls (`nfe` where it is not defined; it
 raises BadConfig where there are none), and `check(options, diffusion, where)`, which raises BadConfig (its sentence
-begins with `where`) for a path that it cannot sample. It is imported when the Snakefile is parsed: import torch inside
-functions.
+begins with `where`) for a path that it cannot sample. Where it sets `NEEDS_MOMENTS`, its option `gamma` is filled in
+with what the rule `moments` measures on as many training images as its option `images` says. It is imported when the
+Snakefile is parsed: import torch inside functions.
 """
 
 from __future__ import annotations

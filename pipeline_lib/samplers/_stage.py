@@ -29,7 +29,7 @@ from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import sha256, write_json
 from pipeline_lib.records.progress import Progress
 from pipeline_lib.records.store import Manifest, alone, entry
-from pipeline_lib.samplers import Draw, clip_x0
+from pipeline_lib.samplers import Draw, _moments, clip_x0
 
 if TYPE_CHECKING:
     from pipeline_lib.samplers import Observer
@@ -99,16 +99,20 @@ def run(
     output: Path,
     train: Manifest,
     autoencoder: Manifest | None = None,
+    moments: Manifest | None = None,
 ) -> None:
     """Draw every cell that is not there yet, and write the manifest of those asked for.
 
     `autoencoder`: what made the latents that the run was trained on, and makes images of those that are drawn.
+    `moments`: what the sampler must know of the run, where it asks for it.
     """
-    sampling = parse(Sampling, config)
+    sampling = _moments.known(parse(Sampling, config), moments)
     identity = {k: v for k, v in config.items() if k != "nfe"}
     inputs = {"weights": train.files["weights.safetensors"]}
     if autoencoder:
         inputs["autoencoder"] = autoencoder.files[latent_space.WEIGHTS]
+    if moments:
+        inputs["moments"] = moments.files[_moments.FILE]
     store = entry("sample", VERSION, identity, inputs)
     where = device.pick()
     space = latent_space.load(autoencoder, where) if autoencoder else None
