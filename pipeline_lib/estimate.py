@@ -74,7 +74,7 @@ def _needs(plan: Plan, name: str) -> Needs:
     images_shape, classes = _shape(dataset.recipe), 1  # a label is one more vector of the embedding, which is little
     shape = latent_shape(dataset.autoencoder, images_shape) if dataset.autoencoder and images_shape else images_shape
     trained = _distinct(i for i in plan.instances if i.dataset == name)
-    cells = [(s, nfe) for s in plan.experiment.sampling.values() for nfe in s.nfe]
+    cells = [(s, nfe) for i in trained for s in plan.samplings_of(i).values() for nfe in s.nfe]
     errors, pixels = plan.experiment.errors, prod(images_shape) if images_shape else None
     numbers = prod(shape) if shape else None
     sizes = [parameters(i.run, shape, classes) for i in trained] if shape else None
@@ -85,12 +85,12 @@ def _needs(plan: Plan, name: str) -> Needs:
         source,
         why,
         trainings=len(trained),
-        cells=len(trained) * len(cells),
+        cells=len(cells),
         parameters=sorted(set(sizes)) if sizes is not None else None,
         weights=sum(sizes) * NUMBER if sizes is not None else None,
         checkpoints=max(sizes, default=0) * STATE * CHECKPOINTS if sizes is not None else None,
-        samples=len(trained) * images * pixels if pixels is not None else None,
-        chains=len(trained) * stored * errors.chains * numbers * NUMBER if numbers is not None else None,
+        samples=images * pixels if pixels is not None else None,
+        chains=stored * errors.chains * numbers * NUMBER if numbers is not None else None,
         latents=_latents(dataset, source, images_shape, shape),
     )
 

@@ -311,9 +311,14 @@ class Method(Model):
 
 
 class Sampling(Model):
-    """One way of drawing samples from every trained run; each number of network calls is a cell of it."""
+    """One way of drawing samples from trained runs; each number of network calls is a cell of it."""
 
     sampler: dict[str, Any] = Field(description="name of the sampler and its options")
+    methods: Annotated[list[Name], AfterValidator(_different)] | None = Field(
+        None,
+        min_length=1,
+        description="the methods whose runs it draws from, since not every sampler serves every path; null: all",
+    )
     spacing: Literal["uniform", "leading", "trailing"] = Field("uniform", description="which t a shorter chain visits")
     nfe: list[int] = Field(min_length=1, description="network calls per image, one cell each; T visits every step")
     images: int = Field(50_000, ge=2, description="images drawn in each cell")
@@ -340,6 +345,10 @@ class Sampling(Model):
         if any(n < 1 for n in self.nfe) or len(set(self.nfe)) < len(self.nfe):
             raise ValueError("nfe must be a list of different positive numbers")
         return self
+
+    def drawn(self) -> dict[str, Any]:
+        """What decides the samples: all but whom they are drawn from, which is no part of their identity."""
+        return self.model_dump(mode="json", exclude={"methods"})
 
     def steps(self, nfe: int) -> int:
         """Steps of the grid in which the sampler makes `nfe` network calls; raises BadConfig where there are none."""
@@ -594,6 +603,10 @@ class Experiment(Model):
                 if not there:
                     raise ValueError(f"the key '{key}' is missing")
         return self
+
+    def sampled(self, method: str) -> dict[str, Sampling]:
+        """The samplings that draw from the runs of a method, by name; the first is its main one."""
+        return {name: s for name, s in self.sampling.items() if s.methods is None or method in s.methods}
 
 
 def parse_experiment(values: dict[str, Any]) -> Experiment:

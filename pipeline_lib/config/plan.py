@@ -58,9 +58,10 @@ class Plan:
         compared.check_names(experiment)
         self.comparisons = compared.comparisons(experiment, self.instances)
         self.sweeps = compared.sweeps(experiment, self.instances)
+        _check_sampled(experiment)
         _check_sampling(self)
         _check_latents(self)
-        _check_counts(experiment)
+        _check_counts(self)
         _check_forward(experiment)
 
     @property
@@ -88,9 +89,9 @@ class Plan:
             train = {**one.run.model_dump(mode="json"), "seed": one.seed}
             operation = {k: getattr(runtime, k) for k in ("checkpoint_minutes", "log_every", "grid_every")}
             yield f"{one.path}/train", stage("train", train, operation)
-            for name, sampling in exp.sampling.items():
+            for name, sampling in self.samplings_of(one).items():
                 batch = {"batch": runtime.sample_batch}
-                drawn = sampling.model_dump(mode="json")
+                drawn = sampling.drawn()
                 if exp.datasets[one.dataset].autoencoder:
                     drawn["clip_x0"] = False
                 measured = {k: v for k, v in drawn.items() if k != "images"}
@@ -126,6 +127,7 @@ class Plan:
             "methods": {
                 name: {
                     "label": method.label or name,
+                    "samplings": list(exp.sampled(name)),
                     "variants": {
                         v: {"preset": x.preset, "control": x.control, "published": x.published, "family": x.family}
                         for v, x in method.variants.items()
@@ -185,15 +187,19 @@ class Plan:
         return [
             f"{self.root}/{one.path}/{sampling}/{stage_name}/{name}.parquet"
             for one in self.instances
-            for sampling in self.experiment.sampling
+            for sampling in self.samplings_of(one)
         ]
+
+    def samplings_of(self, one: Instance) -> dict[str, Sampling]:
+        """The samplings that draw from a run, by name."""
+        return self.experiment.sampled(one.method)
 
     def manifests(self, stage_name: str) -> list[str]:
         """Paths of the manifests of a stage over all instances (train) or sampled runs (sample)."""
         if stage_name == "train":
             return [f"{self.root}/{one.path}/train/manifest.json" for one in self.instances]
-        samplings = self.experiment.sampling
-        return [f"{self.root}/{one.path}/{s}/{stage_name}/manifest.json" for one in self.instances for s in samplings]
+        drawn = [f"{one.path}/{sampling}" for one in self.instances for sampling in self.samplings_of(one)]
+        return [f"{self.root}/{place}/{stage_name}/manifest.json" for place in drawn]
 
     def made_once(self, *stages: str) -> list[str]:
         """Paths of the manifests of these stages of every dataset that has them."""
@@ -395,10 +401,24 @@ def _refuse_reserved(exp: Experiment) -> None:
             raise BadConfig(f"'{name}' cannot be the name of the {kind}: the results keep a folder of that name.")
 
 
+def _check_sampled(exp: Experiment) -> None:
+    """Samplings name methods that there are, and no method is left without one."""
+    for name, sampling in exp.sampling.items():
+        for method in sampling.methods or ():
+            if method not in exp.methods:
+                raise BadConfig(
+                    f"sampling.{name}.methods: no method '{method}'; {registry.nearest(method, exp.methods)}"
+                )
+    for method in exp.methods:
+        if not exp.sampled(method):
+            raise BadConfig(f"methods.{method}: no sampling draws from it; add it to the methods of one.")
+
+
 def _check_sampling(plan: Plan) -> None:
-    """A sampler must be able to make so many calls on the path of every run, and none has more steps than its path."""
-    paths = {i.run.diffusion: i for i in plan.instances}
+    """A sampler must be able to make so many calls on the path of every run that it draws from, and none has more steps
+    than its path."""
     for name, sampling in plan.experiment.sampling.items():
+        paths = {i.run.diffusion: i for i in _drawn_from(plan, name)}
         where = f"sampling.{name}"
         module, options = load_part("samplers", sampling.sampler)
         steps = [_steps(sampling, nfe, where) for nfe in sampling.nfe]
@@ -417,6 +437,10 @@ def _check_sampling(plan: Plan) -> None:
                     corrects.check(chosen, count, where)
 
 
+def _drawn_from(plan: Plan, sampling: str) -> list[Instance]:
+    return [one for one in plan.instances if sampling in plan.samplings_of(one)]
+
+
 def _steps(sampling: Sampling, nfe: int, where: str) -> int:
     try:
         return sampling.steps(nfe)
@@ -428,10 +452,11 @@ def _check_latents(plan: Plan) -> None:
     """Latents have no range to clip to, and the latent of a mirrored image is not the mirrored latent."""
     latent = {name for name, dataset in plan.experiment.datasets.items() if dataset.autoencoder}
     for name, sampling in plan.experiment.sampling.items():
-        if latent and sampling.clip_x0 and "clip_x0" in sampling.model_fields_set:
+        clipped = {one.dataset for one in _drawn_from(plan, name)} & latent
+        if clipped and sampling.clip_x0 and "clip_x0" in sampling.model_fields_set:
             raise BadConfig(
-                f"sampling.{name}: clip_x0 is for pixels, and {min(latent)} is trained on latents, which have no range "
-                "of their own; leave it away."
+                f"sampling.{name}: clip_x0 is for pixels, and {min(clipped)} is trained on latents, which have no "
+                "range of their own; leave it away."
             )
     for one in plan.instances:
         if one.dataset in latent and one.run.training.flip:
@@ -441,11 +466,12 @@ def _check_latents(plan: Plan) -> None:
             )
 
 
-def _check_counts(exp: Experiment) -> None:
+def _check_counts(plan: Plan) -> None:
     """What is scored must have been drawn, and what is checked must be sampled."""
+    exp = plan.experiment
     for name, sampling in exp.sampling.items():
-        for dataset_name, dataset in exp.datasets.items():
-            wanted = exp.scores.samples or dataset.holdout
+        for dataset_name in dict.fromkeys(one.dataset for one in _drawn_from(plan, name)):
+            wanted = exp.scores.samples or exp.datasets[dataset_name].holdout
             if wanted > sampling.images:
                 raise BadConfig(
                     f"sampling.{name}: images is {sampling.images}, but {wanted} are scored on {dataset_name} (as many "

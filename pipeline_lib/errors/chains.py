@@ -75,7 +75,7 @@ class Chains:
 
     def scratch(self, places: list[int]) -> Path:
         """The folder of these chains; it is complete where done.json and all that it lists are there."""
-        drawn = self.sampling.model_dump(mode="json", exclude={"images", "nfe"})
+        drawn = {k: v for k, v in self.sampling.drawn().items() if k not in ("images", "nfe")}
         key = {"weights": self.weights, "sampling": drawn, "nfe": self.nfe, "count": self.count, "places": places}
         return SCRATCH / digest({"version": [VERSION, SAMPLED], **key})[:16]
 

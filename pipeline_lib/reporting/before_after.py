@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.reporting.curves import Line, Strip, panels, style
 from pipeline_lib.reporting.style import DASHES, empty
-from pipeline_lib.reporting.summaries import label, main_rows, marginal
+from pipeline_lib.reporting.summaries import label, main_bandwidth, main_sampling, marginal
 
 NAME = "fig3"
 OTHERS = DASHES[2:]  # of the curve against training inputs, in the colour of its method
@@ -37,10 +37,10 @@ def pairs(experiment: Mapping[str, Any]) -> list[tuple[tuple[str, str], tuple[st
 def before_after(errors: pd.DataFrame, differences: pd.DataFrame, experiment: Mapping[str, Any]) -> Figure:
     """A row of panels per method, dataset and number of calls, and one of the difference.
 
-    `errors` and `differences` are collected; of them, the first sampling at the main bandwidth is drawn. A
-    difference is left out where the runs share no steps.
+    `errors` and `differences` are collected; of them, the method's first sampling at the main bandwidth is
+    drawn. A difference is left out where the runs share no steps, or the control is not sampled in this way.
     """
-    strips = list(_strips(main_rows(errors, experiment), main_rows(differences, experiment), experiment))
+    strips = list(_strips(errors, differences, experiment))
     if not strips:
         return empty("MMD² before and after regularisation")
     return panels(strips, experiment["errors"]["kernels"])
@@ -48,10 +48,12 @@ def before_after(errors: pd.DataFrame, differences: pd.DataFrame, experiment: Ma
 
 def _strips(rows: pd.DataFrame, differences: pd.DataFrame, experiment: Mapping[str, Any]) -> Iterator[Strip]:
     for after, before in pairs(experiment):
-        mine = _of(rows, *after)
+        read = {"sampler": main_sampling(experiment, after[0]), "bandwidth": main_bandwidth(experiment)}
+        of_after, paired_after = (r[(r[list(read)] == list(read.values())).all(axis=1)] for r in (rows, differences))
+        mine = _of(of_after, *after)
         for dataset in experiment["datasets"]:
             for nfe in sorted(set(mine.loc[mine["dataset"].eq(dataset), "nfe"])):
-                cell, paired = (r[r["dataset"].eq(dataset) & r["nfe"].eq(nfe)] for r in (rows, differences))
+                cell, paired = (r[r["dataset"].eq(dataset) & r["nfe"].eq(nfe)] for r in (of_after, paired_after))
                 name = f"{label(experiment, *after)}\n{dataset}, {nfe} calls"
                 yield Strip(name, _lines(cell, experiment, after, before))
                 steps = _of(paired, *after).query("of == 'step'")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.reporting.collect import CONTROLS, collect
 from pipeline_lib.reporting.summaries import RUN, done_scores, error_summary, main_bandwidth, marginal
 
@@ -95,8 +96,8 @@ def _subjects(experiment: Mapping[str, Any], nfe: int) -> Iterator[Subject]:
     for one in experiment["instances"]:
         seeds.setdefault((one["dataset"], one["method"], one["variant"]), []).append(one["seed"])
     for who, trained in seeds.items():
-        for sampler, sampling in experiment["samplings"].items():
-            if nfe in sampling["nfe"]:
+        for sampler in samplings_of(experiment, who[1]):
+            if nfe in experiment["samplings"][sampler]["nfe"]:
                 yield Subject(*who, sampler, tuple(trained))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.records.tables import (
@@ -113,7 +114,7 @@ def _run_jobs(experiment: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator
     latent = _latent(experiment, dataset)
     init = (f"{one['init']}/train",) if one.get("init") else ()
     yield Job("train", identity, train, (data, *latent, *init))
-    for sampler in experiment["samplings"]:
+    for sampler in samplings_of(experiment, one["method"]):
         sample = f"{path}/{sampler}/sample"
         inputs = {
             "sample": (data, *latent, train),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.published import ROWS, Protocol
 from pipeline_lib.records.tables import COMPARISON, Column, write
@@ -175,7 +176,7 @@ def _rows(
     for method, variant in pairs:
         who = (cell.dataset, method, variant)
         seeds = [i["seed"] for i in experiment["instances"] if _who(i) == who]
-        if not seeds:
+        if not seeds or cell.sampler not in samplings_of(experiment, method):
             continue
         about = experiment["methods"][method]["variants"][variant]
         mine, values = scores.rows(cell, method, variant), scores.values(cell, method, variant)
@@ -194,7 +195,13 @@ def _rows(
             **_difference(values, other),
             **_published(experiment, about["published"], mine, cell, values),
             **_costs(trained, who, control),
-            "note": "; ".join([*_remarks(mine, cell.metric, seeds, values, other), *_start(experiment, trained, who)]),
+            "note": "; ".join(
+                [
+                    *_remarks(mine, cell.metric, seeds, values),
+                    *_unpaired(experiment, cell, control, values, other),
+                    *_start(experiment, trained, who),
+                ]
+            ),
         }
 
 
@@ -318,14 +325,24 @@ def _start(experiment: Mapping[str, Any], trained: Mapping[Who, pd.DataFrame], w
         yield f"starts from {method}/{variant}{steps}"
 
 
-def _remarks(
-    mine: pd.DataFrame,
-    metric: str,
-    seeds: Sequence[int],
+def _unpaired(
+    experiment: Mapping[str, Any],
+    cell: Cell,
+    control: str | None,
     values: pd.Series[float],
-    control: pd.Series[float] | None,
+    other: pd.Series[float] | None,
 ) -> Iterator[str]:
-    """Why seeds have no score, few seeds, and a control that has none."""
+    """Why there is no difference to the control."""
+    if control is None or other is None:
+        return
+    if cell.sampler not in samplings_of(experiment, control.partition("/")[0]):
+        yield "the control is not sampled in this way"
+    elif len(values) and len(values.index.intersection(other.index)) == 0:
+        yield "the control has no score for these seeds"
+
+
+def _remarks(mine: pd.DataFrame, metric: str, seeds: Sequence[int], values: pd.Series[float]) -> Iterator[str]:
+    """Why seeds have no score, and few seeds."""
     reasons: dict[str, list[str]] = {}
     for seed in seeds:
         if seed not in values.index:
@@ -337,8 +354,6 @@ def _remarks(
         yield f"seed {', '.join(lost)}: {why}"
     if len(values) == 1:
         yield "one seed"
-    if control is not None and len(values) and len(values.index.intersection(control.index)) == 0:
-        yield "the control has no score for these seeds"
 
 
 def notes(one: Mapping[str, Any], rows: pd.DataFrame, experiment: Mapping[str, Any], constant: str) -> list[str]:
@@ -347,19 +362,21 @@ def notes(one: Mapping[str, Any], rows: pd.DataFrame, experiment: Mapping[str, A
 
 
 def half_width_note(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
-    """The half-widths of the paired intervals in the main cell, for each dataset and metric."""
-    sampler, nfe = cells(experiment)[0]
-    main = rows[rows["sampler"].eq(sampler) & rows["nfe"].eq(nfe) & rows["control"].ne("")]
+    """The half-widths of the paired intervals in the main cell of each method, for each dataset and metric."""
+    first = {method: cells(experiment, method)[0] for method in rows["method"].unique()}
+    is_main = [(r.sampler, r.nfe) == first[r.method] and r.control != "" for r in each(rows)]
+    main = rows[pd.Series(is_main, index=rows.index, dtype=bool)]
     if main.empty:
         return ""
-    groups = main.groupby(["dataset", "metric"], sort=False)
-    texts = [f"{metric} on {dataset} {said}" for (dataset, metric), group in groups if (said := half_widths(group))]
+    texts = []
+    for (sampler, nfe), cell in main.groupby(["sampler", "nfe"], sort=False):
+        groups = cell.groupby(["dataset", "metric"], sort=False)
+        said = [f"{metric} on {dataset} {text}" for (dataset, metric), g in groups if (text := half_widths(g))]
+        texts += [f"with {sampler} at {nfe} network calls: {'; '.join(said)}"] if said else []
     if not texts:
         return "No method shares two seeds with its control, so no difference can be told from chance."
-    return (
-        "Half-width of the paired interval, below which a difference cannot be told from zero here, with "
-        f"{sampler} at {nfe} network calls: {'; '.join(texts)}."
-    )
+    about = "Half-width of the paired interval, below which a difference cannot be told from zero here"
+    return f"{about}, {'; and '.join(texts)}."
 
 
 def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.errors.jackknife import Estimate, mean
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.tables import INFLUENCES, read
@@ -21,6 +22,7 @@ RUN = ["dataset", "method", "variant", "seed"]
 ABOUT = [*RUN, "preset", "sampler", "nfe"]
 READING = ["kernel", "bandwidth"]
 POINT = [*READING, "step", "t", "log_snr", "length_scale", "statistic", "n", "m"]
+NOT_SAMPLED = "not paired: its control is not sampled in this way"
 NO_CONTROL = "not paired: its control has no curve of this seed and number of network calls"
 OTHER_GRID = "not paired: its control was measured at other t or noise levels, so no step of one belongs to the other's"
 NO_INFLUENCES = "not paired: influences.parquet of the method or its control cannot be read; delete it and run again"
@@ -47,7 +49,9 @@ def differences(folder: Path, experiment: Mapping[str, Any], errors: pd.DataFram
         other = cells.get((dataset, *control.split("/"), *key[3:]))
         places = [folder / dataset / who / f"s{seed}" / sampler / "errors" for who in (f"{method}/{variant}", control)]
         about = {**cell[ABOUT].iloc[0], "control": control}
-        yield from ({**about, **row} for row in _pair(cell, other, places, load))
+        shared = sampler in samplings_of(experiment, control.partition("/")[0])
+        found = _pair(cell, other, places, load) if shared else [{"note": NOT_SAMPLED}]
+        yield from ({**about, **row} for row in found)
 
 
 def _pair(cell: pd.DataFrame, other: pd.DataFrame | None, places: list[Path], load: Load) -> list[Row]:

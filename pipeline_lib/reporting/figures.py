@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.tables import read
 from pipeline_lib.reporting import sweeps, theory_figures
@@ -17,7 +18,7 @@ from pipeline_lib.reporting.before_after import NAME, before_after, pairs
 from pipeline_lib.reporting.collect import collect, manifest
 from pipeline_lib.reporting.curves import Line, Strip, panels, style
 from pipeline_lib.reporting.style import STYLE, empty, legend, save
-from pipeline_lib.reporting.summaries import label, main_bandwidth, marginal
+from pipeline_lib.reporting.summaries import cells, label, main_bandwidth, main_sampling, marginal, of_main_sampling
 
 SIMPLE = "loss/simple"
 Who = tuple[str, str, str, int]  # dataset, method, variant, seed
@@ -25,24 +26,34 @@ Who = tuple[str, str, str, int]  # dataset, method, variant, seed
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure of the cumulative error: a sampling and a reading of the bandwidth, and the name of its files."""
+    """One figure of the cumulative error: samplings and a reading of the bandwidth, and the name of its files.
+
+    `main`: each method in its first sampling only.
+    """
 
     name: str
-    sampler: str
+    samplers: tuple[str, ...]
     bandwidth: str
+    main: bool = False
 
     @property
     def title(self) -> str:
         """In words."""
-        return f"{self.sampler}, bandwidth {self.bandwidth}"
+        return f"{', '.join(self.samplers)}, bandwidth {self.bandwidth}"
 
 
 def drawings(experiment: Mapping[str, Any]) -> list[Drawing]:
-    """fig2 is the first sampling at the main bandwidth; the others carry theirs in their names."""
-    main = main_bandwidth(experiment)
-    readings = sorted(experiment["errors"]["bandwidths"], key=lambda b: b != main)
-    found = [Drawing(f"fig2-{s}-{b}", s, b) for b in readings for s in experiment["samplings"]]
-    return [Drawing("fig2", found[0].sampler, main), *found[1:]]
+    """fig2 is the first sampling of each method at the main bandwidth; the others carry theirs in their names.
+
+    A sampling that is the first of all its methods is in fig2 as a whole, and has no other figure at that bandwidth.
+    """
+    bandwidth, methods = main_bandwidth(experiment), dict.fromkeys(i["method"] for i in experiment["instances"])
+    first = {method: main_sampling(experiment, method) for method in methods}
+    seconds = {s for method in methods for s in samplings_of(experiment, method) if s != first[method]}
+    readings = sorted(experiment["errors"]["bandwidths"], key=lambda b: b != bandwidth)
+    others = [(s, b) for b in readings for s in experiment["samplings"] if b != bandwidth or s in seconds]
+    shown = tuple(s for s in experiment["samplings"] if s in first.values())
+    return [Drawing("fig2", shown, bandwidth, main=True), *(Drawing(f"fig2-{s}-{b}", (s,), b) for s, b in others)]
 
 
 def run(folder: Path, experiment: dict[str, Any]) -> None:
@@ -62,7 +73,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         old.unlink()
     with mpl.rc_context(STYLE):
         for drawing in drawings(experiment):
-            rows = _rows(marginal(errors), drawing)
+            rows = _rows(marginal(errors), drawing, experiment)
             if len(rows) or drawing.name == "fig2":
                 save(cumulative_error(rows, experiment), folder / "figures" / drawing.name)
         if pairs(experiment):
@@ -72,19 +83,23 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         sweeps.draw(folder, experiment)
 
 
-def _rows(errors: pd.DataFrame, drawing: Drawing) -> pd.DataFrame:
-    return errors[errors["sampler"].eq(drawing.sampler) & errors["bandwidth"].eq(drawing.bandwidth)]
+def _rows(errors: pd.DataFrame, drawing: Drawing, experiment: Mapping[str, Any]) -> pd.DataFrame:
+    rows = errors[errors["sampler"].isin(drawing.samplers) & errors["bandwidth"].eq(drawing.bandwidth)]
+    return of_main_sampling(rows, experiment) if drawing.main else rows
 
 
 def cumulative_error(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> Figure:
-    """A row of panels per dataset and number of calls, a panel per kernel, a curve per method and variant."""
+    """A row of panels per dataset, sampling and number of calls, a panel per kernel, a curve per method and variant."""
     if rows.empty:
         return empty("MMD² along the sampling chain")
     strips = []
+    several, order = rows["sampler"].nunique() > 1, list(experiment["samplings"])
     for dataset in experiment["datasets"]:
-        for nfe in sorted(set(rows.loc[rows["dataset"].eq(dataset), "nfe"])):
-            cell = rows[rows["dataset"].eq(dataset) & rows["nfe"].eq(nfe)]
-            strips.append(Strip(f"{dataset}, {nfe} calls", list(_lines(cell, experiment))))
+        for sampler, nfe in sorted(cells(experiment), key=lambda cell: (order.index(cell[0]), cell[1])):
+            cell = rows[rows["dataset"].eq(dataset) & rows["sampler"].eq(sampler) & rows["nfe"].eq(nfe)]
+            name = f"{dataset}, {sampler}\n{nfe} calls" if several else f"{dataset}, {nfe} calls"
+            if len(cell):
+                strips.append(Strip(name, list(_lines(cell, experiment))))
     return panels(strips, experiment["errors"]["kernels"])
 
 

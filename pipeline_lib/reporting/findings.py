@@ -10,15 +10,15 @@ from pipeline_lib.reporting.summaries import (
     error_summary,
     label,
     main_rows,
-    main_sampling,
     marginal,
+    of_main_sampling,
 )
 
 VERDICTS = ("grows", "falls", "horizontal", "undecided")
 
 
 def readings(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) -> list[dict[str, str]]:
-    """For every trained method in each cell of the first sampling, what the numbers say."""
+    """For every trained method in each cell of its first sampling, what the numbers say."""
     errors, trends = (main_rows(tables[name], experiment) for name in ("cumulative_error", "trends"))
     differences = tables["cumulative_error_difference"]
     found = []
@@ -86,7 +86,7 @@ def _against_control(paired: pd.DataFrame, experiment: Mapping[str, Any]) -> str
 
     The verdict rests on the mean, since the steps of a curve depend on each other.
     """
-    paired = paired[paired["sampler"].eq(main_sampling(experiment))]
+    paired = of_main_sampling(paired, experiment)
     if paired.empty:
         return ""
     who = label(experiment, *paired["control"].iloc[0].split("/"))

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.store import Manifest
@@ -199,13 +200,13 @@ def failures(states: Mapping[str, tuple[Job, State]]) -> list[State]:
 def run_states(
     one: Mapping[str, Any], experiment: Mapping[str, Any], states: Mapping[str, tuple[Job, State]]
 ) -> dict[str, Any]:
-    """State of the training of an instance and of the stages of each sampling."""
-    path = one["path"]
-    drawn = [states[f"{path}/{sampler}/{s}"][1] for sampler in experiment["samplings"] for s in SAMPLING_STAGES]
+    """State of the training of an instance and of the stages of each sampling; None where it is not sampled so."""
+    places = [f"{one['path']}/{sampler}/{s}" for sampler in experiment["samplings"] for s in SAMPLING_STAGES]
+    drawn = [states[place][1] if place in states else None for place in places]
     return {
         **one,
         "label": label(experiment, one["method"], one["variant"]),
-        "states": [states[f"{path}/train"][1], *drawn],
+        "states": [states[f"{one['path']}/train"][1], *drawn],
     }
 
 
@@ -277,7 +278,7 @@ def _drawn(
     shown = set()
     for one in experiment["instances"]:
         who = (one["method"], one["variant"])
-        if one["dataset"] != dataset or who in shown:
+        if one["dataset"] != dataset or who in shown or sampler not in samplings_of(experiment, one["method"]):
             continue
         made = manifest(folder, f"{one['path']}/{sampler}/sample")
         grid = next((c["grid"] for c in made.facts["cells"] if c["nfe"] == nfe), None) if made else None

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.reporting.collect import CONTROLS
 from pipeline_lib.reporting.intervals import paired
 
@@ -14,15 +15,15 @@ CURVE = [*RUN, "seed", "kernel", "bandwidth", "law"]
 POWER = 0.8  # an effect is called detectable where so many experiments would find it
 
 
-def cells(experiment: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """(sampler, nfe) of every cell; the first is the main one: the first sampling, most network calls."""
-    samplings = experiment["samplings"].items()
-    return [(name, nfe) for name, sampling in samplings for nfe in sorted(sampling["nfe"], reverse=True)]
+def cells(experiment: Mapping[str, Any], method: str | None = None) -> list[tuple[str, int]]:
+    """(sampler, nfe) of every cell, or of those of a method; its first is its main one: first sampling, most calls."""
+    names = experiment["samplings"] if method is None else samplings_of(experiment, method)
+    return [(name, nfe) for name in names for nfe in sorted(experiment["samplings"][name]["nfe"], reverse=True)]
 
 
-def main_sampling(experiment: Mapping[str, Any]) -> str:
-    """The first sampling."""
-    return next(iter(experiment["samplings"]))
+def main_sampling(experiment: Mapping[str, Any], method: str) -> str:
+    """The first sampling of a method."""
+    return samplings_of(experiment, method)[0]
 
 
 def marginal(rows: pd.DataFrame) -> pd.DataFrame:
@@ -36,9 +37,15 @@ def main_bandwidth(experiment: Mapping[str, Any]) -> str:
     return "shared" if "shared" in known else known[0]
 
 
+def of_main_sampling(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of runs, those of the first sampling of their method."""
+    main = {method: main_sampling(experiment, method) for method in experiment["methods"]}
+    return rows[rows["sampler"].eq(rows["method"].map(main))]
+
+
 def main_rows(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
-    """Rows of the first sampling at the main bandwidth."""
-    return rows[rows["sampler"].eq(main_sampling(experiment)) & rows["bandwidth"].eq(main_bandwidth(experiment))]
+    """Rows of the first sampling of each method at the main bandwidth."""
+    return of_main_sampling(rows[rows["bandwidth"].eq(main_bandwidth(experiment))], experiment)
 
 
 def label(experiment: Mapping[str, Any], method: str, variant: str) -> str:

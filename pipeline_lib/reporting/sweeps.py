@@ -16,7 +16,7 @@ from pipeline_lib.reporting.collect import collect, joined
 from pipeline_lib.reporting.comparisons import READING, Section, Tables, compare, each, section
 from pipeline_lib.reporting.intervals import half_widths
 from pipeline_lib.reporting.style import COLOURS, DASHES, GREY, empty, legend, save
-from pipeline_lib.reporting.summaries import control_value, number
+from pipeline_lib.reporting.summaries import control_value, number, of_main_sampling
 
 LINES = (
     "Above: scores, means over seeds with their standard deviation. Grey: the control, with a band of the same; "
@@ -71,10 +71,10 @@ def draw(folder: Path, experiment: Mapping[str, Any]) -> None:
 
 
 def _drawn(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
-    """Rows of the first sampling and of one metric: FID where it is known, else the first."""
+    """Rows of the first sampling of each method and of one metric: FID where it is known, else the first."""
     scored = rows.loc[rows["mean"].notna(), "metric"]
     metric = "FID" if "FID" in set(scored) else next(iter(scored), "")
-    return rows[rows["sampler"].eq(next(iter(experiment["samplings"]))) & rows["metric"].eq(metric)]
+    return of_main_sampling(rows[rows["metric"].eq(metric)], experiment)
 
 
 def lines(rows: pd.DataFrame, references: pd.DataFrame, scores: pd.DataFrame, sweep: Mapping[str, Any]) -> Figure:

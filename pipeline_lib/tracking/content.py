@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.exits import BadData
 from pipeline_lib.records import tables
 from pipeline_lib.records.files import digest, sha256
@@ -100,12 +101,13 @@ def instance(folder: Path, one: Mapping[str, Any], experiment: Mapping[str, Any]
     """What is known of one trained run, finished or not; None where nothing is there yet."""
     home = folder / one["path"]
     config = _json(home / "train" / "config.json")["config"]
-    manifests = _manifests(home, experiment["samplings"], config)
+    samplings = samplings_of(experiment, one["method"])
+    manifests = _manifests(home, samplings, config)
     train, failure = manifests.get("train"), _failure(home)
     if train is None and failure is None:
         return None
     costs = _json(home / "train" / "costs.json")
-    status = FAILED if failure else FINISHED if _complete(home, experiment["samplings"], manifests) else RUNNING
+    status = FAILED if failure else FINISHED if _complete(home, samplings, manifests) else RUNNING
     ended = home / "train" / "manifest.json" if train else failure
     end = _modified(ended or home / "train" / "config.json")
     return Content(
@@ -119,7 +121,7 @@ def instance(folder: Path, one: Mapping[str, Any], experiment: Mapping[str, Any]
         params=flatten(config),
         fingerprints={f"fingerprint.{stage.replace('/', '.')}": m.fingerprint for stage, m in manifests.items()},
         tags=_tags(one, experiment, data, train, costs, failure),
-        points=[*_history(train), *_measured(home, experiment["samplings"], manifests)],
+        points=[*_history(train), *_measured(home, samplings, manifests)],
         artifacts=_grids(manifests) | {f"manifests/{stage}.json": _place(home, stage) for stage in manifests},
     )
 
@@ -164,7 +166,7 @@ def _tags(
     return {k: str(v) for k, v in values.items() if v is not None}
 
 
-def _manifests(home: Path, samplings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Manifest]:
+def _manifests(home: Path, samplings: Sequence[str], config: Mapping[str, Any]) -> dict[str, Manifest]:
     """The manifests that exist, by 'train' and '<sampling>/sample'; none for the training of an earlier `config`."""
     stages = ["train", *(f"{sampling}/sample" for sampling in samplings)]
     found = {stage: Manifest.load(_place(home, stage)) for stage in stages if _place(home, stage).is_file()}
@@ -189,7 +191,7 @@ def _records(home: Path, sampling: str, manifests: Mapping[str, Manifest]) -> di
     return {name: path for name, path in found.items() if path.is_file()}
 
 
-def _complete(home: Path, samplings: Mapping[str, Any], manifests: Mapping[str, Manifest]) -> bool:
+def _complete(home: Path, samplings: Sequence[str], manifests: Mapping[str, Manifest]) -> bool:
     return all(len(_records(home, sampling, manifests)) == 3 for sampling in samplings)
 
 
@@ -199,7 +201,7 @@ def _history(train: Manifest | None) -> Iterator[Point]:
         yield from _points("train/" + frame["key"], frame["step"], frame["value"])
 
 
-def _measured(home: Path, samplings: Mapping[str, Any], manifests: Mapping[str, Manifest]) -> Iterator[Point]:
+def _measured(home: Path, samplings: Sequence[str], manifests: Mapping[str, Manifest]) -> Iterator[Point]:
     for sampling in samplings:
         records = _records(home, sampling, manifests)
         if "errors" in records:

@@ -67,7 +67,8 @@ class Grown:
         write(self.folder / "digits/controls/scores.parquet", controls, SCORES)
 
     def run(self, who: str, seed: int, fd: float | Mapping[int, float], step_ms: float = 10.0, **score: Any) -> None:
-        """A training of 190 steps of 8 images, and its scores: one for all cells, or by number of calls.
+        """A training of 190 steps of 8 images, and its scores in all its samplings: one for all cells, or by number of
+        calls.
 
         A step takes 8 tenths of its wall time on the CPU; memory is 100 MB and 1 MB for each ms of a step.
         """
@@ -81,10 +82,12 @@ class Grown:
         }
         costs = {"stage": "train", "seconds": seconds, "images": 1520.0, "device": "cpu", **step}
         write_json(self.folder / place / "train/costs.json", costs)
-        self._manifest(f"{place}/ancestral/sample", {"cells": []})
-        by_nfe = fd if isinstance(fd, Mapping) else {10: fd, 100: fd}
-        rows = [{**_score(nfe, value), **score} for nfe, value in by_nfe.items()]
-        write(self.folder / place / "ancestral/scores/scores.parquet", rows, SCORES)
+        for sampling in self.experiment["methods"][who.partition("/")[0]]["samplings"]:
+            self._manifest(f"{place}/{sampling}/sample", {"cells": []})
+            known = self.experiment["samplings"][sampling]["nfe"]
+            by_nfe = fd if isinstance(fd, Mapping) else dict.fromkeys(known, fd)
+            rows = [{**_score(nfe, value), **score} for nfe, value in by_nfe.items()]
+            write(self.folder / place / sampling / "scores/scores.parquet", rows, SCORES)
 
     def fail(self, who: str, seed: int, sentence: str) -> None:
         """A training that failed."""

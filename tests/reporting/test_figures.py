@@ -132,7 +132,8 @@ def test_after_is_drawn_while_its_control_has_no_curve(tree):
 def test_every_method_with_a_control_has_its_own_row(tree):
     built = tree(seeds=(0,)).complete()
     experiment = built.experiment
-    experiment["methods"]["third"] = {"label": "Third", "variants": {"base": {"preset": None, "control": "other/base"}}}
+    variants = {"base": {"preset": None, "control": "other/base"}}
+    experiment["methods"]["third"] = {"label": "Third", "samplings": ["ancestral"], "variants": variants}
     one = next(i for i in experiment["instances"] if i["method"] == "other")
     experiment["instances"].append({**one, "method": "third"})
     found = collect(built.folder, built.experiment)
