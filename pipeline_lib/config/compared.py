@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline_lib import registry
+from pipeline_lib.config.base import load_part
 from pipeline_lib.config.models import Experiment, Sweep
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.records.published import ROWS
@@ -17,6 +18,7 @@ TAKEN = {
     "cumulative_error_difference",
     "trends",
     "costs",
+    "costs_relative",
     "theory",
     "exact",
     "coverage",
@@ -102,6 +104,35 @@ def from_controls(
         for (control, keys, dataset), names in found.items()
         if keys
     ]
+
+
+def costs(exp: Experiment, instances: "Sequence[Instance]") -> list[dict[str, Any]]:
+    """For every trained variant of a dataset: how many images its objective says that it puts through the network for
+    one training image (None where it does not say), and the keys by which its steps do not compare with its control's.
+    """
+    first, found = _first(instances), []
+    for (dataset, method, variant), one in reversed(first.items()):
+        control = first.get((dataset, *_who(exp.methods[method].variants[variant].control)))
+        module, options = load_part("objectives", one.run.objective)
+        found.append(
+            {
+                "dataset": dataset,
+                "method": method,
+                "variant": variant,
+                "expected_calls": module.network_calls(options, one.run) if hasattr(module, "network_calls") else None,
+                "apart": _other_work(one, control) if control else [],
+            }
+        )
+    return found
+
+
+def _other_work(one: "Instance", control: "Instance") -> list[str]:
+    """Keys that change the work of a network call or the images of a step: not dropout, and not the noise of PFGM++."""
+    keys = _differing([_values(one), _values(control)])
+    work = {"diffusion.path", "diffusion.learned_variance", "training.batch_size", "training.threads"}
+    keys = [k for k in keys if k in work or (k.startswith("network.") and k != "network.dropout")]
+    noise_alone = (one.run.diffusion.path, control.run.diffusion.path) == ("pfgm", "edm")
+    return [k for k in keys if not (noise_alone and k == "diffusion.path")]
 
 
 def _along(sweep: Sweep, points: Sequence[dict[str, Any]], instances: "Sequence[Instance]") -> list[str]:

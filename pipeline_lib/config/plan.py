@@ -143,6 +143,7 @@ class Plan:
             "analytic": exp.analytic.model_dump(mode="json") if exp.analytic else None,
             "comparisons": self.comparisons,
             "sweeps": self.sweeps,
+            "costs": compared.costs(exp, self.instances),
             "checks": [c.model_dump(mode="json") for c in exp.checks],
             "errors": exp.errors.model_dump(mode="json"),
             "tracking": exp.tracking.model_dump(mode="json"),
@@ -224,7 +225,9 @@ class Plan:
     def tables(self) -> list[str]:
         """Names of the tables that the experiment has."""
         trained = (
-            ["scores", "cumulative_error", "cumulative_error_difference", "trends", "costs"] if self.instances else []
+            ["scores", "cumulative_error", "cumulative_error_difference", "trends", "costs", "costs_relative"]
+            if self.instances
+            else []
         )
         analytic = ["theory", "exact", "coverage", "leak"] if self.experiment.analytic else []
         return [*trained, *self.comparisons, *self.sweeps, *analytic]

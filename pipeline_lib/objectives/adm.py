@@ -71,6 +71,11 @@ def check(options: Options, run: Run, where: str) -> None:
         raise BadConfig(f"{where}: {run.objective['name']} trains a variance; set diffusion.learned_variance to true.")
 
 
+def network_calls(options: Options, run: Run) -> float:
+    """Images through the network per training image."""
+    return 1.0
+
+
 class ADM:
     """The simple loss and the bound of every image, at t drawn by loss where asked for."""
 

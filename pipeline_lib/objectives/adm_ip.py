@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline_lib.diffusion.paths import GaussianPath
     from pipeline_lib.objectives import Batch
 
-check = adm.check
+check, network_calls = adm.check, adm.network_calls
 
 
 class Options(adm.Options):

@@ -85,6 +85,17 @@ def check(options: Options, run: Run, where: str) -> None:
         )
 
 
+def network_calls(options: Options, run: Run) -> float:
+    """Images through the network per training image: D_0, then two chains whose first step costs none, and their ends.
+
+    On path vp a chain from t makes at most t - 1 steps; t is uniform on {1..T}.
+    """
+    steps, timesteps = options.chain_steps, run.diffusion.timesteps
+    if run.diffusion.path == "edm":
+        return 1 + 2 * steps
+    return 3 + 2 * sum(max(min(steps, t - 1) - 1, 0) for t in range(1, timesteps + 1)) / timesteps
+
+
 class ConsistentDM:
     """The base loss of every image, and the product of what two chains say against its prediction."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline_lib.diffusion.paths import GaussianPath
     from pipeline_lib.objectives import Batch
 
-check = ddpm.check
+check, network_calls = ddpm.check, ddpm.network_calls
 GAMMA: float = Field(
     0.1,
     ge=0,

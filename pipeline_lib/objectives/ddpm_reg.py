@@ -155,6 +155,13 @@ def depths(options: Options, timesteps: int, batch_size: int, group: int) -> np.
     return calls
 
 
+def network_calls(options: Options, run: Run) -> float:
+    """Images through the network per training image: one for the simple loss, and those of the rollouts."""
+    batch, group = run.training.batch_size, run.training.mmd_group
+    assert group, "this objective needs training.mmd_group"
+    return float(depths(options, run.diffusion.timesteps, batch, group).sum() / batch)
+
+
 def _starts(options: Options, timesteps: int) -> np.ndarray:
     """Probability (T + 1, L) that a rollout starts at s and makes 1 + column steps."""
     longest = options.bootstrap_length

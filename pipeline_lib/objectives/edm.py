@@ -76,6 +76,11 @@ def check_augmentation(options: Options, run: Run, where: str) -> None:
         )
 
 
+def network_calls(options: Options, run: Run) -> float:
+    """Images through the network per training image."""
+    return 1.0
+
+
 class EDM:
     """lambda(sigma) |D(y + sigma eps; sigma) - y|^2 at a sigma for every image, ln sigma normal."""
 

@@ -94,6 +94,11 @@ def check(options: Options, run: Run, where: str) -> None:
         raise BadConfig(f"{where}: objective.likelihood is a weighting of its own; set objective.weighting to none.")
 
 
+def network_calls(options: Options, run: Run) -> float:
+    """Images through the network per training image: the simple loss, the score at t, and at both arms."""
+    return 4.0
+
+
 class FPDiffusion:
     """The simple loss at a continuous t, and what is left of the score Fokker-Planck equation at the same x_t."""
 

@@ -152,6 +152,7 @@ COSTS = [
     Column("segments", "int64", "", "times that the job was started"),
     Column("images", "float64", "images", "images trained on or drawn"),
     Column("images_per_second", "float64", "images/s", "throughput"),
+    Column("network_calls", "float64", "images/image", "images through the network per training image, counted"),
     Column("peak_memory_mb", "float64", "MB", "largest resident memory of the process, libraries included"),
     Column("peak_gpu_memory_mb", "float64", "MB", "most memory allocated to tensors on a GPU; empty on a CPU"),
     Column("device", "string", "", "device name"),
@@ -280,6 +281,26 @@ SWEEP = [
     *COMPARISON,
 ]
 
+COSTS_RELATIVE = [
+    Column("dataset", "string", "", "dataset of the experiment"),
+    Column("method", "string", "", "training method"),
+    Column("label", "string", "", "its name in tables and figures"),
+    Column("variant", "string", "", "named setting of the method"),
+    Column("control", "string", "", "method/variant that differs in the method alone"),
+    Column("seeds", "int64", "", "seeds whose training is done"),
+    Column("step_seconds", "float64", "s", "wall time of a step, median over a training; mean over seeds"),
+    Column("step_cpu_seconds", "float64", "s", "CPU time of a step, all threads, likewise; empty on a GPU"),
+    Column("peak_memory_mb", "float64", "MB", "most memory over seeds: of tensors on a GPU, else of the process"),
+    Column("network_calls", "float64", "images/image", "images through the network per training image, counted"),
+    Column("expected_calls", "float64", "images/image", "the same as the objective's algorithm says"),
+    Column("relative_step_seconds", "float64", "", "step_seconds over that of the control; empty: note says why"),
+    Column("relative_step_cpu_seconds", "float64", "", "step_cpu_seconds likewise"),
+    Column("relative_peak_memory_mb", "float64", "", "peak_memory_mb likewise"),
+    Column("relative_network_calls", "float64", "", "network_calls likewise"),
+    Column("device", "string", "", "device of the trainings"),
+    Column("note", "string", "", "why there is no comparison with the control"),
+]
+
 SCHEMAS: dict[str, list[Column]] = {
     "errors": ERRORS,
     "trends": TRENDS,
@@ -288,6 +309,7 @@ SCHEMAS: dict[str, list[Column]] = {
     "moments": MOMENTS,
     "scores": SCORES,
     "costs": COSTS,
+    "costs_relative": COSTS_RELATIVE,
     "history": HISTORY,
     "exact": EXACT,
     "coverage": COVERAGE,

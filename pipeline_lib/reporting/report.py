@@ -16,7 +16,7 @@ from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.records.tables import SCORES, provenance
-from pipeline_lib.reporting import before_after, comparisons, sweeps, theory
+from pipeline_lib.reporting import before_after, comparisons, relative_costs, sweeps, theory
 from pipeline_lib.reporting.check import verdicts
 from pipeline_lib.reporting.collect import (
     ANALYTIC_STAGES,
@@ -57,6 +57,7 @@ CONTENTS = {
     "cumulative_error_difference": "MMD² less that of the control, paired by chain, at every step and over the curve",
     "trends": "whether and how fast each curve grows, with a verdict",
     "costs": "time, memory and device of every job",
+    "costs_relative": "time, memory and network calls of a training step beside those of the control",
     "theory": "the papers' claims, a row for each reading and chain",
     "exact": "every exact error of every chain at every step",
     "coverage": "the estimators against exact values",
@@ -161,6 +162,8 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
         "samples": samples(folder, experiment, pictures),
         "trainings": trainings(folder, experiment, curves),
         "costs": cost_table(tables["costs"]),
+        "relative_costs": table(relative_costs.shown(relative_costs.measure(folder, experiment, tables))),
+        "cost_reading": relative_costs.READING,
         "spent": spent(float(tables["costs"]["seconds"].sum())),
         "fingerprints": fingerprints(folder, states),
         "about": about(folder, states),

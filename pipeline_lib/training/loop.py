@@ -53,7 +53,7 @@ class Trainer:
         self.checkpoints = Checkpoints(folder)
         self.history = History(run.training.batch_size)
         self.done = 0
-        self.watch, self.clock = Stopwatch("train"), StepClock()
+        self.watch, self.clock, self.calls = Stopwatch("train"), StepClock(), 0
 
     def start_from(self, weights: Path) -> None:
         """Begin with the averaged weights of another training. Raises BadConfig where they do not fit the network."""
@@ -102,7 +102,9 @@ class Trainer:
             torch.manual_seed(int(word))  # dropout masks too are a function of seed and step
         self.optimizer.param_groups[0]["lr"] = learning_rate(config, self.done)
         network.train()
+        counting = network.register_forward_pre_hook(self._count)
         terms = {name: _mean(name, values) for name, values in self.objective.terms(self.denoiser, batch).items()}
+        counting.remove()
         loss = torch.stack([self.objective.weights[name] * value for name, value in terms.items()]).sum()
         self.optimizer.zero_grad()
         loss.backward()
@@ -112,6 +114,14 @@ class Trainer:
         self.done += 1
         self.ema.update(self.done)
         self.history.add({"loss": loss, **{f"loss/{k}": v for k, v in terms.items()}, "gradient norm": norm})
+
+    def _count(self, network: torch.nn.Module, given: tuple[Tensor, ...]) -> None:
+        """Before a call of the network in a step: one more for each image that it is given."""
+        self.calls += len(given[0])
+
+    def costs(self) -> dict[str, float | None]:
+        """Seconds of a step, and images through the network per training image."""
+        return {**self.clock.medians(), "network_calls": self.calls / (self.done * self.run.training.batch_size)}
 
     def save(self) -> None:
         """Write a checkpoint, and the history so far for who looks on; weights that are not finite never enter one."""
@@ -127,6 +137,7 @@ class Trainer:
                 "objective": self.objective.state() if hasattr(self.objective, "state") else {},
                 "costs": self.watch.read(images=float(self.done * self.run.training.batch_size)),
                 "step_seconds": self.clock.windows,
+                "network_calls": self.calls,
             }
         )
 
@@ -157,6 +168,7 @@ class Trainer:
         if hasattr(self.objective, "load"):
             self.objective.load(state["objective"])
         self.watch, self.clock = Stopwatch("train", state["costs"]), StepClock(state["step_seconds"])
+        self.calls = state["network_calls"]
         log.info("going on after step %d", self.done)
 
 

@@ -82,7 +82,8 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     Path(straight.folder).rename(tmp_path / "straight")
     broken = fit(tiny_data, [3, 4, 2], config)
     assert broken.files == straight.files
-    costs = json.loads((Path(broken.folder) / "costs.json").read_text())
+    costs, whole = (json.loads((f / "costs.json").read_text()) for f in (Path(broken.folder), tmp_path / "straight"))
+    assert costs["network_calls"] == whole["network_calls"]
     assert costs["segments"] == 4
     assert 0 < 12 * costs["step_cpu_seconds"] < 2 * costs["cpu_seconds"]
     assert 0 < 12 * costs["step_seconds"] < 2 * costs["seconds"]
