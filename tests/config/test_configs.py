@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_lib import registry
 from pipeline_lib.config.models import Run
 from pipeline_lib.config.plan import Plan, load
 from pipeline_lib.estimate import datasets
@@ -153,6 +154,75 @@ def test_the_paper_has_its_datasets_tables_and_kernels() -> None:
     assert len(one.experiment.errors.kernels) == 3
     assert "laplace" in one.experiment.errors.kernels
     assert len([v for _, v in one.comparisons["table2"]["rows"] if v.startswith("cold")]) == 2
+
+
+def test_the_paper_has_every_row_of_its_table1_with_its_control() -> None:
+    """Li and van der Schaar (2024), Table 1, on three datasets: five rows, and the control of the copied ADM-IP."""
+    one = plan("paper")
+    methods = one.experiment.methods.items()
+    variants = {f"{m}/{v}": about for m, method in methods for v, about in method.variants.items()}
+    found: dict[str, set[tuple[str, str | None]]] = {}
+    for i in one.instances:
+        about = variants[f"{i.method}/{i.variant}"]
+        if [i.method, i.variant] in one.comparisons["table1"]["rows"] and about.published and i.variant != "released":
+            found.setdefault(about.published.removeprefix("li2024/table1/"), set()).add((i.dataset, about.control))
+    all_three = {(d, "ddpm/paper") for d in one.experiment.datasets}
+    assert found.pop("ddpm") == {(d, None) for d in one.experiment.datasets}
+    assert found.pop("adm-ip") == {(d, f"adm/{d}") for d in one.experiment.datasets}
+    assert found.pop("ning2023/table3/adm") == {(d, None) for d in one.experiment.datasets}
+    assert found == dict.fromkeys(("consistent-dm", "fp-diffusion", "proposed"), all_three)
+    assert one.differences == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "size", "flags", "trained_so"),
+    [
+        ("cifar10", 57.1, {"attention_resolutions": [16, 8], "head_channels": 32, "dropout": 0.3}, (500_000, 128)),
+        ("imagenet32", 52.9, {"attention_resolutions": [16, 8], "head_channels": 32, "dropout": 0.3}, (4_500_000, 512)),
+        (
+            "celeba64",
+            295.1,
+            {"attention_resolutions": [32, 16, 8], "head_channels": 64, "dropout": 0.1},
+            (480_000, 256),
+        ),
+    ],
+)
+def test_adm_in_the_paper_is_that_of_input_perturbation(
+    dataset: str, size: float, flags: dict[str, object], trained_so: tuple[int, int]
+) -> None:
+    """Ning et al. (2023): parameters and Table 4 (steps of ADM), and the commands of the released code."""
+    one = run("paper", f"{dataset}/adm-ip/{dataset}")
+    side = 64 if dataset == "celeba64" else 32
+    assert round(trained.parameters(one, (3, side, side), 1) / 1e6, 1) == size
+    assert {k: one.network[k] for k in flags} == flags
+    assert (one.training.steps, one.training.batch_size, one.training.lr) == (*trained_so, 1e-4)
+    assert (one.diffusion.schedule, one.objective["gamma"]) == ("cosine", 0.1)
+
+
+def test_fokker_planck_has_one_balance_at_every_size() -> None:
+    """alpha is 2 * 0.15 / D beside a mean over D numbers (docs/methods/fp-diffusion.md)."""
+    known = {"paper/cifar10/paper": 3072, "paper/celeba64/celeba64": 3 * 64 * 64, "everything-digits/digits/paper": 64}
+    for place, dimension in known.items():
+        name, dataset, variant = place.split("/")
+        alpha = run(name, f"{dataset}/fp-diffusion/{variant}").objective["alpha"]
+        assert alpha == pytest.approx(2 * 0.15 / dimension, rel=0.03)
+
+
+def test_digits_show_every_objective_beside_its_control() -> None:
+    one = plan("everything-digits")
+    assert {i.run.objective["name"] for i in one.instances} == set(registry.names("objectives"))
+    assert {s.sampler["name"] for s in one.experiment.sampling.values()} == set(registry.names("samplers"))
+    assert one.differences == []
+    assert {(i.method, i.variant) for i in one.instances} == {tuple(row) for row in one.comparisons["table1"]["rows"]}
+    alone = {f"{i.method}/{i.variant}" for i in one.instances} - {
+        f"{m}/{v}" for m, a in one.experiment.methods.items() for v, x in a.variants.items() if x.control
+    }
+    assert alone == {"ddpm/paper", "ddpm/longer", "ddpm/latent", "adm/paper", "edm/paper"}
+    for i in one.instances:
+        control = one.experiment.methods[i.method].variants[i.variant].control
+        assert not control or set(one.experiment.sampled(i.method)) == set(
+            one.experiment.sampled(control.partition("/")[0])
+        )
 
 
 def test_the_released_code_of_the_paper() -> None:
