@@ -100,7 +100,7 @@ def test_the_example_of_the_readme_differs_from_its_control_in_the_method_alone(
     assert plan.differences == []
     assert ["mine", "main"] in plan.comparisons["table1"]["rows"]
     assert [list(plan.samplings_of(i)) for i in plan.instances if i.method == "mine"] == [["ancestral"]] * 2
-    assert next(c["expected_calls"] for c in plan.summary()["costs"] if c["method"] == "mine") is None  # it does not say
+    assert next(c["expected_calls"] for c in plan.summary()["costs"] if c["method"] == "mine") is None  # unsaid
     other = "preset: paper, run: { diffusion: { prediction: v } }"
     Path("mine.yaml").write_text(Path("mine.yaml").read_text().replace("preset: paper", other))
     with pytest.raises(BadConfig, match=r"variants\.main: mine\.py needs diffusion\.prediction: eps"):
