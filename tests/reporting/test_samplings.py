@@ -113,6 +113,7 @@ def test_the_status_leaves_a_place_empty_where_nothing_is_to_be_done(tree: Grown
     report.run(tree.folder, tree.experiment)
     page = (tree.folder / "report.html").read_text()
     assert "only reg" in page
-    row = next(line for line in page.splitlines() if line.startswith("<tr><td>digits</td><td>Regularised</td>"))
-    states = page[page.index(row) :].partition("</tr>")[0]
+    status = page[page.index('id="status"') :]
+    row = next(line for line in status.splitlines() if line.startswith("<tr><td>digits</td><td>Regularised</td>"))
+    states = status[status.index(row) :].partition("</tr>")[0]
     assert states.count("–") == 3  # sample, errors, scores of ancestral
