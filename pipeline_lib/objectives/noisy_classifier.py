@@ -76,3 +76,8 @@ class NoisyClassifier:
 def build(options: Options) -> NoisyClassifier:
     """The objective."""
     return NoisyClassifier()
+
+
+def network_calls(options: Options, run: Run) -> float:
+    """Images through the network per training image."""
+    return 1.0
