@@ -55,14 +55,14 @@ STAGES = {
     ),
     "moments": Stage("samplers._moments", "measure what a sampler must know of a trained run", ("train", "data")),
     "sample": Stage(
-        "samplers._stage", "draw samples from a trained run", ("train",), optional=("autoencoder", "moments")
+        "samplers._stage", "draw samples from a trained run", ("train",), optional=("autoencoder", "moments", "guide")
     ),
     "errors": Stage(
         "errors.cumulative",
         "measure the cumulative error",
         ("train", "data", "bandwidths"),
         ("trends", "influences"),
-        optional=("moments",),
+        optional=("moments", "guide"),
     ),
     "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference")),
     "exact": Stage("analytic.curves", "exact errors of a problem whose score is known"),

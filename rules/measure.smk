@@ -8,6 +8,7 @@ rule errors:
         data=plan.trained_on,
         bandwidths=rules.bandwidths.output.manifest,
         moments=plan.moments,
+        guide=plan.guide,
     output:
         errors=f"{CELLS}/errors/errors.parquet",
         trends=f"{CELLS}/errors/trends.parquet",
@@ -25,7 +26,8 @@ rule errors:
         gpu=1,
     shell:
         "python -m pipeline_lib errors --config {input.config} --train {input.train} --data {input.data}"
-        " --bandwidths {input.bandwidths} --moments {input.moments} --output {output.errors} --trends {output.trends}"
+        " --bandwidths {input.bandwidths} --moments {input.moments} --guide {input.guide}"
+        " --output {output.errors} --trends {output.trends}"
         " --influences {output.influences} --attempt {resources.attempt} &> {log}"
 
 

@@ -57,6 +57,7 @@ rule sample:
         train=rules.train.output.manifest,
         autoencoder=plan.autoencoder,
         moments=plan.moments,
+        guide=plan.guide,
     output:
         manifest=f"{CELLS}/sample/manifest.json",
     log:
@@ -72,4 +73,5 @@ rule sample:
         gpu=1,
     shell:
         "python -m pipeline_lib sample --config {input.config} --train {input.train}"
-        " --autoencoder {input.autoencoder} --moments {input.moments} --output {output.manifest} --attempt {resources.attempt} &> {log}"
+        " --autoencoder {input.autoencoder} --moments {input.moments} --guide {input.guide}"
+        " --output {output.manifest} --attempt {resources.attempt} &> {log}"

@@ -21,6 +21,7 @@ Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 Kernel = Literal["laplace", "gaussian", "rational-quadratic"]
 RunKey = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z0-9_]+)+$")]
 Partial = dict[str, Any]
+CLASSIFIER = "noisy-classifier"  # the objective whose runs guide others
 
 _LEAF = re.compile(r"^[A-Za-z0-9.-]+$")  # what may stand in a name
 
@@ -164,6 +165,7 @@ class Training(Model):
     )
     lr: float = Field(2e-4, gt=0, description="learning rate of Adam")
     adam_betas: tuple[float, float] = Field((0.9, 0.999), description="betas of Adam")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay, as in AdamW; 0: Adam")
     warmup_steps: int = Field(5000, ge=0, description="steps of linear learning-rate warm-up")
     lr_decay: Literal["none", "linear"] = Field(
         "none", description="linear: from the end of the warm-up the rate falls to zero at the last step"
@@ -225,7 +227,14 @@ class Run(Model):
             raise ValueError(f"objective {objective} draws Gaussian noise, which path pfgm has not: pfgmpp is its own")
         if path != "vp" and self.diffusion.learned_variance:
             raise ValueError("diffusion.learned_variance is for a path with discrete steps (vp)")
+        if self.network["name"] == "encoder" and objective != CLASSIFIER:
+            raise ValueError(f"network encoder is a classifier, which objective {objective} cannot train")
         return self
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it trains a classifier of x_t, which draws no images."""
+        return bool(self.objective["name"] == CLASSIFIER)
 
 
 class Runtime(Model):
@@ -309,6 +318,11 @@ class Method(Model):
     run: Partial = Field({}, description="overrides of run sections for all variants")
     variants: dict[Name, Variant] = Field(min_length=1, description="named settings")
 
+    @property
+    def classifies(self) -> bool:
+        """Whether its runs are classifiers of x_t, which are not sampled."""
+        return self.objective == CLASSIFIER
+
 
 class Sampling(Model):
     """One way of drawing samples from trained runs; each number of network calls is a cell of it."""
@@ -317,7 +331,8 @@ class Sampling(Model):
     methods: Annotated[list[Name], AfterValidator(_different)] | None = Field(
         None,
         min_length=1,
-        description="the methods whose runs it draws from, since not every sampler serves every path; null: all",
+        description="the methods whose runs it draws from, since not every sampler serves every path; null: all but "
+        "noisy classifiers",
     )
     spacing: Literal["uniform", "leading", "trailing"] = Field("uniform", description="which t a shorter chain visits")
     nfe: list[int] = Field(min_length=1, description="network calls per image, one cell each; T visits every step")
@@ -346,9 +361,20 @@ class Sampling(Model):
             raise ValueError("nfe must be a list of different positive numbers")
         return self
 
+    @model_validator(mode="after")
+    def _guided_once(self) -> "Sampling":
+        if sum("classifier" in one for one in self.corrections) > 1:
+            raise ValueError("two corrections name a classifier; one sampling is guided once")
+        return self
+
     def drawn(self) -> dict[str, Any]:
         """What decides the samples: all but whom they are drawn from, which is no part of their identity."""
         return self.model_dump(mode="json", exclude={"methods"})
+
+    @property
+    def guide(self) -> str | None:
+        """'method/variant' of the noisy classifier that a correction asks for; None for most."""
+        return next((one["classifier"] for one in self.corrections if "classifier" in one), None)
 
     def steps(self, nfe: int) -> int:
         """Steps of the grid in which the sampler makes `nfe` network calls; raises BadConfig where there are none."""
@@ -605,7 +631,9 @@ class Experiment(Model):
         return self
 
     def sampled(self, method: str) -> dict[str, Sampling]:
-        """The samplings that draw from the runs of a method, by name; the first is its main one."""
+        """The samplings that draw from a method's runs, by name; the first is its main one. A classifier has none."""
+        if self.methods[method].classifies:
+            return {}
         return {name: s for name, s in self.sampling.items() if s.methods is None or method in s.methods}
 
 

@@ -60,6 +60,8 @@ class Plan:
         self.sweeps = compared.sweeps(experiment, self.instances)
         _check_sampled(experiment)
         _check_sampling(self)
+        _check_guides(self)
+        _check_labels(self)
         _check_latents(self)
         _check_counts(self)
         _check_forward(experiment)
@@ -135,7 +137,7 @@ class Plan:
                 }
                 for name, method in exp.methods.items()
             },
-            "samplings": {name: s.model_dump(mode="json") for name, s in exp.sampling.items()},
+            "samplings": {name: {**s.model_dump(mode="json"), "guide": s.guide} for name, s in exp.sampling.items()},
             "instances": [
                 {k: getattr(i, k) for k in ("dataset", "method", "variant", "seed", "path", "init")}
                 for i in self.instances
@@ -266,6 +268,11 @@ class Plan:
         init = self._instance(wildcards).init
         return [f"{self.root}/{init}/train/manifest.json"] if init else []
 
+    def guide(self, wildcards: Any) -> list[str]:
+        """The manifest of the training of the noisy classifier that a sampling names; none for most."""
+        path = _guide(self._instance(wildcards), self.experiment.sampling[wildcards.sampling])
+        return [f"{self.root}/{path}/train/manifest.json"] if path else []
+
     def trained_on(self, wildcards: Any) -> str:
         """The manifest of what diffusion is trained and measured on: pixels, or latents if there is an autoencoder."""
         latent = self.experiment.datasets[wildcards.dataset].autoencoder
@@ -387,6 +394,49 @@ def _learned(run: Run) -> dict[str, Any]:
     return {"diffusion": run.diffusion, **{k: v for k, v in run.network.items() if k != "dropout"}}
 
 
+def _guide(one: Instance, sampling: Sampling) -> str | None:
+    """Path of the instance that guides the samples of this one."""
+    return f"{one.dataset}/{sampling.guide}/s{one.seed}" if sampling.guide else None
+
+
+def _check_guides(plan: Plan) -> None:
+    """Whoever is guided needs a classifier of its dataset and seed that knows its x_t; a classifier has no control."""
+    known = {one.path: one for one in plan.instances}
+    classifiers = sorted({f"{i.method}/{i.variant}" for i in plan.instances if i.run.classifies})
+    for name, sampling in plan.experiment.sampling.items():
+        for one in _drawn_from(plan, name) if sampling.guide else ():
+            guide = known.get(str(_guide(one, sampling)))
+            if guide is None or not guide.run.classifies:
+                raise BadConfig(
+                    f"sampling.{name}: {sampling.guide} is no noisy classifier that is trained on {one.dataset} with "
+                    f"seed {one.seed}; {registry.nearest(str(sampling.guide), classifiers)}"
+                )
+            if _noise(guide.run) != _noise(one.run):
+                raise BadConfig(
+                    f"sampling.{name}: {sampling.guide} has learned x_t of another path than those of {one.method}/"
+                    f"{one.variant}; give both the same diffusion.path, schedule and timesteps."
+                )
+    for one in plan.instances:
+        if one.run.classifies and plan._variant(one).control:
+            raise BadConfig(f"methods.{one.method}.variants.{one.variant}: a classifier has no scores, so no control.")
+
+
+def _noise(run: Run) -> tuple[Any, ...]:
+    """What decides x_t on a path with discrete steps, whatever is predicted from it."""
+    return run.diffusion.path, run.diffusion.schedule, run.diffusion.timesteps
+
+
+def _check_labels(plan: Plan) -> None:
+    """Classifiers and conditional networks need labels. The train stage says it of datasets that are not known yet."""
+    for one in plan.instances:
+        official = _official(plan.experiment.datasets[one.dataset].recipe)
+        if official and not official.labels and (one.run.classifies or one.run.network["conditional"]):
+            raise BadConfig(
+                f"{one.dataset}/{one.method}/{one.variant} learns labels, which {one.dataset} has not; leave that out "
+                "of the variant's datasets, or switch network.conditional off."
+            )
+
+
 def _has_before(method: str, variant: Variant) -> bool:
     """Whether Fig. 3 shows it: its control is another method, and it is no point of a grid."""
     return variant.control is not None and not variant.control.startswith(f"{method}/") and not variant.family
@@ -412,8 +462,10 @@ def _check_sampled(exp: Experiment) -> None:
                 raise BadConfig(
                     f"sampling.{name}.methods: no method '{method}'; {registry.nearest(method, exp.methods)}"
                 )
-    for method in exp.methods:
-        if not exp.sampled(method):
+            if exp.methods[method].classifies:
+                raise BadConfig(f"sampling.{name}.methods: {method} is a classifier and draws no images; leave it out.")
+    for method, about in exp.methods.items():
+        if not about.classifies and not exp.sampled(method):
             raise BadConfig(f"methods.{method}: no sampling draws from it; add it to the methods of one.")
 
 
@@ -500,12 +552,19 @@ def _check_forward(exp: Experiment) -> None:
 
 def _images(recipe: dict[str, Any]) -> int | None:
     """Images of a dataset, held-out ones too, where that is known without a look at any file."""
-    module, options = load_part("data/recipes", recipe)
+    _, options = load_part("data/recipes", recipe)
     expected: int | str | None = getattr(options, "expected", "official")
     if not isinstance(expected, str):
         return expected
-    counted = hasattr(options, "path") and not hasattr(options, "expected")  # a user's folder
-    return None if counted or not hasattr(module, "official") else module.official(options).count
+    official = _official(recipe)
+    return official.count if official else None
+
+
+def _official(recipe: dict[str, Any]) -> Any:
+    """The recipe's `Official`, known without a look at any file; None for a user's folder and recipes without one."""
+    module, options = load_part("data/recipes", recipe)
+    counted = hasattr(options, "path") and not hasattr(options, "expected")
+    return None if counted or not hasattr(module, "official") else module.official(options)
 
 
 def _json(content: dict[str, Any]) -> str:

@@ -104,6 +104,10 @@ class Denoiser(nn.Module):
             fraction = (place + 1) / 2  # Nichol and Dhariwal (2021), Eq. 15, with the range of the released code
         return Prediction(x, a, s, output, self.config.prediction, fraction)
 
+    def log_probabilities(self, x: Tensor, t: Tensor) -> Tensor:
+        """ln p(y | x_t) (B, classes) for t (B,), where the network is a classifier of noisy images."""
+        return self.network(x, self.path.condition(t)).log_softmax(1)
+
 
 def preconditioning(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor]:
     """c_skip, c_out and c_in of EDM (Karras et al., 2022, Table 1), of the shape of sigma."""

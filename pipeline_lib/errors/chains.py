@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.config.models import Sampling
-from pipeline_lib.diffusion.denoiser import Denoising, Prediction
+from pipeline_lib.diffusion.denoiser import Denoiser, Denoising, Prediction
 from pipeline_lib.diffusion.grid import Grid, Step
 from pipeline_lib.records.files import atomic, digest, write_json
 from pipeline_lib.samplers._stage import VERSION as SAMPLED
@@ -40,7 +40,8 @@ def measured(steps: int, times: Times) -> list[int]:
 class Chains:
     """N chains, numbered 0 to N-1, of one trained run and one number of steps.
 
-    `weights` is the sha256 of the trained weights, which keys the scratch; `classes` is 0 where the network takes none.
+    `weights` is the sha256 of the trained weights, those of `guide` with them, which keys the scratch; `classes` is 0
+    where nothing asks for labels.
     """
 
     denoiser: Denoising
@@ -52,6 +53,7 @@ class Chains:
     classes: int = 0
     batch: int = 500
     device: torch.device | str = "cpu"
+    guide: Denoiser | None = None
 
     @property
     def grid(self) -> Grid:
@@ -105,7 +107,7 @@ class Chains:
             if step.index in wanted:
                 see(step.index, x)
 
-        x0 = draw(counted, self.sampling, self.nfe, index, self.shape, self.batch, labels, observe)
+        x0 = draw(counted, self.sampling, self.nfe, index, self.shape, self.batch, labels, observe, self.guide)
         see(last, x0)
         return round(counted.images / self.count)
 

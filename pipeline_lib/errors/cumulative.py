@@ -36,6 +36,7 @@ from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.samplers._moments import known
+from pipeline_lib.samplers._stage import classes_of, load_guide
 
 VERSION = 3
 WEIGHTS = "weights.safetensors"
@@ -55,11 +56,13 @@ def run(
     data: Manifest,
     bandwidths: Manifest,
     moments: Manifest | None = None,
+    guide: Manifest | None = None,
 ) -> None:
     """Measure every cell and write errors to `output`, trends to `trends` and influences to `influences`.
 
     `config` holds `sampling` and the fields of `Errors`. Raises BadConfig where the dataset has fewer images than
-    forward samples are asked for, and BadData where sampled chains are not finite.
+    forward samples are asked for, and BadData where sampled chains are not finite. `guide`: the training of the noisy
+    classifier that the sampling names.
     """
     settings = parse(Errors, {k: v for k, v in config.items() if k != "sampling"}, "errors")
     sampling = known(parse(Sampling, config["sampling"], "sampling"), moments)
@@ -72,20 +75,22 @@ def run(
     if "training-inputs" in settings.forward_laws:
         other = training_inputs.of_run(facts, forward, denoiser, settings.seed, runtime["batch"])
         laws += [other] if other else []
-    classes = facts["classes"] if facts["run"]["network"]["conditional"] else 0
+    by, classes = load_guide(sampling, guide, where), classes_of(facts, sampling)
+    weights = train.files[WEIGHTS] + (guide.files[WEIGHTS] if guide else "")
     points: list[Row] = []
     slopes: list[Row] = []
     shares: list[Row] = []
     for nfe in sampling.nfe:
         log.info("measuring %d chains of %d calls", settings.chains, nfe)
         shape, batch = tuple(facts["shape"]), runtime["batch"]
-        chains = Chains(denoiser, train.files[WEIGHTS], sampling, nfe, settings.chains, shape, classes, batch, where)
+        chains = Chains(denoiser, weights, sampling, nfe, settings.chains, shape, classes, batch, where, by)
         cell = Comparison(chains.grid, laws, frozen, settings)
         calls = chains.visit(settings.times, cell.see)
         points += [{"nfe": calls, **row} for row in cell.rows]
         slopes += [{"nfe": calls, **row} for row in cell.trends()]
         shares += [{"nfe": calls, **row} for row in cell.influences()]
-    made_from = provenance.of("errors", VERSION, config, {"train": train, "data": data, "bandwidths": bandwidths})
+    inputs = {"train": train, "data": data, "bandwidths": bandwidths, **({"guide": guide} if guide else {})}
+    made_from = provenance.of("errors", VERSION, config, inputs)
     tables.write(output, points, tables.ERRORS, made_from)
     tables.write(trends, slopes, tables.TRENDS, made_from)
     tables.write(influences, shares, tables.INFLUENCES, made_from)

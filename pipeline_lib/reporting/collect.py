@@ -116,10 +116,12 @@ def _run_jobs(experiment: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator
     yield Job("train", identity, train, (data, *latent, *init))
     for sampler in samplings_of(experiment, one["method"]):
         sample = f"{path}/{sampler}/sample"
+        name = experiment["samplings"][sampler].get("guide")
+        guide = (f"{dataset}/{name}/s{one['seed']}/train",) if name else ()
         inputs = {
-            "sample": (data, *latent, train),
-            "errors": (data, *latent, bandwidths, train),
-            "scores": (data, *latent, classifier, reference, train, sample),
+            "sample": (data, *latent, train, *guide),
+            "errors": (data, *latent, bandwidths, train, *guide),
+            "scores": (data, *latent, classifier, reference, train, *guide, sample),
         }
         for stage in SAMPLING_STAGES:
             yield Job(stage, {**identity, "sampler": sampler}, f"{path}/{sampler}/{stage}", inputs[stage])

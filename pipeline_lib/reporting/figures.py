@@ -47,7 +47,8 @@ def drawings(experiment: Mapping[str, Any]) -> list[Drawing]:
 
     A sampling that is the first of all its methods is in fig2 as a whole, and has no other figure at that bandwidth.
     """
-    bandwidth, methods = main_bandwidth(experiment), dict.fromkeys(i["method"] for i in experiment["instances"])
+    bandwidth = main_bandwidth(experiment)
+    methods = [m for m in dict.fromkeys(i["method"] for i in experiment["instances"]) if samplings_of(experiment, m)]
     first = {method: main_sampling(experiment, method) for method in methods}
     seconds = {s for method in methods for s in samplings_of(experiment, method) if s != first[method]}
     readings = sorted(experiment["errors"]["bandwidths"], key=lambda b: b != bandwidth)

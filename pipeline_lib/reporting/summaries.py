@@ -39,7 +39,7 @@ def main_bandwidth(experiment: Mapping[str, Any]) -> str:
 
 def of_main_sampling(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
     """Rows of runs, those of the first sampling of their method."""
-    main = {method: main_sampling(experiment, method) for method in experiment["methods"]}
+    main = {m: main_sampling(experiment, m) for m in experiment["methods"] if samplings_of(experiment, m)}
     return rows[rows["sampler"].eq(rows["method"].map(main))]
 
 

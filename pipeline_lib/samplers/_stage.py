@@ -20,9 +20,10 @@ from pipeline_lib.config.models import Sampling
 from pipeline_lib.data.arrays import appending
 from pipeline_lib.data.grid import save_grid
 from pipeline_lib.data.prepared import to_uint8
-from pipeline_lib.diffusion.denoiser import Denoising, Prediction
+from pipeline_lib.diffusion.denoiser import Denoiser, Denoising, Prediction
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
+from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks import latent_space, trained
 from pipeline_lib.networks.latent_space import LatentSpace
 from pipeline_lib.records.costs import Stopwatch
@@ -32,9 +33,10 @@ from pipeline_lib.records.store import Manifest, alone, entry
 from pipeline_lib.samplers import Draw, _moments, clip_x0
 
 if TYPE_CHECKING:
-    from pipeline_lib.samplers import Observer
+    from pipeline_lib.samplers import Correction, Observer
 
 VERSION = 1
+WEIGHTS = "weights.safetensors"
 SAVE_SECONDS = 60.0  # between two records of how far a cell is
 log = logging.getLogger(__name__)
 
@@ -72,17 +74,23 @@ def draw(
     batch: int,
     labels: Tensor | None = None,
     observe: Observer | None = None,
+    guide: Denoiser | None = None,
 ) -> Tensor:
     """Chains number `index` (B,) from x_T to x_0 (B, *shape), in lock-step, so that `observe` sees all at each t.
 
     The chains depend on the sampling's seed and their index alone, not on `batch` or on which are drawn together.
+    `guide`: the noisy classifier that the sampling names, which then needs `labels`.
     """
     noise = Noise(sampling.seed, index.device)
     x = denoiser.path.prior_std * denoiser.path.eps(noise, Stream.PRIOR, index, 0, shape)
     module, options = load_part("samplers", sampling.sampler)
     grid = denoiser.path.grid(sampling.steps(nfe), sampling.spacing)
-    corrections = [build_part("samplers/corrections", one, denoiser.path, len(grid)) for one in sampling.corrections]
-    corrections += [clip_x0] if sampling.clip_x0 else []
+
+    def correction(one: Mapping[str, Any]) -> Correction:
+        guidance = (guide, labels, batch) if "classifier" in one else ()
+        return build_part("samplers/corrections", one, denoiser.path, len(grid), *guidance)
+
+    corrections = [*map(correction, sampling.corrections), *([clip_x0] if sampling.clip_x0 else [])]
     counted = denoiser if isinstance(denoiser, Counted) else Counted(denoiser, batch)
     with torch.no_grad():
         return module.sample(counted, grid, x, Draw(noise, index), options, labels, corrections, observe)
@@ -93,6 +101,20 @@ def labels_of(index: Tensor, classes: int, seed: int) -> Tensor:
     return Noise(seed, index.device).words(Stream.LABEL, index, 0, 1)[:, 0] % classes
 
 
+def classes_of(about: Mapping[str, Any], sampling: Sampling) -> int:
+    """Of how many classes chains get labels, given what weights say of themselves; 0 where nothing asks for labels."""
+    return about["classes"] if about["run"]["network"]["conditional"] or sampling.guide else 0
+
+
+def load_guide(sampling: Sampling, guide: Manifest | None, where: torch.device) -> Denoiser | None:
+    """The noisy classifier that a sampling names, None for most; raises BadConfig where its manifest is not given."""
+    if sampling.guide is None:
+        return None
+    if guide is None:
+        raise BadConfig(f"the sampling is guided by {sampling.guide}; give the manifest of its training with --guide.")
+    return trained.load(guide.file(WEIGHTS), where)[0]
+
+
 def run(
     config: Mapping[str, Any],
     runtime: Mapping[str, Any],
@@ -100,24 +122,29 @@ def run(
     train: Manifest,
     autoencoder: Manifest | None = None,
     moments: Manifest | None = None,
+    guide: Manifest | None = None,
 ) -> None:
     """Draw every cell that is not there yet, and write the manifest of those asked for.
 
     `autoencoder`: what made the latents that the run was trained on, and makes images of those that are drawn.
     `moments`: what the sampler must know of the run, where it asks for it.
+    `guide`: the training of the noisy classifier that the sampling names.
     """
     sampling = _moments.known(parse(Sampling, config), moments)
     identity = {k: v for k, v in config.items() if k != "nfe"}
-    inputs = {"weights": train.files["weights.safetensors"]}
+    inputs = {"weights": train.files[WEIGHTS]}
     if autoencoder:
         inputs["autoencoder"] = autoencoder.files[latent_space.WEIGHTS]
     if moments:
         inputs["moments"] = moments.files[_moments.FILE]
+    if guide:
+        inputs["guide"] = guide.files[WEIGHTS]
     store = entry("sample", VERSION, identity, inputs)
     where = device.pick()
     space = latent_space.load(autoencoder, where) if autoencoder else None
-    denoiser, facts = trained.load(train.file("weights.safetensors"), where)
-    source = Cells(store.folder, denoiser, facts, sampling, runtime["batch"], where, space)
+    denoiser, facts = trained.load(train.file(WEIGHTS), where)
+    by = load_guide(sampling, guide, where)
+    source = Cells(store.folder, denoiser, facts, sampling, runtime["batch"], where, space, by)
     cells = [source.get(nfe) for nfe in sampling.nfe]
     files = {f"{_name(c['nfe'])}/{kind}": c["files"][kind] for c in cells for kind in c["files"]}
     write_json(store.folder / "identity.json", store.identity)
@@ -138,6 +165,7 @@ class Cells:
     batch: int
     where: torch.device
     space: LatentSpace | None = None  # of the latents that are drawn; without it, pixels are
+    guide: Denoiser | None = None
 
     def get(self, nfe: int) -> dict[str, Any]:
         """Number of calls, file hashes, facts and seconds of a cell, drawn now unless it was before."""
@@ -169,7 +197,8 @@ class Cells:
 
     def _draw(self, folder: Path, nfe: int) -> float:
         """Draw images.npy block by block, going on where an interrupted job stopped; returns calls per image."""
-        shape, total, classes = tuple(self.about["shape"]), self.sampling.images, self.about["classes"]
+        shape, total = tuple(self.about["shape"]), self.sampling.images
+        classes = classes_of(self.about, self.sampling)
         part, mark = folder / "images.part.npy", folder / "part.json"
         begun = json.loads(mark.read_text()) if mark.is_file() and part.is_file() else {"done": 0, "calls": 0}
         counted = Counted(self.denoiser, self.batch)
@@ -180,9 +209,8 @@ class Cells:
         with appending(part, kept, np.uint8, keep=begun["done"]) as append:
             for start in range(begun["done"], total, self.batch):
                 index = torch.arange(start, min(start + self.batch, total), device=self.where)
-                conditional = self.about["run"]["network"]["conditional"]
-                labels = labels_of(index, classes, self.sampling.seed) if conditional else None
-                x = draw(counted, self.sampling, nfe, index, shape, self.batch, labels)
+                labels = labels_of(index, classes, self.sampling.seed) if classes else None
+                x = draw(counted, self.sampling, nfe, index, shape, self.batch, labels, guide=self.guide)
                 append(decode(x).cpu().numpy())
                 progress.update(start + len(index))
                 if time.monotonic() - saved > SAVE_SECONDS:

@@ -47,8 +47,13 @@ class Trainer:
         self.denoiser: Denoiser = trained.build(run, data.shape, len(data.classes), seed).to(device)
         self.batches = Batches(data, run.training, seed, device)
         self.ema = Ema(self.denoiser.network, run.training)
-        self.optimizer = torch.optim.Adam(
-            self.denoiser.network.parameters(), lr=run.training.lr, betas=run.training.adam_betas, fused=True
+        config = run.training
+        self.optimizer = torch.optim.AdamW(
+            self.denoiser.network.parameters(),
+            lr=config.lr,
+            betas=config.adam_betas,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self.checkpoints = Checkpoints(folder)
         self.history = History(run.training.batch_size)
@@ -152,7 +157,9 @@ class Trainer:
         tables.write(self.folder / "history.parquet", self.history.rows, tables.HISTORY)
 
     def grid(self, path: Path) -> None:
-        """Draw a sample grid with the averaged weights, always from the same noise."""
+        """Draw a sample grid with the averaged weights, always from the same noise; a classifier draws none."""
+        if self.run.classifies:
+            return
         with self.ema.swapped_in():
             save_samples(self.denoiser, self.batches, path, self.decode)
 

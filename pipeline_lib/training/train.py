@@ -120,7 +120,7 @@ def _finish(trainer: Trainer, store: Entry) -> Manifest:
     trainer.watch.save(folder, images, **trainer.costs())
     parameters = sum(p.numel() for p in trainer.denoiser.network.parameters())
     manifest = store.finish(
-        [WEIGHTS, "history.parquet", "grid.png"],
+        [WEIGHTS, "history.parquet", *([] if one.classifies else ["grid.png"])],
         {"steps": one.training.steps, "parameters": parameters, "shape": list(shape)},
     )
     trainer.checkpoints.delete()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_lib import registry
-from pipeline_lib.config.models import Run
+from pipeline_lib.config.models import CLASSIFIER, Run
 from pipeline_lib.config.plan import Plan, load
 from pipeline_lib.estimate import datasets
 from pipeline_lib.exits import BadConfig
@@ -210,7 +210,8 @@ def test_fokker_planck_has_one_balance_at_every_size() -> None:
 
 def test_digits_show_every_objective_beside_its_control() -> None:
     one = plan("everything-digits")
-    assert {i.run.objective["name"] for i in one.instances} == set(registry.names("objectives"))
+    guides = {CLASSIFIER}  # guidance-digits has it
+    assert {i.run.objective["name"] for i in one.instances} == set(registry.names("objectives")) - guides
     assert one.differences == []
     assert {(i.method, i.variant) for i in one.instances} == {tuple(row) for row in one.comparisons["table1"]["rows"]}
     alone = {f"{i.method}/{i.variant}" for i in one.instances} - {
@@ -278,3 +279,25 @@ def test_latent_diffusion_has_the_published_sizes(name: str, steps: int, batch_s
         0.0,
         "fixed-small",
     }
+
+
+def test_guided_imagenet_is_that_of_the_exposure_bias_paper() -> None:
+    """Ning et al. (2024): linear schedule, labels, guidance of scale 0.5 at 20, 50, 100 calls, lambda of each."""
+    one, adm, guide = plan("imagenet128"), *(run("imagenet128", f"imagenet128/{m}/paper") for m in ("adm", "guide"))
+    sizes = [trained.parameters(r, (3, 128, 128), 1000) for r in (adm, guide)]
+    assert sizes == [421_529_606, 42_568_040]
+    assert (adm.diffusion.schedule, adm.diffusion.learned_variance, adm.network["conditional"]) == (
+        "linear",
+        True,
+        True,
+    )
+    assert (guide.diffusion.schedule, guide.network["conditional"], guide.classifies) == ("linear", False, True)
+    assert (guide.training.steps, guide.training.batch_size, guide.training.lr) == (300_000, 256, 3e-4)
+    assert guide.training.weight_decay == 0.05
+    found = {}
+    for sampling in one.experiment.sampling.values():
+        *before, last = sampling.corrections
+        assert (last["name"], last["scale"], last["classifier"]) == ("classifier-guidance", 0.5, "guide/paper")
+        assert sampling.sampler["variance"] == "learned"
+        found |= {(nfe, before[0]["b"] if before else 1.0): sampling for nfe in sampling.nfe}
+    assert set(found) == {(20, 1.0), (50, 1.0), (100, 1.0), (20, 1.005), (50, 1.004), (100, 1.004)}

@@ -45,6 +45,8 @@ AUGMENT, HEUN = "pipeline_lib/objectives/_augment.py", "pipeline_lib/samplers/ed
 ON_EDM, ON_PFGM = ("tests/objectives/test_edm.py",), ("tests/diffusion/test_pfgm_path.py",)
 ON_HEUN, ON_SONG = ("tests/samplers/test_edm.py",), ("tests/networks/architectures/test_songunet.py",)
 ON_AUGMENT = ("tests/objectives/test_augment.py",)
+GUIDANCE, NOISY = "pipeline_lib/samplers/_guidance.py", "pipeline_lib/objectives/noisy_classifier.py"
+ON_GUIDANCE, ON_NOISY = ("tests/samplers/test_guidance.py",), ("tests/objectives/test_noisy_classifier.py",)
 ON_LOOP, ON_FRECHET = ("tests/training/test_loop.py",), ("tests/scores/test_frechet.py",)
 
 MUTANTS = (
@@ -887,5 +889,37 @@ MUTANTS = (
         "flip_x=(u[0] < 0.5).float(),",
         "flip_x=some((u[0] < 0.5).float(), u[1]),",
         ON_AUGMENT,
+    ),
+    Mutant(
+        "guided-away",
+        "eps moved along the gradient: away from the label that was asked for",
+        GUIDANCE,
+        "prediction.eps - scale * prediction.s * slope",
+        "prediction.eps + scale * prediction.s * slope",
+        ON_GUIDANCE,
+    ),
+    Mutant(
+        "guidance-without-s",
+        "the gradient, which is a score, taken for an eps",
+        GUIDANCE,
+        "prediction.eps - scale * prediction.s * slope",
+        "prediction.eps - scale * slope",
+        ON_GUIDANCE,
+    ),
+    Mutant(
+        "guidance-by-batch-size",
+        "the gradient of the mean over the batch: guidance fades as batches grow",
+        GUIDANCE,
+        "labels[:, None]).sum()",
+        "labels[:, None]).mean()",
+        ON_GUIDANCE,
+    ),
+    Mutant(
+        "classifier-of-clean-images",
+        "a classifier that has never seen x_t",
+        NOISY,
+        "x = perturb(denoiser.path, batch.x0, t, batch.normal(Stream.NOISE))",
+        "x = perturb(denoiser.path, batch.x0, t * 0 + 1, batch.normal(Stream.NOISE))",
+        ON_NOISY,
     ),
 )

@@ -69,11 +69,11 @@ def test_an_interrupted_cell_goes_on(trained: Manifest, monkeypatch: pytest.Monk
         file.unlink()
     original, blocks = _stage.draw, []
 
-    def stops(*args: object) -> object:
+    def stops(*args: object, **more: object) -> object:
         blocks.append(args[3])
         if len(blocks) == 3:
             raise KeyboardInterrupt
-        return original(*args)
+        return original(*args, **more)
 
     monkeypatch.setattr(_stage, "draw", stops)
     monkeypatch.setattr(_stage, "SAVE_SECONDS", 0)

@@ -35,7 +35,8 @@ class Source:
 class Official:
     """Size of a dataset as published: images, (C,H,W) once prepared, bytes to download and to keep when unpacked.
 
-    known: where the bytes come from: published, counted, or memory (to be taken with a grain of salt).
+    known: where the bytes come from: published, counted, or memory (to be taken with a grain of salt). labels: false
+    where images are known to have none.
     """
 
     count: int
@@ -43,3 +44,4 @@ class Official:
     download: int
     unpacked: int
     known: str
+    labels: bool = True

@@ -40,7 +40,8 @@ class CelebA(ImageFiles):
 
 def size(options: CelebA) -> Official:
     """As published: img_align_celeba.zip and its files."""
-    return Official(COUNTS[options.split], (3, 64, 64), 1_443_490_838, 1_500_000_000, "memory")
+    labels = options.attribute is not None
+    return Official(COUNTS[options.split], (3, 64, 64), 1_443_490_838, 1_500_000_000, "memory", labels)
 
 
 def files_read(options: CelebA) -> str:

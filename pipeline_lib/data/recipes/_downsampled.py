@@ -47,7 +47,8 @@ def size(options: Options, side: int) -> Official:
     if options.release == "adm":
         return tree_size(options.split, side)
     count = COUNTS[options.release][options.split]
-    return Official(count, (3, side, side), count * 3 * side * side, count * 3 * side * side, "memory")
+    size = count * 3 * side * side
+    return Official(count, (3, side, side), size, size, "memory", labels=options.release != "old")
 
 
 def files_read(options: Options, side: int) -> str:

@@ -18,7 +18,7 @@ class Options(ImageFiles):
 
 def official(options: Options) -> Official:
     """As published in CelebAMask-HQ."""
-    return Official(COUNT, (3, 256, 256), 3_150_000_000, 3_150_000_000, "memory")
+    return Official(COUNT, (3, 256, 256), 3_150_000_000, 3_150_000_000, "memory", labels=False)
 
 
 def signature(options: Options) -> str:

@@ -20,7 +20,8 @@ class Options(ImageFiles):
 
 def official(options: Options) -> Official:
     """As published: 1.95 GB of thumbnails."""
-    return Official(part_count(options.split), (3, 128, 128), 1_950_000_000, 1_950_000_000, "published")
+    count = part_count(options.split)
+    return Official(count, (3, 128, 128), 1_950_000_000, 1_950_000_000, "published", labels=False)
 
 
 def signature(options: Options) -> str:

@@ -21,7 +21,8 @@ class Options(ImageFiles):
 
 def official(options: Options) -> Official:
     """As published: 89.1 GB of images of 1024x1024."""
-    return Official(faces.part_count(options.split), (3, 256, 256), 89_100_000_000, 89_100_000_000, "published")
+    count = faces.part_count(options.split)
+    return Official(count, (3, 256, 256), 89_100_000_000, 89_100_000_000, "published", labels=False)
 
 
 def signature(options: Options) -> str:

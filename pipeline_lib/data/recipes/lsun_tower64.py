@@ -46,7 +46,8 @@ class Database:
 
 def official(options: Options) -> Official:
     """As published."""
-    return Official(COUNTS[options.split], (3, 64, 64), BYTES[options.split], BYTES[options.split], "memory")
+    size = BYTES[options.split]
+    return Official(COUNTS[options.split], (3, 64, 64), size, size, "memory", labels=False)
 
 
 def signature(options: Options) -> str:

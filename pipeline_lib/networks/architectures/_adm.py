@@ -36,18 +36,24 @@ class ResBlock(nn.Module):
         return self.shortcut(self.resample(x)) + self.conv2(self.dropout(F.silu(h)))
 
 
+def heads_of(channels: int, options: Options) -> int:
+    """Heads of an attention layer; raises BadConfig where its channels cannot be shared out so."""
+    heads = options.heads or max(channels // options.head_channels, 1)
+    if channels % heads or (not options.heads and channels > heads * options.head_channels):
+        key = "heads" if options.heads else "head_channels"
+        raise BadConfig(
+            f"network.{key} is {getattr(options, key)}, which does not divide the {channels} channels of an "
+            "attention layer; choose a divisor."
+        )
+    return heads
+
+
 class Attention(nn.Module):
     """Self-attention over pixels with several heads."""
 
     def __init__(self, channels: int, options: Options) -> None:
         super().__init__()
-        self.heads = options.heads or max(channels // options.head_channels, 1)
-        if channels % self.heads or (not options.heads and channels > self.heads * options.head_channels):
-            key = "heads" if options.heads else "head_channels"
-            raise BadConfig(
-                f"network.{key} is {getattr(options, key)}, which does not divide the {channels} channels of an "
-                "attention layer; choose a divisor."
-            )
+        self.heads = heads_of(channels, options)
         self.norm = group_norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zeroed(nn.Conv2d(channels, channels, 1))
@@ -75,10 +81,10 @@ class Level(nn.Module):
         return self.doubling(x, embedding) if self.doubling is not None else x
 
 
-class ADM(nn.Module):
-    """x (B,C,H,W), t (B,), labels (B,) or None -> (B, outputs, H, W)."""
+class Contracting(nn.Module):
+    """What a U-Net and a classifier begin with: the embedding, the way down and the middle."""
 
-    def __init__(self, options: Options, resolution: int, image_channels: int, outputs: int, classes: int) -> None:
+    def __init__(self, options: Options, resolution: int, image_channels: int, classes: int) -> None:
         """`classes` > 0 allows a label embedding. Raises BadConfig where resolution or attention heads do not fit."""
         super().__init__()
         check(options, resolution, classes)
@@ -90,9 +96,10 @@ class ADM(nn.Module):
 
         widths = [base * m for m in options.channel_mult]
         attended = [resolution >> i in options.attention_resolutions for i in range(len(widths))]
+        self.levels = list(zip(widths, attended, strict=True))
         skips, channels = [base], base
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        for i, (width, attend) in enumerate(zip(widths, attended, strict=True)):
+        self.down = nn.ModuleList()
+        for i, (width, attend) in enumerate(self.levels):
             for _ in range(options.res_blocks):
                 self.down.append(Level(channels, width, embedding, options, attend))
                 channels = width
@@ -101,18 +108,18 @@ class ADM(nn.Module):
                 self.down.append(ResBlock(channels, channels, embedding, options, nn.AvgPool2d(2)))
                 skips.append(channels)
         self.middle = nn.ModuleList(Level(channels, channels, embedding, options, attend) for attend in (True, False))
-        for i, (width, attend) in reversed(list(enumerate(zip(widths, attended, strict=True)))):
-            for j in range(options.res_blocks + 1):
-                double = i > 0 and j == options.res_blocks
-                self.up.append(Level(channels + skips.pop(), width, embedding, options, attend, double))
-                channels = width
-        self.norm, self.last = group_norm(channels), zeroed(nn.Conv2d(channels, outputs, 3, padding=1))
+        self.channels, self.skips = channels, skips
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def embed(self, t: Tensor, labels: Tensor | None) -> Tensor:
+        """(B, 4 channels)."""
         embedding = self.time(sinusoid(t, self.base))
         if self.label is not None:
             assert labels is not None, "a conditional network needs labels"
             embedding = embedding + self.label(labels)
+        return embedding
+
+    def contract(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What comes out of the middle, and what the way up is to be given, last first."""
         x = self.first(x)
         skips = [x]
         for layer in self.down:
@@ -120,6 +127,26 @@ class ADM(nn.Module):
             skips.append(x)
         for layer in self.middle:
             x = layer(x, embedding)
+        return x, skips
+
+
+class ADM(Contracting):
+    """x (B,C,H,W), t (B,), labels (B,) or None -> (B, outputs, H, W)."""
+
+    def __init__(self, options: Options, resolution: int, image_channels: int, outputs: int, classes: int) -> None:
+        super().__init__(options, resolution, image_channels, classes)
+        channels, skips = self.channels, [*self.skips]
+        self.up = nn.ModuleList()
+        for i, (width, attend) in reversed(list(enumerate(self.levels))):
+            for j in range(options.res_blocks + 1):
+                double = i > 0 and j == options.res_blocks
+                self.up.append(Level(channels + skips.pop(), width, 4 * self.base, options, attend, double))
+                channels = width
+        self.norm, self.last = group_norm(channels), zeroed(nn.Conv2d(channels, outputs, 3, padding=1))
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        embedding = self.embed(t, labels)
+        x, skips = self.contract(x, embedding)
         for layer in self.up:
             x = layer(torch.cat((x, skips.pop()), 1), embedding)
         return self.last(F.silu(self.norm(x)))
