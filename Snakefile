@@ -40,7 +40,9 @@ rule all:
         expand(rules.report.output, experiment=plan.name),
         expand(rules.tables.output, experiment=plan.name),
         expand(rules.figures.output, experiment=plan.name),
-        plan.made_once("data", "autoencoder", "latents", "classifier", "reference", "bandwidths"),
+        plan.made_once(
+            "data", "autoencoder", "latents", "classifier", "reference", "bandwidths"
+        ),
         plan.manifests("train"),
         plan.manifests("sample"),
         plan.records("errors"),
