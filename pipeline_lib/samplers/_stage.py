@@ -148,8 +148,8 @@ def run(
     cells = [source.get(nfe) for nfe in sampling.nfe]
     files = {f"{_name(c['nfe'])}/{kind}": c["files"][kind] for c in cells for kind in c["files"]}
     write_json(store.folder / "identity.json", store.identity)
-    drawn_before = {"seconds": sum(c["seconds"] for c in cells), "segments": 0}
-    Stopwatch("sample", drawn_before).save(output.parent, images=float(len(cells) * sampling.images))
+    spent = {key: sum(c.get(key, 0.0) for c in cells) for key in ("seconds", "cpu_seconds")}
+    Stopwatch("sample", {**spent, "segments": 0}).save(output.parent, images=float(len(cells) * sampling.images))
     facts_out = {"cells": [c["facts"] | {"nfe": c["nfe"]} for c in cells]}
     Manifest("sample", store.fingerprint, str(store.folder), files, facts_out).save(output)
 
@@ -181,7 +181,7 @@ class Cells:
 
     def _new(self, folder: Path, nfe: int) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
-        start = time.monotonic()
+        start, cpu = time.monotonic(), time.process_time()
         calls = self._draw(folder, nfe)
         images = np.load(folder / "images.npy", mmap_mode="r")
         save_grid(images[:64], folder / "grid.png")
@@ -193,7 +193,8 @@ class Cells:
             "shape": list(images.shape[1:]),
         }
         files = {name: sha256(folder / name) for name in ("images.npy", "grid.png")}
-        return {"nfe": nfe, "seconds": time.monotonic() - start, "files": files, "facts": facts}
+        spent = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu}
+        return {"nfe": nfe, **spent, "files": files, "facts": facts}
 
     def _draw(self, folder: Path, nfe: int) -> float:
         """Draw images.npy block by block, going on where an interrupted job stopped; returns calls per image."""

@@ -37,6 +37,7 @@ def images(manifest: Manifest, cell: int = 0) -> np.ndarray:
 
 def test_each_number_of_calls_is_a_cell_with_counted_calls(trained: Manifest) -> None:
     manifest = sample(trained, [2, 8])
+    assert json.loads(Path("out/costs.json").read_text())["cpu_seconds"] > 0
     assert [(c["nfe"], c["calls"], c["count"], c["shape"]) for c in manifest.facts["cells"]] == [
         (2, 2, 40, [1, 8, 8]),
         (8, 8, 40, [1, 8, 8]),
