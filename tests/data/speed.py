@@ -96,6 +96,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         small = arguments.folder or drawn(Path(scratch) / "small", 20_000, (32, 32))
+        if not list(small.rglob("*.jp*g")):
+            parser.error(f"there is no JPEG file below {small}")
         compare("JPEG 32x32", small, Geometry(32, resize="none"), arguments.turns)
         large = drawn(Path(scratch) / "large", 3_000, (178, 218))
         compare("JPEG 178x218, celeba64-ddim", large, celeba64_ddim.geometry(), arguments.turns)

@@ -47,6 +47,11 @@ ON_HEUN, ON_SONG = ("tests/samplers/test_edm.py",), ("tests/networks/architectur
 ON_AUGMENT = ("tests/objectives/test_augment.py",)
 GUIDANCE, NOISY = "pipeline_lib/samplers/_guidance.py", "pipeline_lib/objectives/noisy_classifier.py"
 ON_GUIDANCE, ON_NOISY = ("tests/samplers/test_guidance.py",), ("tests/objectives/test_noisy_classifier.py",)
+DDIM, ANALYTIC = "pipeline_lib/samplers/ddim.py", "pipeline_lib/samplers/analytic_dpm.py"
+SCALING, SHIFT = (f"pipeline_lib/samplers/corrections/{name}.py" for name in ("epsilon_scaling", "time_shift"))
+ON_ANALYTIC, ON_MOMENTS = ("tests/samplers/test_analytic_dpm.py",), ("tests/samplers/test_moments.py",)
+ON_SCALING = ("tests/samplers/corrections/test_epsilon_scaling.py",)
+ON_SHIFT = ("tests/samplers/corrections/test_time_shift.py",)
 ON_LOOP, ON_FRECHET = ("tests/training/test_loop.py",), ("tests/scores/test_frechet.py",)
 
 MUTANTS = (
@@ -921,5 +926,61 @@ MUTANTS = (
         "x = perturb(denoiser.path, batch.x0, t, batch.normal(Stream.NOISE))",
         "x = perturb(denoiser.path, batch.x0, t * 0 + 1, batch.normal(Stream.NOISE))",
         ON_NOISY,
+    ),
+    Mutant(
+        "eta-not-squared",
+        "eta taken for a share of the variance, not of the standard deviation",
+        DDIM,
+        "variance = options.eta**2 * step.posterior_variance",
+        "variance = options.eta * step.posterior_variance",
+        ON_SAMPLERS,
+    ),
+    Mutant(
+        "all-of-the-covariance",
+        "the covariance of x_0 added whole, not in the share with which x_0 enters the step",
+        ANALYTIC,
+        "total = own + share**2 * of_x0",
+        "total = own + share * of_x0",
+        ON_ANALYTIC,
+    ),
+    Mutant(
+        "gamma-summed-over-pixels",
+        "Gamma_t a sum over pixels where it is a mean",
+        "pipeline_lib/samplers/_moments.py",
+        ".square().mean(1))",
+        ".square().sum(1))",
+        ON_MOMENTS,
+    ),
+    Mutant(
+        "epsilon-multiplied",
+        "epsilon scaling that multiplies by lambda: the bias grows in place of shrinking",
+        SCALING,
+        "prediction.with_eps(prediction.eps / value)",
+        "prediction.with_eps(prediction.eps * value)",
+        ON_SCALING,
+    ),
+    Mutant(
+        "lambda-from-the-wrong-end",
+        "lambda_i with i counted from the noise end",
+        SCALING,
+        "for left in reversed(range(steps))",
+        "for left in range(steps)",
+        ON_SCALING,
+    ),
+    Mutant(
+        "shift-by-the-scheduled-step",
+        "Algorithm 3 with its window around the time of the next call: window 0 shifts nothing, as in the codes",
+        SHIFT,
+        "start = self.nearest(x, before.t)",
+        "start = self.nearest(x, step.t)",
+        ON_SHIFT,
+    ),
+    Mutant(
+        "shift-by-the-second-moment",
+        "the mean square of an image in place of its variance",
+        SHIFT,
+        "variance = x.flatten(1).var(1)",
+        "variance = x.flatten(1).square().mean(1)",
+        ON_SHIFT,
     ),
 )
