@@ -2,7 +2,7 @@
 
 Chain i of every run starts from the same noise and takes the same noise at every step, and forward samples are the
 same, so most of what blurs one curve blurs the other alike, and cancels. An interval is that of two given trained
-networks; what other training seeds would give is seen in the spread between seeds, which stands beside it.
+networks; what other training seeds would give is in the t-interval over seeds, which stands beside it.
 """
 
 from collections.abc import Callable, Iterator, Mapping

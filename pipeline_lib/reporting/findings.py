@@ -106,8 +106,8 @@ def _against_control(paired: pd.DataFrame, experiment: Mapping[str, Any]) -> str
 
 
 def _mean_difference(row: Any) -> str:
-    spread = f", sd between seeds {row.sd:.2g}" if row.seeds > 1 else ""
-    return f"{row.difference:.2g} [{row.low:.2g}, {row.high:.2g}]{spread} ({row.kernel})"
+    over = f", ± {row.half_width:.2g} over seeds" if row.seeds > 1 else ""
+    return f"{row.difference:.2g} [{row.low:.2g}, {row.high:.2g}]{over} ({row.kernel})"
 
 
 def _rank_correlations(trends: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.reporting.collect import CONTROLS
-from pipeline_lib.reporting.intervals import paired
+from pipeline_lib.reporting.intervals import half_width, paired
 
 RUN = ["dataset", "method", "variant", "sampler", "nfe"]
 CURVE = [*RUN, "seed", "kernel", "bandwidth", "law"]
@@ -144,8 +144,8 @@ def difference_summary(differences: pd.DataFrame) -> pd.DataFrame:
     """Per curve over its seeds: the paired difference of the mean over its steps, and that at x_0.
 
     `difference`, `low` and `high` are means over seeds: the ends are those of the interval of one pair of trained
-    networks. `sd` is the standard deviation between seeds, `below` and `above` count the seeds whose own interval
-    excludes 0. A cell without a difference has its note.
+    networks. `half_width` is half the 95 % t-interval over seeds, which a statement on the methods needs; `below` and
+    `above` count the seeds whose own interval excludes 0. A cell without a difference has its note.
     """
     keys = [*RUN, "control", "kernel", "bandwidth"]
     paired = differences[differences["difference"].notna()]
@@ -153,7 +153,7 @@ def difference_summary(differences: pd.DataFrame) -> pd.DataFrame:
     of = {"mean over the curve": paired[paired["of"].eq("mean")], "x_0": last}
     found = [_over_seeds(rows, keys).assign(of=name) for name, rows in of.items()]
     lost = differences.loc[differences["difference"].isna(), [*RUN, "control", "note"]].drop_duplicates()
-    columns = [*keys, "of", "seeds", "difference", "low", "high", "sd", "below", "above", "note"]
+    columns = [*keys, "of", "seeds", "difference", "low", "high", "half_width", "below", "above", "note"]
     whole = dict.fromkeys(("seeds", "below", "above"), "Int64")
     return pd.concat([*found, lost], ignore_index=True).reindex(columns=columns).astype(whole)
 
@@ -167,7 +167,7 @@ def _over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
             difference=("difference", "mean"),
             low=("low", "mean"),
             high=("high", "mean"),
-            sd=("difference", "std"),
+            half_width=("difference", half_width),
             below=("below", "sum"),
             above=("above", "sum"),
         )

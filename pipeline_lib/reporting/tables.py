@@ -30,8 +30,9 @@ DIFFERENCE_NOTE = (
     "MMD^2 of a method less that of its control, paired by chain: both start from the same noise and are measured "
     "against the same forward samples. The mean over the curve leaves out x_T and knows that steps depend on each "
     "other. `difference`, `low` and `high` are means over training seeds; the interval is that of one pair of trained "
-    "networks, and says nothing of other seeds: `sd` is the spread between them, `below` and `above` count the seeds "
-    "whose own interval excludes 0. Every step is in cumulative_error_difference.csv."
+    "networks, and says nothing of other seeds: `half_width` is half the 95 % t-interval over seeds, the one for a "
+    "statement on the methods; `below` and `above` count the seeds whose own interval excludes 0. "
+    "Every step is in cumulative_error_difference.csv."
 )
 SCORE_NOTE = (
     "Mean and standard deviation over seeds. Floor: held-out real images; ceiling: noise. `difference`: paired by "

@@ -42,14 +42,16 @@ def test_the_difference_and_its_error_are_those_of_paired_chains(tree):
     assert one["mmd2"].iloc[-1] == pytest.approx((0.001 + 0.002 + 0.003 + 0.024) / 4)
 
 
-def test_the_summary_has_the_mean_and_x_0_and_the_spread_between_seeds(tree):
+def test_the_summary_has_the_mean_and_x_0_and_the_interval_over_seeds(tree):
     rows = found(tree().complete())
     rows.loc[rows["seed"].eq(1) & rows["of"].eq("mean"), ["difference", "low", "high"]] += 0.012
     summary = difference_summary(rows).query("kernel == 'laplace' and bandwidth == 'shared'").set_index("of")
     mean, last = summary.loc["mean over the curve"], summary.loc["x_0"]
     assert mean[["seeds", "below", "above"]].tolist() == [2, 1, 1]
     assert mean["difference"] == pytest.approx(-0.004)
-    assert mean["sd"] == pytest.approx(0.012 / 2**0.5)
+    # two seeds: t of one degree of freedom, standard deviation 0.012 / sqrt(2), standard error 0.006
+    assert mean["half_width"] == pytest.approx(12.7062 * 0.006, rel=1e-5)
+    assert mean["half_width"] > 10 * (mean["high"] - mean["low"])  # not that of two given networks
     assert mean["high"] - mean["low"] == pytest.approx(2 * 1.959964 * 0.0005)  # of one pair of networks
     assert last[["difference", "below", "above"]].tolist() == pytest.approx([0, 0, 0])
 
