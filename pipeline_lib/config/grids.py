@@ -1,14 +1,17 @@
-"""A variant with a grid becomes one variant for every combination of its values."""
+"""A variant or a sampling with a grid becomes one of them for every combination of its values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from pipeline_lib.config.base import parse
 from pipeline_lib.config.load import merge
 from pipeline_lib.exits import BadConfig
 
 if TYPE_CHECKING:
-    from pipeline_lib.config.models import Method, Variant
+    from pipeline_lib.config.models import Axis, Method, Sampling, Variant
+
+Chosen = dict[str, Any]  # short name of an axis -> its value
 
 
 def expand(methods: "dict[str, Method]") -> "dict[str, Method]":
@@ -26,28 +29,85 @@ def _variants(name: str, method: "Method") -> "dict[str, Variant]":
         where = f"methods.{name}.variants.{variant_name}"
         if variant.grid and variant.published:
             raise BadConfig(f"{where}: a variant with a grid has no published row; remove published or grid.")
-        points = dict(_points(variant_name, variant)) if variant.grid else {variant_name: variant}
-        if clash := (points.keys() & found.keys()) or (points.keys() & (method.variants.keys() - {variant_name})):
-            raise BadConfig(f"{where}: '{min(clash)}' is the name of another variant; rename one of them.")
-        if long := next((p for p in points if len(p) > 64), None):
-            raise BadConfig(f"{where}: '{long}' is longer than 64 characters; shorten the names of variant and grid.")
+        points = {_leaf(variant_name, chosen): _variant(variant_name, variant, chosen) for chosen in _all(variant.grid)}
+        _refuse_names(points, found.keys() | (method.variants.keys() - {variant_name}), where, "variant")
         found |= points
     return found
 
 
-def _points(name: str, variant: "Variant") -> "Iterator[tuple[str, Variant]]":
-    axes = variant.grid
-    for values in product(*(axis.values for axis in axes.values())):
-        run, leaf = variant.run, name
-        for (short, axis), value in zip(axes.items(), values, strict=True):
-            run, leaf = merge(run, _nested(axis.key.split("."), value)), f"{leaf}-{short}{shown(value)}"
-        point = variant.model_copy(update={"grid": {}, "run": run})
-        point._family = name
-        yield leaf, point
+def _variant(name: str, variant: "Variant", chosen: Chosen) -> "Variant":
+    if not chosen:
+        return variant
+    run = variant.run
+    for short, value in chosen.items():
+        run = merge(run, _nested(variant.grid[short].key.split("."), value))
+    point = variant.model_copy(update={"grid": {}, "run": run})
+    point._family = name
+    return point
 
 
 def _nested(path: list[str], value: Any) -> Mapping[str, Any]:
     return {path[0]: _nested(path[1:], value)} if path else value
+
+
+def expand_samplings(samplings: "dict[str, Sampling]") -> "dict[str, Sampling]":
+    """Samplings without grids: `ddim` with the grid eta of 0, 1 becomes `ddim-eta0`, `ddim-eta1`, in its place.
+
+    A control that is itself a grid stands for its point of the same values. Raises BadConfig where two samplings would
+    have one name, a key or value is refused, or such a control has an axis of its own.
+    """
+    found: dict[str, Sampling] = {}
+    for name, sampling in samplings.items():
+        control = samplings.get(sampling.control or "")
+        points = {_leaf(name, chosen): _sampling(name, sampling, chosen, control) for chosen in _all(sampling.grid)}
+        _refuse_names(points, found.keys() | (samplings.keys() - {name}), f"sampling.{name}", "sampling")
+        found |= points
+    return found
+
+
+def _sampling(name: str, sampling: "Sampling", chosen: Chosen, control: "Sampling | None") -> "Sampling":
+    if control and (strange := control.grid.keys() - chosen.keys()):
+        raise BadConfig(
+            f"sampling.{name}: its control {sampling.control} is a grid over {min(strange)}, which {name} is not; name "
+            "one of its points, or give both the same grid."
+        )
+    if not chosen:
+        return sampling
+    values = sampling.model_dump(mode="json", exclude_unset=True, exclude={"grid"})
+    for short, value in chosen.items():
+        _set(values, sampling.grid[short].key, value, f"sampling.{name}.grid.{short}")
+    if control and control.grid:
+        values["control"] = _leaf(sampling.control or "", {short: chosen[short] for short in control.grid})
+    point = parse(type(sampling), values, f"sampling.{name}")
+    point._family = name
+    return point
+
+
+def _set(values: Any, key: str, value: Any, where: str) -> None:
+    """Put a value at a dotted key, whose numbers count in lists."""
+    *above, last = [int(step) if step.isdigit() else step for step in key.split(".")]
+    try:
+        for step in above:
+            values = values[step]
+        values[last] = value
+    except (KeyError, IndexError, TypeError):
+        raise BadConfig(f"{where}: the sampling has no '{key}' to set.") from None
+
+
+def _all(axes: "Mapping[str, Axis]") -> Iterator[Chosen]:
+    """Every combination of the values; a single empty one where there are no axes."""
+    yield from (dict(zip(axes, values, strict=True)) for values in product(*(axis.values for axis in axes.values())))
+
+
+def _leaf(name: str, chosen: Chosen) -> str:
+    return name + "".join(f"-{short}{shown(value)}" for short, value in chosen.items())
+
+
+def _refuse_names(points: Collection[str], others: Collection[str], where: str, kind: str) -> None:
+    if clash := [point for point in points if point in others]:
+        raise BadConfig(f"{where}: '{min(clash)}' is the name of another {kind}; rename one of them.")
+    if long := next((p for p in points if len(p) > 64), None):
+        raise BadConfig(f"{where}: '{long}' is longer than 64 characters; shorten the names of {kind} and grid.")
 
 
 def shown(value: Any) -> str:

@@ -270,8 +270,20 @@ class Dataset(Model):
 class Axis(Model):
     """One key of a grid and its values."""
 
-    key: RunKey = Field(description="key of the run sections, such as objective.bootstrap_length")
+    key: RunKey = Field(
+        description="key of the run sections, such as objective.bootstrap_length, or of a sampling, such as sampler.eta"
+    )
     values: Annotated[list[Any], AfterValidator(_grid_values)] = Field(description="its values, each a variant")
+
+
+def _axes_differ(axes: dict[str, Axis]) -> dict[str, Axis]:
+    keys = [axis.key for axis in axes.values()]
+    if len(set(keys)) < len(keys):
+        raise ValueError("two axes of the grid have one key, so the names would lie; give each its own")
+    return axes
+
+
+Axes = Annotated[dict[Name, Axis], AfterValidator(_axes_differ)]
 
 
 class Variant(Model):
@@ -290,19 +302,12 @@ class Variant(Model):
     published: str | None = Field(
         None, description="published row that it reproduces, such as li2024/table1/ddpm; tables show both"
     )
-    grid: dict[Name, Axis] = Field(
+    grid: Axes = Field(
         {},
         description="short names, each with a key and its values: the variant becomes one for every combination, "
         "named after it, such as sweep-L5. The points share what stands in this variant, and take nothing from others",
     )
     _family: str | None = PrivateAttr(None)
-
-    @model_validator(mode="after")
-    def _axes_differ(self) -> "Variant":
-        keys = [axis.key for axis in self.grid.values()]
-        if len(set(keys)) < len(keys):
-            raise ValueError("two axes of the grid have one key, so the names would lie; give each its own")
-        return self
 
     @property
     def family(self) -> str | None:
@@ -345,6 +350,18 @@ class Sampling(Model):
         [], description="corrections of each prediction, in their order and before x_0 is clipped: names with options"
     )
     seed: int = Field(0, ge=0, description="seed of the sampling noise, shared by all methods")
+    control: Name | None = Field(
+        None, description="another sampling of the same runs, which tables compare it with; a grid: its like point"
+    )
+    published: dict[str, str] = Field(
+        {}, description="'method/variant' -> published row that its samples reproduce, over that of the variant"
+    )
+    grid: Axes = Field(
+        {},
+        description="short names, each with a key of this sampling and its values: the sampling becomes one for every "
+        "combination, named after it, such as ddim-eta0.2",
+    )
+    _family: str | None = PrivateAttr(None)
 
     @model_validator(mode="before")
     @classmethod
@@ -369,7 +386,12 @@ class Sampling(Model):
 
     def drawn(self) -> dict[str, Any]:
         """What decides the samples: all but whom they are drawn from, which is no part of their identity."""
-        return self.model_dump(mode="json", exclude={"methods"})
+        return self.model_dump(mode="json", exclude={"methods", "control", "published", "grid"})
+
+    @property
+    def family(self) -> str | None:
+        """Name of the sampling whose grid this one is a point of."""
+        return self._family
 
     @property
     def guide(self) -> str | None:
@@ -611,7 +633,9 @@ class Experiment(Model):
     methods: Annotated[dict[Name, Method], AfterValidator(grids.expand)] = Field(
         {}, description="training methods by name"
     )
-    sampling: dict[Name, Sampling] = Field({}, description="samplings by name")
+    sampling: Annotated[dict[Name, Sampling], AfterValidator(grids.expand_samplings)] = Field(
+        {}, description="samplings by name"
+    )
     analytic: Analytic | None = Field(None, description="known answers; an experiment may consist of them alone")
     errors: Errors = Field(Errors(), description="cumulative error")
     scores: Scores = Field(Scores(), description="scores")
