@@ -16,6 +16,8 @@ TAKEN = {
     "scores",
     "cumulative_error",
     "cumulative_error_difference",
+    "sampling_difference",
+    "samplings",
     "trends",
     "costs",
     "costs_relative",
@@ -38,6 +40,12 @@ def check_published(exp: Experiment) -> None:
                     f"methods.{method_name}.variants.{name}: no published row '{variant.published}'; "
                     f"{registry.nearest(variant.published, ROWS)}"
                 )
+    known = [f"{m}/{v}" for m, method in exp.methods.items() for v in method.variants]
+    for name, sampling in exp.sampling.items():
+        for who, row in sampling.published.items():
+            for given, there, what in ((who, known, "method/variant"), (row, ROWS, "published row")):
+                if given not in there:
+                    raise BadConfig(f"sampling.{name}.published: no {what} '{given}'; {registry.nearest(given, there)}")
 
 
 def check_names(exp: Experiment) -> None:

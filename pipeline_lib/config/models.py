@@ -300,7 +300,9 @@ class Variant(Model):
     )
     run: Partial = Field({}, description="overrides of run sections")
     published: str | None = Field(
-        None, description="published row that it reproduces, such as li2024/table1/ddpm; tables show both"
+        None,
+        description="published row that it reproduces in the first sampling of its method, such as li2024/table1/ddpm; "
+        "tables show both",
     )
     grid: Axes = Field(
         {},
@@ -354,7 +356,7 @@ class Sampling(Model):
         None, description="another sampling of the same runs, which tables compare it with; a grid: its like point"
     )
     published: dict[str, str] = Field(
-        {}, description="'method/variant' -> published row that its samples reproduce, over that of the variant"
+        {}, description="'method/variant' -> published row that these samples of it reproduce"
     )
     grid: Axes = Field(
         {},

@@ -227,7 +227,16 @@ class Plan:
     def tables(self) -> list[str]:
         """Names of the tables that the experiment has."""
         trained = (
-            ["scores", "cumulative_error", "cumulative_error_difference", "trends", "costs", "costs_relative"]
+            [
+                "scores",
+                "cumulative_error",
+                "cumulative_error_difference",
+                "sampling_difference",
+                "trends",
+                "costs",
+                "costs_relative",
+                "samplings",
+            ]
             if self.instances
             else []
         )
@@ -455,8 +464,9 @@ def _refuse_reserved(exp: Experiment) -> None:
 
 
 def _check_sampled(exp: Experiment) -> None:
-    """Samplings name methods that there are, and no method is left without one."""
+    """Samplings name methods and controls that there are, and no method is left without a sampling."""
     for name, sampling in exp.sampling.items():
+        _check_control(exp, name, sampling)
         for method in sampling.methods or ():
             if method not in exp.methods:
                 raise BadConfig(
@@ -467,6 +477,23 @@ def _check_sampled(exp: Experiment) -> None:
     for method, about in exp.methods.items():
         if not about.classifies and not exp.sampled(method):
             raise BadConfig(f"methods.{method}: no sampling draws from it; add it to the methods of one.")
+
+
+def _check_control(exp: Experiment, name: str, sampling: Sampling) -> None:
+    """The control of a sampling is another one, of a number of network calls at least, and draws from its methods."""
+    if sampling.control is None:
+        return
+    others = [other for other in exp.sampling if other != name]
+    if sampling.control not in others:
+        raise BadConfig(
+            f"sampling.{name}: no control '{sampling.control}'; {registry.nearest(sampling.control, others)}"
+        )
+    control = exp.sampling[sampling.control]
+    if not set(sampling.nfe) & set(control.nfe):
+        raise BadConfig(f"sampling.{name}: its control {sampling.control} has none of its nfe {sampling.nfe}.")
+    for method in exp.methods:
+        if name in exp.sampled(method) and sampling.control not in exp.sampled(method):
+            raise BadConfig(f"sampling.{name}: its control {sampling.control} does not draw from {method}.")
 
 
 def _check_sampling(plan: Plan) -> None:

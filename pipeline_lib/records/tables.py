@@ -95,7 +95,12 @@ INFLUENCES = [
 
 DIFFERENCES = [
     *CELL,
-    Column("control", "string", "", "method/variant that is subtracted, of the same seed, on the same random numbers"),
+    Column(
+        "control",
+        "string",
+        "",
+        "method/variant that is subtracted, of the same seed, or sampling of the same run; on the same random numbers",
+    ),
     Column("kernel", "string", "", "as in errors; against the marginal law"),
     Column("bandwidth", "string", "", "as in errors"),
     Column("of", "string", "", "step: a point of the curve; mean: the mean over its steps, without x_T"),
@@ -274,6 +279,24 @@ COMPARISON = [
     Column("note", "string", "", "why seeds have no score, and what a reader must know"),
 ]
 
+
+def _place(columns: Sequence[Column], name: str) -> int:
+    return [c.name for c in columns].index(name)
+
+
+SAMPLINGS = [
+    *COMPARISON[: _place(COMPARISON, "sampler") + 1],
+    Column("corrections", "string", "", "sampler and corrections with the options that are not their defaults"),
+    *COMPARISON[_place(COMPARISON, "sampler") + 1 : _place(COMPARISON, "control")],
+    Column("control", "string", "", "sampling of the same runs that is subtracted"),
+    *COMPARISON[_place(COMPARISON, "control") + 1 : _place(COMPARISON, "steps")],
+    Column("mmd2", "float64", "", "MMD^2 at x_0 under the first kernel, mean over seeds"),
+    Column("mmd2_difference", "float64", "", "less that of the control, mean over seeds"),
+    Column("mmd2_low", "float64", "", "lower end of the interval of a pair of samplings of one run, mean over seeds"),
+    Column("mmd2_high", "float64", "", "upper end"),
+    Column("note", "string", "", "why there is no score or difference"),
+]
+
 SWEEP = [
     Column("line", "string", "", "runs that form one line of the figure"),
     Column("x", "float64", "", "value of the sweep's key"),
@@ -316,6 +339,7 @@ SCHEMAS: dict[str, list[Column]] = {
     "leak": LEAK,
     "theory": THEORY,
     "comparison": COMPARISON,
+    "samplings": SAMPLINGS,
     "sweep": SWEEP,
 }
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -32,8 +32,13 @@ TABLES = {
     "scores": [*IDENTITY, *SCORES],
     "cumulative_error": [*IDENTITY, *ERRORS],
     "cumulative_error_difference": [*IDENTITY, *DIFFERENCES],
+    "sampling_difference": [*IDENTITY, *DIFFERENCES],
     "trends": [*IDENTITY, *TRENDS],
     "costs": [*IDENTITY, *COSTS],
+}
+DIFFERENCE_TABLES: dict[str, Literal["methods", "samplings"]] = {
+    "cumulative_error_difference": "methods",
+    "sampling_difference": "samplings",
 }
 CONTROLS = {"floor": "real", "ceiling": "noise", "reconstruction": "reconstructed"}
 LATENT_STAGES = ("autoencoder", "latents")  # of datasets with an autoencoder
@@ -195,8 +200,10 @@ def collect(folder: Path, experiment: Mapping[str, Any]) -> dict[str, pd.DataFra
             pieces["trends"].append(_record(folder, job, "trends.parquet", TRENDS))
         pieces["costs"].append(_costs(folder, job))
     tables = {name: joined(found, TABLES[name]) for name, found in pieces.items()}
-    paired = pd.DataFrame(differences(folder, experiment, tables["cumulative_error"]))
-    return tables | {"cumulative_error_difference": joined([paired], TABLES["cumulative_error_difference"])}
+    for name, of in DIFFERENCE_TABLES.items():
+        paired = pd.DataFrame(differences(folder, experiment, tables["cumulative_error"], of))
+        tables[name] = joined([paired], TABLES[name])
+    return tables
 
 
 def joined(pieces: list[pd.DataFrame], columns: Sequence[Column]) -> pd.DataFrame:

@@ -192,12 +192,12 @@ def _rows(
             "sd": values.std(),
             "seeds": len(values),
             "control": control or "",
-            **_difference(values, other),
-            **_published(experiment, about["published"], mine, cell, values),
+            **difference(values, other),
+            **published(experiment, cell, method, variant, mine, values),
             **_costs(trained, who, control),
             "note": "; ".join(
                 [
-                    *_remarks(mine, cell.metric, seeds, values),
+                    *remarks(mine, cell.metric, seeds, values),
                     *_unpaired(experiment, cell, control, values, other),
                     *_start(experiment, trained, who),
                 ]
@@ -209,7 +209,7 @@ def _who(one: Mapping[str, Any]) -> Who:
     return one["dataset"], one["method"], one["variant"]
 
 
-def _difference(values: pd.Series[float], control: pd.Series[float] | None) -> dict[str, Any]:
+def difference(values: pd.Series[float], control: pd.Series[float] | None) -> dict[str, Any]:
     if control is None:
         return {}
     found = paired(values, control)
@@ -217,14 +217,21 @@ def _difference(values: pd.Series[float], control: pd.Series[float] | None) -> d
     return {"difference": found.mean, "pairs": found.pairs, **ends}
 
 
-def _published(
+def published(
     experiment: Mapping[str, Any],
-    key: str | None,
-    mine: pd.DataFrame,
     cell: Cell,
+    method: str,
+    variant: str,
+    mine: pd.DataFrame,
     values: pd.Series[float],
 ) -> dict[str, Any]:
-    """The published number for this dataset, and the verdict where there is a score."""
+    """The published number for this dataset, and the verdict where there is a score.
+
+    It is of the row that the sampling names for the run, or, in the first sampling of a method, of that of the variant.
+    """
+    is_main = cell.sampler == samplings_of(experiment, method)[0]
+    row = experiment["methods"][method]["variants"][variant]["published"] if is_main else None
+    key = experiment["samplings"][cell.sampler]["published"].get(f"{method}/{variant}", row)
     if key is None:
         return {}
     recipe = experiment["recipes"][cell.dataset]
@@ -232,19 +239,19 @@ def _published(
     found = {
         "published": theirs.value if theirs else None,
         "elsewhere": ", ".join(f"{p.dataset} {p.value:g}" for p in numbers(key, cell.nfe)),
-        "tag": first.tag,
+        "tag": theirs.tag if theirs else first.tag,
         "source": f"{first.paper}, {first.table}, {first.label}",
     }
     if values.empty:
         return found
     done = done_scores(mine)
-    row = {k: v for k, v in done[done["metric"].eq(cell.metric)].iloc[0].items() if pd.notna(v)}
+    scored = {k: v for k, v in done[done["metric"].eq(cell.metric)].iloc[0].items() if pd.notna(v)}
     measured = Protocol(
         recipe=recipe,
-        split=row.get("reference_split"),
-        reference_images=row.get("reference_images"),
-        extractor=row.get("extractor"),
-        samples=row.get("samples"),
+        split=scored.get("reference_split"),
+        reference_images=scored.get("reference_images"),
+        extractor=scored.get("extractor"),
+        samples=scored.get("samples"),
         sampler=experiment["samplings"][cell.sampler]["sampler"]["name"],
         nfe=cell.nfe,
     )
@@ -341,7 +348,7 @@ def _unpaired(
         yield "the control has no score for these seeds"
 
 
-def _remarks(mine: pd.DataFrame, metric: str, seeds: Sequence[int], values: pd.Series[float]) -> Iterator[str]:
+def remarks(mine: pd.DataFrame, metric: str, seeds: Sequence[int], values: pd.Series[float]) -> Iterator[str]:
     """Why seeds have no score, and few seeds."""
     reasons: dict[str, list[str]] = {}
     for seed in seeds:
@@ -394,7 +401,7 @@ def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
             "control": [_control(experiment, c) for c in rows["control"]],
             "difference": [with_interval(r.difference, r.low, r.high) for r in each(rows)],
             "half-width": rows["half_width"],
-            "published": [_published_text(r) for r in each(rows)],
+            "published": [published_text(r) for r in each(rows)],
             "verdict": rows["verdict"].fillna(""),
             "seconds a step": [with_spread(r.step_seconds, r.step_seconds_sd) for r in each(rows)],
             "CPU seconds a step": [with_spread(r.step_cpu_seconds, r.step_cpu_seconds_sd) for r in each(rows)],
@@ -413,7 +420,7 @@ def without_constants(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     return f"In all rows: {', '.join(texts)}." if texts else "", table.drop(columns=same)
 
 
-def _published_text(row: Any) -> str:
+def published_text(row: Any) -> str:
     if pd.isna(row.tag):
         return ""
     return f"{row.elsewhere if pd.isna(row.published) else number(row.published)} [{row.tag}]"

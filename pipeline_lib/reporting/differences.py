@@ -1,4 +1,4 @@
-"""Differences of MMD^2 between a method and its control, paired by what their chains have in common.
+"""Differences of MMD^2 between a method and its control, or a sampling and its, paired by what their chains share.
 
 Chain i of every run starts from the same noise and takes the same noise at every step, and forward samples are the
 same, so most of what blurs one curve blurs the other alike, and cancels. An interval is that of two given trained
@@ -8,7 +8,7 @@ networks; what other training seeds would give is in the t-interval over seeds, 
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ RUN = ["dataset", "method", "variant", "seed"]
 ABOUT = [*RUN, "preset", "sampler", "nfe"]
 READING = ["kernel", "bandwidth"]
 POINT = [*READING, "step", "t", "log_snr", "length_scale", "statistic", "n", "m"]
-NOT_SAMPLED = "not paired: its control is not sampled in this way"
+NOT_SAMPLED = "not paired: its control is not sampled in this way, or not with so many network calls"
 NO_CONTROL = "not paired: its control has no curve of this seed and number of network calls"
 OTHER_GRID = "not paired: its control was measured at other t or noise levels, so no step of one belongs to the other's"
 NO_INFLUENCES = "not paired: influences.parquet of the method or its control cannot be read; delete it and run again"
@@ -33,8 +33,10 @@ Influences = dict[Key, tuple[np.ndarray, np.ndarray]]
 Load = Callable[[Path], Influences]
 
 
-def differences(folder: Path, experiment: Mapping[str, Any], errors: pd.DataFrame) -> Iterator[Row]:
-    """Rows of `IDENTITY` and `DIFFERENCES` of every run with a control, from the collected cumulative error.
+def differences(
+    folder: Path, experiment: Mapping[str, Any], errors: pd.DataFrame, of: Literal["methods", "samplings"] = "methods"
+) -> Iterator[Row]:
+    """Rows of `IDENTITY` and `DIFFERENCES` of every method, or sampling, with a control, from the cumulative error.
 
     `folder` is that of the experiment. Each curve has a row of every step and one of their mean; a cell without a
     paired difference has one row that says why.
@@ -42,16 +44,31 @@ def differences(folder: Path, experiment: Mapping[str, Any], errors: pd.DataFram
     cells = dict(iter(errors[errors["law"].eq("marginal")].groupby([*RUN, "sampler", "nfe"], sort=False)))
     load = lru_cache(maxsize=2)(_influences)  # of a run and its control, for all numbers of calls
     for key, cell in cells.items():
-        dataset, method, variant, seed, sampler = map(str, key[:5])
-        control = experiment["methods"][method]["variants"][variant]["control"]
+        control = (_control_method if of == "methods" else _control_sampling)(experiment, key)
         if control is None:
             continue
-        other = cells.get((dataset, *control.split("/"), *key[3:]))
-        places = [folder / dataset / who / f"s{seed}" / sampler / "errors" for who in (f"{method}/{variant}", control)]
-        about = {**cell[ABOUT].iloc[0], "control": control}
-        shared = sampler in samplings_of(experiment, control.partition("/")[0])
-        found = _pair(cell, other, places, load) if shared else [{"note": NOT_SAMPLED}]
+        name, other, shared = control
+        places = [folder.joinpath(*map(str, k[:3]), f"s{k[3]}", str(k[4]), "errors") for k in (key, other)]
+        about = {**cell[ABOUT].iloc[0], "control": name}
+        found = _pair(cell, cells.get(other), places, load) if shared else [{"note": NOT_SAMPLED}]
         yield from ({**about, **row} for row in found)
+
+
+def _control_method(experiment: Mapping[str, Any], key: Key) -> tuple[str, Key, bool] | None:
+    """Name and cell of the method that the method of a cell is compared with, and whether it is sampled likewise."""
+    dataset, method, variant, seed, sampler, nfe = key
+    name = experiment["methods"][method]["variants"][variant]["control"]
+    if name is None:
+        return None
+    control = name.split("/")
+    return name, (dataset, *control, seed, sampler, nfe), sampler in samplings_of(experiment, control[0])
+
+
+def _control_sampling(experiment: Mapping[str, Any], key: Key) -> tuple[str, Key, bool] | None:
+    """Name and cell of the sampling that the sampling of a cell is compared with, and whether it has such a cell."""
+    *run, sampler, nfe = key
+    name = experiment["samplings"][sampler]["control"]
+    return (name, (*run, name, nfe), nfe in experiment["samplings"][name]["nfe"]) if name else None
 
 
 def _pair(cell: pd.DataFrame, other: pd.DataFrame | None, places: list[Path], load: Load) -> list[Row]:

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.records.files import write_text
-from pipeline_lib.records.tables import COMPARISON, SWEEP, write
-from pipeline_lib.reporting import comparisons, relative_costs, sweeps, theory
+from pipeline_lib.records.tables import COMPARISON, SAMPLINGS, SWEEP, write
+from pipeline_lib.reporting import comparisons, relative_costs, samplings, sweeps, theory
 from pipeline_lib.reporting.collect import TABLES, collect
 from pipeline_lib.reporting.summaries import (
     POWER,
@@ -27,12 +27,12 @@ ERROR_NOTE = (
     f"{100 * POWER:g} % of the cases. The whole curves are in cumulative_error.csv."
 )
 DIFFERENCE_NOTE = (
-    "MMD^2 of a method less that of its control, paired by chain: both start from the same noise and are measured "
+    "MMD^2 of a {of} less that of its control, paired by chain: both start from the same noise and are measured "
     "against the same forward samples. The mean over the curve leaves out x_T and knows that steps depend on each "
     "other. `difference`, `low` and `high` are means over training seeds; the interval is that of one pair of trained "
     "networks, and says nothing of other seeds: `half_width` is half the 95 % t-interval over seeds, the one for a "
     "statement on the methods; `below` and `above` count the seeds whose own interval excludes 0. "
-    "Every step is in cumulative_error_difference.csv."
+    "Every step is in the csv file of this name."
 )
 SCORE_NOTE = (
     "Mean and standard deviation over seeds. Floor: held-out real images; ceiling: noise. `difference`: paired by "
@@ -51,6 +51,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         "scores": score_text(tables["scores"], experiment),
         "cumulative_error": error_text(tables["cumulative_error"]),
         "cumulative_error_difference": difference_text(tables["cumulative_error_difference"]),
+        "sampling_difference": difference_text(tables["sampling_difference"], "sampling"),
         "trends": trend_text(tables["trends"]),
         "costs": cost_text(tables["costs"]),
     }
@@ -63,6 +64,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
     name = experiment["experiment"]
     comparisons.write_tables(folder, comparisons.sections(folder, experiment, tables), COMPARISON, name)
     comparisons.write_tables(folder, sweeps.sections(folder, experiment, tables), SWEEP, name)
+    comparisons.write_tables(folder, [samplings.section(experiment, tables)], SAMPLINGS, name)
 
 
 def score_text(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
@@ -79,10 +81,10 @@ def error_text(errors: pd.DataFrame) -> str:
     return f"# Cumulative error (MMD^2 along the chain)\n\n{ERROR_NOTE}\n\n{markdown(digest)}"
 
 
-def difference_text(differences: pd.DataFrame) -> str:
+def difference_text(differences: pd.DataFrame, of: str = "method") -> str:
     """Two lines a curve: the mean over its steps, and x_0."""
-    shown = markdown(difference_summary(differences))
-    return f"# Cumulative error: paired difference to the control\n\n{DIFFERENCE_NOTE}\n\n{shown}"
+    note, shown = DIFFERENCE_NOTE.format(of=of), markdown(difference_summary(differences))
+    return f"# Cumulative error: paired difference of each {of} to its control\n\n{note}\n\n{shown}"
 
 
 def trend_text(trends: pd.DataFrame) -> str:
