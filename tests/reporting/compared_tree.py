@@ -86,8 +86,12 @@ class Grown:
             self._manifest(f"{place}/{sampling}/sample", {"cells": []})
             known = self.experiment["samplings"][sampling]["nfe"]
             by_nfe = fd if isinstance(fd, Mapping) else dict.fromkeys(known, fd)
-            rows = [{**_score(nfe, value), **score} for nfe, value in by_nfe.items()]
-            write(self.folder / place / sampling / "scores/scores.parquet", rows, SCORES)
+            self.score(f"{place}/{sampling}", by_nfe, **score)
+
+    def score(self, place: str, by_nfe: Mapping[int, float], **score: Any) -> None:
+        """The scores of a sampling, by number of calls."""
+        rows = [{**_score(nfe, value), **score} for nfe, value in by_nfe.items()]
+        write(self.folder / place / "scores/scores.parquet", rows, SCORES)
 
     def fail(self, who: str, seed: int, sentence: str) -> None:
         """A training that failed."""
