@@ -152,7 +152,9 @@ def _ddim(label: str, cifar10: Iterable[float], celeba64: Iterable[float]) -> li
     first, *others = cifar10
     calls = (100, 50, 20)
     return [
-        *_scaled("DDIM", label, "ddim", {100: first}, tag="found; its 100 steps: memory"),
+        *_scaled(
+            "DDIM", label, "ddim", {100: first}, tag="memory, medium: the number was read, its 100 steps were not"
+        ),
         *_scaled("DDIM", label, "ddim", dict(zip(calls[1:], others, strict=True)), tag=MEMORY_LOW),
         *_scaled("DDIM", label, "ddim", dict(zip(calls, celeba64, strict=True)), "celeba64", MEMORY_LOW),
     ]

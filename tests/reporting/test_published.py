@@ -98,7 +98,8 @@ def test_rows_that_were_read_in_a_source() -> None:
     """Of Li and van der Schaar only the one that is copied from another paper."""
     found = {key for key, rows in ROWS.items() if any(r.found for r in rows)}
     assert {key for key in found if key.startswith("li2024")} == {"li2024/table1/adm-ip"}
-    assert {"ning2023/table3/adm", "ning2023/table3/adm-ip"} <= found
+    assert {"ning2023/table3/adm", "ning2023/table3/adm-ip", "ning2024/adm-es", "ning2024/edm-heun-es"} <= found
+    assert not {"ning2024/ddim-es", "ning2024/ldm-es"} & found  # numbers of calls, or all of it, from memory
     for rows in ROWS.values():
         assert all(r.tag == "found" or r.tag.startswith("memory, ") for r in rows)
 
@@ -118,6 +119,17 @@ def test_the_copied_row_can_be_verified_where_its_protocol_is_known() -> None:
     assert verdict(key, FULL, 4.3, 0.0) == "differs"
     imagenet = replace(FULL, recipe="imagenet32", reference_images=1_281_167)
     assert verdict(key, imagenet, 2.72, 0.0) == "not comparable: data preparation, reference images unknown"
+
+
+def test_scaled_rows_have_their_cells() -> None:
+    """ADM-ES at 20 calls and EDM-ES with b below 1, as the tables of Ning et al. (2024) have them."""
+    cells = {(key, r.dataset, r.protocol.nfe): r.value for key, rows in ROWS.items() for r in rows}
+    assert cells["ning2024/adm-es", "imagenet128", 20] == 9.95
+    assert cells["ning2024/adm-es-linear", "lsun-tower64", 20] == 7.60
+    assert cells["ning2024/edm-heun-es", "cifar10", 21] == 2.24
+    assert cells["ning2024/edm-euler-conditional", "cifar10", 13] == 10.66
+    assert cells["ning2024/pfgmpp-D2048-es", "cifar10", 9] == 17.27
+    assert ("ning2024/adm-es", "imagenet128", 10) not in cells
 
 
 def test_tables_have_their_rows() -> None:
