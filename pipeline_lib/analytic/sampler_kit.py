@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.analytic.exact import Linear, Normal
+from pipeline_lib.config.spacings import Spacing
 from pipeline_lib.diffusion.denoiser import Denoising, Prediction
 from pipeline_lib.diffusion.grid import Grid, Step
 from pipeline_lib.diffusion.noise import Noise
@@ -115,11 +116,12 @@ def visit_faults(done: Trial, calls: Calls = once_per_step) -> list[str]:
     return faults
 
 
-def grid_faults(path: GaussianPath, nfe: int, spacing: str) -> list[str]:
+def grid_faults(path: GaussianPath, nfe: int, spacing: Spacing) -> list[str]:
     """What the path's grid does not visit as it says, a sentence each; empty where all is well.
 
     Where the path has `timesteps` (variance-preserving, t in {1..T}), `uniform` must start at T and call the network
-    last at 1 (one call alone is at T), `leading` end at 1 and `trailing` start at T.
+    last at 1 (one call alone is at T), `leading` end at 1, `trailing` start at T, and `quadratic` take even steps in the
+    root of t - 1, to rounding, from 0.8 T to 1.
     """
     grid = path.grid(nfe, spacing)
     times, faults = list(grid.times), []
@@ -132,9 +134,18 @@ def grid_faults(path: GaussianPath, nfe: int, spacing: str) -> list[str]:
     total = getattr(path, "timesteps", None)
     if total and (spacing == "trailing" or spacing == "uniform") and times[0] != total:
         faults.append(f"the first call is at {times[0]:g}, not at T = {total}")
-    if total and (spacing == "leading" or (spacing == "uniform" and nfe > 1)) and times[-2] != 1:
+    if total and (spacing in ("leading", "quadratic") or (spacing == "uniform" and nfe > 1)) and times[-2] != 1:
         faults.append(f"the last call is at {times[-2]:g}, not at 1")
+    if total and spacing == "quadratic" and (late := _off_the_squares(times[:-1], 0.8 * total)):
+        faults.append(f"the calls at {late} are not where even steps in the root of t - 1 lead")
     return faults
+
+
+def _off_the_squares(times: Sequence[float], first: float) -> list[float]:
+    """Those that are a step or more away from where they belong: they are rounded down."""
+    last = len(times) - 1
+    due = [1 + first * ((last - i) / last) ** 2 for i in range(len(times))]
+    return [t for t, exact in zip(times, due, strict=True) if not -1e-6 <= exact - t < 1 + 1e-6]
 
 
 def _knows(path: GaussianPath, t: float, a: float, s: float) -> bool:

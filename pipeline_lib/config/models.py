@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from pipeline_lib.config import grids
 from pipeline_lib.config.base import Model, load_part, parse, part
+from pipeline_lib.config.spacings import Spacing
 from pipeline_lib.exits import BadConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9.-]*$"
@@ -341,7 +342,11 @@ class Sampling(Model):
         description="the methods whose runs it draws from, since not every sampler serves every path; null: all but "
         "noisy classifiers",
     )
-    spacing: Literal["uniform", "leading", "trailing"] = Field("uniform", description="which t a shorter chain visits")
+    spacing: Spacing = Field(
+        "uniform",
+        description="which t a shorter chain visits: uniform, all from T to 1; leading and trailing, even steps that end "
+        "at 1 or begin at T; quadratic, even steps in the root of t, from 0.8 T (vp)",
+    )
     nfe: list[int] = Field(min_length=1, description="network calls per image, one cell each; T visits every step")
     images: int = Field(50_000, ge=2, description="images drawn in each cell")
     clip_x0: bool = Field(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.config.models import Diffusion
+from pipeline_lib.config.spacings import Spacing, visited
 from pipeline_lib.diffusion.grid import Grid
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
@@ -33,7 +34,7 @@ class GaussianPath(Protocol):
     def eps(self, noise: Noise, stream: Stream, index: Tensor, step: int, shape: Sequence[int], sub: int = 0) -> Tensor:
         """The noise of x_t = a_t x_0 + s_t eps, (B, *shape) float32; the arguments are those of `Noise.normal`."""
 
-    def grid(self, nfe: int, spacing: str = "uniform") -> Grid:
+    def grid(self, nfe: int, spacing: Spacing = "uniform") -> Grid:
         """The sampling grid of `nfe` steps; raises BadConfig where the path has none."""
 
 
@@ -97,17 +98,9 @@ class VPPath(Gaussian):
         """t uniform in {1..T}."""
         return (u * self.timesteps).ceil().clamp(1, self.timesteps)
 
-    def grid(self, nfe: int, spacing: str = "uniform") -> Grid:
-        """`uniform` visits T and 1 and even steps between; `leading` and `trailing` are diffusers' conventions."""
-        total = self.timesteps
-        if not 1 <= nfe <= total:
-            raise BadConfig(f"nfe is {nfe}, but the path has {total} steps.")
-        if spacing == "leading":
-            times = [1 + i * (total // nfe) for i in reversed(range(nfe))]
-        elif spacing == "trailing":
-            times = [round(total - i * total / nfe) for i in range(nfe)]
-        else:
-            times = [total] if nfe == 1 else [round(total - i * (total - 1) / (nfe - 1)) for i in range(nfe)]
+    def grid(self, nfe: int, spacing: Spacing = "uniform") -> Grid:
+        """The grid of `spacings.visited`."""
+        times = visited(spacing, self.timesteps, nfe)
         alpha_bar = [float(self.alpha_bar[t]) for t in [*times, 0]]
         return Grid(
             tuple(float(t) for t in [*times, 0]),
@@ -136,7 +129,7 @@ class EDMPath(Gaussian):
         """ln sigma normal (Eq. 8 and Table 1)."""
         return torch.exp(self.config.log_sigma_mean + self.config.log_sigma_std * torch.special.ndtri(u))
 
-    def grid(self, nfe: int, spacing: str = "uniform") -> Grid:
+    def grid(self, nfe: int, spacing: Spacing = "uniform") -> Grid:
         """Even steps in sigma^(1/rho) from sigma_max to sigma_min, then clean data (Eq. 5): `uniform` in that clock."""
         if spacing != "uniform":
             raise BadConfig(f"spacing '{spacing}' is for paths with integer t; an edm path has its own: say uniform.")

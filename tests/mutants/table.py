@@ -16,6 +16,7 @@ class Mutant:
 
 
 PATHS, GRID = "pipeline_lib/diffusion/paths.py", "pipeline_lib/diffusion/grid.py"
+SPACINGS = "pipeline_lib/config/spacings.py"
 ANCESTRAL, DENOISER = "pipeline_lib/samplers/ancestral.py", "pipeline_lib/diffusion/denoiser.py"
 MMD, KERNELS = "pipeline_lib/diffusion/mmd.py", "pipeline_lib/diffusion/kernels.py"
 UNCERTAINTY, FORWARD = "pipeline_lib/errors/uncertainty.py", "pipeline_lib/errors/forward.py"
@@ -30,6 +31,7 @@ BOUND = "pipeline_lib/diffusion/bound.py"
 
 ON_PATHS, ON_SAMPLERS = ("tests/diffusion/test_paths.py",), ("tests/samplers/test_known_answers.py",)
 ON_GOLDEN = ("tests/samplers/test_golden.py",)
+ON_SPACINGS = ("tests/config/test_spacings.py",)
 ON_MMD, ON_KERNELS = ("tests/diffusion/test_mmd.py",), ("tests/diffusion/test_kernels.py",)
 ON_UNCERTAINTY, ON_FORWARD = ("tests/errors/test_uncertainty.py",), ("tests/errors/test_forward.py",)
 ON_EXACT, ON_MIXTURES = ("tests/analytic/test_exact.py",), ("tests/analytic/test_mixtures.py",)
@@ -58,7 +60,7 @@ MUTANTS = (
     Mutant(
         "grid-starts-below-T",
         "uniform spacing over {1..T-1}: x_T ~ N(0, I) is fed to a network that expects x_{T-1}",
-        PATHS,
+        SPACINGS,
         "round(total - i * (total - 1) / (nfe - 1))",
         "round(total - 1 - i * (total - 2) / (nfe - 1))",
         ON_PATHS,
@@ -66,10 +68,42 @@ MUTANTS = (
     Mutant(
         "trailing-in-0-based-t",
         "trailing spacing with a library's 0-based times on a path that counts from 1",
-        PATHS,
+        SPACINGS,
         "round(total - i * total / nfe)",
         "round(total - i * total / nfe) - 1 + (i == nfe - 1)",
         ON_PATHS,
+    ),
+    Mutant(
+        "leading-in-0-based-t",
+        "leading spacing with a library's 0-based times: the last call is at clean data",
+        SPACINGS,
+        "1 + i * (total // nfe)",
+        "i * (total // nfe)",
+        ON_PATHS,
+    ),
+    Mutant(
+        "quadratic-in-0-based-t",
+        "DDIM-quad with the released 0-based times on a path that counts from 1",
+        SPACINGS,
+        "1 + int(square)",
+        "int(square)",
+        ON_SPACINGS,
+    ),
+    Mutant(
+        "quadratic-to-T",
+        "squares of even steps up to T, where 0.8 T was published",
+        SPACINGS,
+        "np.sqrt(total * 0.8)",
+        "np.sqrt(total - 1)",
+        ON_SPACINGS,
+    ),
+    Mutant(
+        "karras-with-one-step-too-many",
+        "sigma^(1/rho) divided by n, not n - 1: the grid of EDM never reaches sigma_min",
+        PATHS,
+        "i / max(nfe - 1, 1) * (last - first)",
+        "i / max(nfe, 1) * (last - first)",
+        ("tests/diffusion/test_edm_path.py",),
     ),
     Mutant(
         "network-at-t-off-by-one",

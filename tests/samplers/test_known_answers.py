@@ -25,7 +25,7 @@ PATHS = {
     "edm": paths.build(Diffusion(path="edm")),
 }
 ERRORS = {"exact": (1.0, 0.0), "erring": (1.02, 0.03)}  # factor and shift of the predicted eps
-SPACINGS = ["uniform", "leading", "trailing"]
+SPACINGS = ["uniform", "leading", "trailing"]  # any number of steps
 VARIANCES = ["fixed-small", "fixed-large"]
 LARGEST = 4.5  # standard errors; of 9 moments at 13 places
 
@@ -167,6 +167,11 @@ def test_grids_visit_what_they_say(path: str, spacing: str) -> None:
         assert sampler_kit.grid_faults(PATHS[path], nfe, spacing) == []
 
 
+def test_the_quadratic_grid_visits_what_it_says() -> None:
+    for nfe in range(2, 10):
+        assert sampler_kit.grid_faults(PATHS["linear"], nfe, "quadratic") == []
+
+
 def test_the_grid_of_edm_visits_what_it_says() -> None:
     for nfe in (1, 2, 18):
         assert sampler_kit.grid_faults(PATHS["edm"], nfe, "uniform") == []
@@ -287,6 +292,8 @@ class Other(paths.VPPath):
 @pytest.mark.parametrize(
     ("path", "spacing", "sentence"),
     [
+        (Other(lambda t: [t[0], t[1] + 1, *t[2:]]), "quadratic", "the calls at [47.0] are not where"),
+        (Other(lambda t: [t[0] + 19, *t[1:]]), "quadratic", "the calls at [100.0] are not where"),
         (Other(lambda t: t[1:]), "uniform", "the grid has 4 steps, not 5"),
         (Other(lambda t: t[1:]), "uniform", "the first call is at"),
         (Other(lambda t: [t[0] - 1, *t[1:]]), "uniform", "the first call is at 99, not at T = 100"),
