@@ -120,8 +120,8 @@ def grid_faults(path: GaussianPath, nfe: int, spacing: Spacing) -> list[str]:
     """What the path's grid does not visit as it says, a sentence each; empty where all is well.
 
     Where the path has `timesteps` (variance-preserving, t in {1..T}), `uniform` must start at T and call the network
-    last at 1 (one call alone is at T), `leading` end at 1, `trailing` start at T, and `quadratic` take even steps in the
-    root of t - 1, to rounding, from 0.8 T to 1.
+    last at 1 (one call alone is at T), `leading` end at 1, `trailing` start at T, and `quadratic` take even steps in
+    the root of t - 1, to rounding, from 0.8 T to 1.
     """
     grid = path.grid(nfe, spacing)
     times, faults = list(grid.times), []

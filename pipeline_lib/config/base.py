@@ -63,6 +63,12 @@ def load_part(kind: str, values: Mapping[str, Any]) -> tuple[ModuleType, Any]:
     return module, module.Options(**{k: v for k, v in values.items() if k not in ("name", "code")})
 
 
+def unmeasured(kind: str, values: Mapping[str, Any]) -> list[str]:
+    """Those options of a validated part that the rule `moments` must fill in; none for most."""
+    module, options = load_part(kind, values)
+    return module.unknown(options) if hasattr(module, "unknown") else []
+
+
 def build_part(kind: str, values: Mapping[str, Any], *about: Any) -> Any:
     """What the `build` of a part that `part` has validated makes of its options."""
     module, options = load_part(kind, values)

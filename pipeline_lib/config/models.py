@@ -344,8 +344,8 @@ class Sampling(Model):
     )
     spacing: Spacing = Field(
         "uniform",
-        description="which t a shorter chain visits: uniform, all from T to 1; leading and trailing, even steps that end "
-        "at 1 or begin at T; quadratic, even steps in the root of t, from 0.8 T (vp)",
+        description="which t a shorter chain visits: uniform, even steps from T to 1; leading and trailing, even steps "
+        "that end at 1 or begin at T; quadratic, even steps in the root of t from 0.8 T to 1 (vp)",
     )
     nfe: list[int] = Field(min_length=1, description="network calls per image, one cell each; T visits every step")
     images: int = Field(50_000, ge=2, description="images drawn in each cell")

@@ -12,12 +12,14 @@ from typing import Any
 
 from pipeline_lib import registry
 from pipeline_lib.config import compared
-from pipeline_lib.config.base import load_part, parse
+from pipeline_lib.config.base import load_part, parse, unmeasured
 from pipeline_lib.config.load import merge, read
-from pipeline_lib.config.models import Experiment, Method, Run, Sampling, Variant, parse_experiment
+from pipeline_lib.config.models import Diffusion, Experiment, Method, Run, Sampling, Variant, parse_experiment
+from pipeline_lib.config.spacings import visited
 from pipeline_lib.exits import BadConfig, TryAgain
 from pipeline_lib.records.files import holds, write_text
 
+CORRECTION = "samplers/corrections"
 LATENT_STAGES = ("autoencoder", "latents")  # of datasets that have an autoencoder
 RESERVED = {
     "experiment": {"store", "reference", "data"},
@@ -98,7 +100,8 @@ class Plan:
                     drawn["clip_x0"] = False
                 measured = {k: v for k, v in drawn.items() if k != "images"}
                 if needs_moments(sampling):
-                    asked = {k: drawn[k] for k in ("sampler", "spacing", "nfe", "seed")}
+                    asked = {k: drawn[k] for k in ("sampler", "spacing", "nfe", "seed", "clip_x0")}
+                    asked["corrections"] = [one for one in drawn["corrections"] if unmeasured(CORRECTION, one)]
                     yield f"{one.path}/{name}/moments", stage("moments", asked, batch)
                 errors = exp.errors.model_dump(mode="json")
                 yield f"{one.path}/{name}/sample", stage("sample", drawn, batch)
@@ -331,9 +334,9 @@ def load(path: Path | str) -> Plan:
 
 
 def needs_moments(sampling: Sampling) -> bool:
-    """Whether the sampler wants the rule `moments` to measure something for it."""
-    module, _ = load_part("samplers", sampling.sampler)
-    return getattr(module, "NEEDS_MOMENTS", False) and sampling.sampler["gamma"] is None
+    """Whether the sampler or a correction wants the rule `moments` to measure something for it."""
+    parts = [("samplers", sampling.sampler), *((CORRECTION, one) for one in sampling.corrections)]
+    return any(unmeasured(kind, values) for kind, values in parts)
 
 
 def stage(name: str, config: dict[str, Any], runtime: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -512,11 +515,38 @@ def _check_sampling(plan: Plan) -> None:
                     f"{where}: nfe {max(sampling.nfe)} is more than the {diffusion.timesteps} steps of "
                     f"{one.method}/{one.variant}."
                 )
-        for count in steps:
-            for correction in sampling.corrections:
-                corrects, chosen = load_part("samplers/corrections", correction)
-                if hasattr(corrects, "check"):
-                    corrects.check(chosen, count, where)
+            for count in steps:
+                _check_spacing(sampling, diffusion, count, where)
+                for correction in sampling.corrections:
+                    corrects, chosen = load_part(CORRECTION, correction)
+                    if hasattr(corrects, "check"):
+                        corrects.check(chosen, diffusion, count, where)
+        _check_moves(sampling, where)
+
+
+def _check_spacing(sampling: Sampling, diffusion: Diffusion, steps: int, where: str) -> None:
+    """There must be such a grid on the path."""
+    if diffusion.path == "vp":
+        try:
+            visited(sampling.spacing, diffusion.timesteps, steps)
+        except BadConfig as error:
+            raise BadConfig(f"{where}: {error}") from None
+    elif sampling.spacing != "uniform":
+        raise BadConfig(
+            f"{where}: spacing {sampling.spacing} is for diffusion.path vp; path {diffusion.path} has its own, uniform."
+        )
+
+
+def _check_moves(sampling: Sampling, where: str) -> None:
+    """What was measured at the t of the grid says nothing of other t."""
+    parts = [("samplers", sampling.sampler), *((CORRECTION, one) for one in sampling.corrections)]
+    modules = {values["name"]: load_part(kind, values)[0] for kind, values in parts}
+    moved = [name for name, module in modules.items() if hasattr(module, "MOVES_STEPS")]
+    bound = [name for name, module in modules.items() if hasattr(module, "unknown")]
+    if moved and bound:
+        raise BadConfig(
+            f"{where}: {bound[0]} knows the t of the grid alone, and {moved[0]} leaves them: take only one."
+        )
 
 
 def _drawn_from(plan: Plan, sampling: str) -> list[Instance]:

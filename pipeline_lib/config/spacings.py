@@ -33,7 +33,7 @@ def _quadratic(total: int, nfe: int) -> list[int]:
         raise BadConfig(f"spacing quadratic with nfe {nfe} would call the network at t = 1 alone: take at least 2.")
     if largest < nfe:
         raise BadConfig(
-            f"spacing quadratic visits a t twice with nfe {nfe} where the path has {total} steps: take at most {largest}."
+            f"spacing quadratic visits a t twice with nfe {nfe} on a path of {total} steps: take at most {largest}."
         )
     return _squares(total, nfe)
 

@@ -122,6 +122,9 @@ MOMENTS = [
     Column("log_snr", "float64", "nats", "ln(a_t^2 / s_t^2)"),
     Column("gamma", "float64", "", "Gamma_t: mean square of the predicted eps, over images and their values"),
     Column("se", "float64", "", "standard error of gamma, over images"),
+    Column("x0_error", "float64", "pixels^2", "mean squared error of the predicted x_0, over images and their values"),
+    Column("x0_excess", "float64", "pixels^2", "variance of the predicted x_0 less that of x_0, over images"),
+    Column("x0_cross", "float64", "pixels^2", "covariance of the error of the predicted x_0 with x_t, over images"),
     Column("n", "int64", "images", "training images"),
 ]
 

@@ -3,9 +3,9 @@
 A file defines `Options` (a pydantic model) and a function `sample` with the signature of `Sampler`; optionally
 `steps(options, nfe)`, the steps of a grid in which it makes `nfe` network calls (`nfe` where it is not defined; it
 raises BadConfig where there are none), and `check(options, diffusion, where)`, which raises BadConfig (its sentence
-begins with `where`) for a path that it cannot sample. Where it sets `NEEDS_MOMENTS`, its option `gamma` is filled in
-with what the rule `moments` measures on as many training images as its option `images` says. It is imported when the
-Snakefile is parsed: import torch inside functions.
+begins with `where`) for a path that it cannot sample. `unknown(options)` names those of its options, each a number for
+every visited t, that the rule `moments` must fill in with what it measures on as many training images as its option
+`images` says. It is imported when the Snakefile is parsed: import torch inside functions.
 """
 
 from __future__ import annotations
@@ -68,6 +68,18 @@ def predict(
     for correct in corrections:
         prediction = correct(prediction, step)
     return prediction, step
+
+
+def noise_variance(step: Step, own: float, chosen: float | Tensor, corrections: Sequence[Correction]) -> float | Tensor:
+    """The variance of a step's noise: `chosen`, unless a correction has `noise(step, own)`, which then decides.
+
+    `own` is the variance with which the step would keep q(x_u | x_0), if the predicted x_0 were right; so it tells with
+    what weights x_0 and x_t enter the mean (Song et al., 2021, Eq. 7).
+    """
+    for correct in corrections:
+        if hasattr(correct, "noise"):
+            chosen = correct.noise(step, own)
+    return chosen
 
 
 def clip_x0(prediction: Prediction, step: Step) -> Prediction:

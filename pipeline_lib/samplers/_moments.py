@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline_lib import device
-from pipeline_lib.config.base import load_part, parse
+from pipeline_lib.config.base import parse, unmeasured
 from pipeline_lib.config.models import Sampling
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.diffusion.denoiser import Denoising, perturb
@@ -19,8 +20,9 @@ from pipeline_lib.networks import trained
 from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest, entry
+from pipeline_lib.samplers import clip_x0
 
-VERSION = 1
+VERSION = 2
 WEIGHTS, FILE = "weights.safetensors", "moments.parquet"
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ log = logging.getLogger(__name__)
 def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, train: Manifest, data: Manifest) -> None:
     """Measure at every t that the sampling visits, unless it was done before, and write the manifest.
 
-    `config` holds spacing, nfe, seed and sampler, whose option `images` says how many training images are used.
+    `config` holds spacing, nfe, seed, clip_x0, sampler and the corrections that ask; the largest `images` of those who
+    ask says how many training images are used.
     """
     sampling = parse(Sampling, config)
     images = {name: sha for name, sha in data.files.items() if name.startswith("train-")}
@@ -37,9 +40,8 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, tra
     def make() -> Manifest:
         watch, where = Stopwatch("moments"), device.pick()
         denoiser, facts = trained.load(train.file(WEIGHTS), where)
-        _, options = load_part("samplers", sampling.sampler)
         prepared = Prepared(data)
-        count = min(options.images, len(prepared))
+        count = min(max(part["images"] for kind, part in _parts(sampling) if unmeasured(kind, part)), len(prepared))
         log.info("measuring %d images at every t that is visited", count)
         conditional = facts["run"]["network"]["conditional"]
         rows = measure(denoiser, prepared, sampling, count, runtime["batch"], where, conditional)
@@ -67,7 +69,7 @@ def measure(
     visited = {step.t: step for grid in grids for step in grid}
     rows = []
     for t in sorted(visited):
-        squares = []
+        squares, error, step = [], _Error(), visited[t]
         for first in range(0, count, batch):
             chosen = slice(first, min(first + batch, count))
             index = torch.arange(chosen.start, chosen.stop, device=where)
@@ -77,25 +79,62 @@ def measure(
             )
             x = perturb(path, x0, times, path.eps(noise, Stream.MOMENTS, index, round(t), x0.shape[1:]))
             with torch.no_grad():
-                squares.append(denoiser(x, times, labels).eps.flatten(1).double().square().mean(1))
+                found = denoiser(x, times, labels)
+                squares.append(found.eps.flatten(1).double().square().mean(1))
+                error.add(x0, x, (clip_x0(found, step) if sampling.clip_x0 else found).x0)
         each = torch.cat(squares)
-        step = visited[t]
         rows.append(
             {
                 "t": t,
                 "log_snr": log_snr(step.a, step.s),
                 "gamma": float(each.mean()),
                 "se": float(each.std()) / count**0.5,
+                **error.row(),
                 "n": count,
             }
         )
     return rows
 
 
+class _Error:
+    """Moments of the error e of the predicted x_0 over images, each a mean over their values."""
+
+    def __init__(self) -> None:
+        self.count, self.sums = 0, torch.zeros(())
+
+    def add(self, x0: Tensor, x: Tensor, predicted: Tensor) -> None:
+        """Of images x_0, x_t and the predicted x_0, each (B,C,H,W)."""
+        x0, x, predicted = (one.double() for one in (x0, x, predicted))
+        error, both = predicted - x0, predicted + x0
+        terms = torch.stack((error, both, x, error * error, error * both, error * x))
+        self.count, self.sums = self.count + len(x0), self.sums.to(x0.device) + terms.sum(1)
+
+    def row(self) -> dict[str, float]:
+        """E e^2; Var(predicted) - Var(x_0) = Cov(e, predicted + x_0); Cov(e, x_t)."""
+        error, both, x, squared, with_both, with_x = self.sums / self.count
+        return {
+            "x0_error": float(squared.mean()),
+            "x0_excess": float((with_both - error * both).mean()),
+            "x0_cross": float((with_x - error * x).mean()),
+        }
+
+
 def known(sampling: Sampling, moments: Manifest | None) -> Sampling:
-    """The sampling, whose sampler is told the moments that it needs; options that give them are left alone."""
-    if moments is None or sampling.sampler.get("gamma") is not None:
+    """The sampling, whose sampler and corrections are told what they need; options that are given are left alone."""
+    if moments is None:
         return sampling
     rows = tables.read(moments.file(FILE), tables.MOMENTS)
-    gamma = {round(t): value for t, value in zip(rows["t"], rows["gamma"], strict=True)}
-    return sampling.model_copy(update={"sampler": {**sampling.sampler, "gamma": gamma}})
+
+    def told(kind: str, part: Mapping[str, Any]) -> dict[str, Any]:
+        columns = {name: rows[name] for name in unmeasured(kind, part)}
+        times = [round(t) for t in rows["t"]]
+        return {**part, **{name: dict(zip(times, values, strict=True)) for name, values in columns.items()}}
+
+    (_, sampler), *corrections = _parts(sampling)
+    return sampling.model_copy(
+        update={"sampler": told("samplers", sampler), "corrections": [told(*one) for one in corrections]}
+    )
+
+
+def _parts(sampling: Sampling) -> list[tuple[str, dict[str, Any]]]:
+    return [("samplers", sampling.sampler), *(("samplers/corrections", one) for one in sampling.corrections)]

@@ -75,11 +75,13 @@ def draw(
     labels: Tensor | None = None,
     observe: Observer | None = None,
     guide: Denoiser | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> Tensor:
     """Chains number `index` (B,) from x_T to x_0 (B, *shape), in lock-step, so that `observe` sees all at each t.
 
     The chains depend on the sampling's seed and their index alone, not on `batch` or on which are drawn together.
-    `guide`: the noisy classifier that the sampling names, which then needs `labels`.
+    `guide`: the noisy classifier that the sampling names, which then needs `labels`. `facts` takes up what corrections
+    have to say of the chains.
     """
     noise = Noise(sampling.seed, index.device)
     x = denoiser.path.prior_std * denoiser.path.eps(noise, Stream.PRIOR, index, 0, shape)
@@ -93,7 +95,11 @@ def draw(
     corrections = [*map(correction, sampling.corrections), *([clip_x0] if sampling.clip_x0 else [])]
     counted = denoiser if isinstance(denoiser, Counted) else Counted(denoiser, batch)
     with torch.no_grad():
-        return module.sample(counted, grid, x, Draw(noise, index), options, labels, corrections, observe)
+        x = module.sample(counted, grid, x, Draw(noise, index), options, labels, corrections, observe)
+    for correct in corrections:
+        if facts is not None and hasattr(correct, "facts"):
+            facts |= correct.facts()
+    return x
 
 
 def labels_of(index: Tensor, classes: int, seed: int) -> Tensor:
@@ -182,11 +188,11 @@ class Cells:
     def _new(self, folder: Path, nfe: int) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         start, cpu = time.monotonic(), time.process_time()
-        calls = self._draw(folder, nfe)
+        drawn = self._draw(folder, nfe)
         images = np.load(folder / "images.npy", mmap_mode="r")
         save_grid(images[:64], folder / "grid.png")
         facts = {
-            "calls": calls,
+            **drawn,
             "images": f"{_name(nfe)}/images.npy",
             "grid": f"{_name(nfe)}/grid.png",
             "count": len(images),
@@ -196,14 +202,17 @@ class Cells:
         spent = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu}
         return {"nfe": nfe, **spent, "files": files, "facts": facts}
 
-    def _draw(self, folder: Path, nfe: int) -> float:
-        """Draw images.npy block by block, going on where an interrupted job stopped; returns calls per image."""
+    def _draw(self, folder: Path, nfe: int) -> dict[str, Any]:
+        """Draw images.npy block by block, going on where an interrupted job stopped; returns calls per image, and what
+        corrections say of the chains."""
         shape, total = tuple(self.about["shape"]), self.sampling.images
         classes = classes_of(self.about, self.sampling)
         part, mark = folder / "images.part.npy", folder / "part.json"
-        begun = json.loads(mark.read_text()) if mark.is_file() and part.is_file() else {"done": 0, "calls": 0}
+        begun: dict[str, Any] = {"done": 0, "calls": 0, "facts": {}}
+        if mark.is_file() and part.is_file():
+            begun |= json.loads(mark.read_text())
         counted = Counted(self.denoiser, self.batch)
-        counted.images = begun["calls"]
+        counted.images, facts = begun["calls"], begun["facts"]
         progress = Progress(log, f"{nfe} calls", "images", total, begun["done"])
         saved = time.monotonic()
         kept, decode = (self.space.image_shape, self.space.decode) if self.space else (shape, to_uint8)
@@ -211,15 +220,17 @@ class Cells:
             for start in range(begun["done"], total, self.batch):
                 index = torch.arange(start, min(start + self.batch, total), device=self.where)
                 labels = labels_of(index, classes, self.sampling.seed) if classes else None
-                x = draw(counted, self.sampling, nfe, index, shape, self.batch, labels, guide=self.guide)
+                x = draw(counted, self.sampling, nfe, index, shape, self.batch, labels, guide=self.guide, facts=facts)
                 append(decode(x).cpu().numpy())
                 progress.update(start + len(index))
                 if time.monotonic() - saved > SAVE_SECONDS:
-                    write_json(mark, {"done": start + len(index), "calls": counted.images})
+                    write_json(mark, {"done": start + len(index), "calls": counted.images, "facts": facts})
                     saved = time.monotonic()
         part.replace(folder / "images.npy")
         mark.unlink(missing_ok=True)
-        return counted.images / total
+        for name, value in facts.items():
+            log.info("%d calls: %s %s", nfe, name, value)
+        return {"calls": counted.images / total, **facts}
 
 
 def _name(nfe: int) -> str:

@@ -16,7 +16,7 @@ from pydantic import Field
 from pipeline_lib.config.base import Model
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
-from pipeline_lib.samplers import Draw, predict
+from pipeline_lib.samplers import Draw, noise_variance, predict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from pipeline_lib.diffusion.denoiser import Denoising
     from pipeline_lib.diffusion.grid import Grid, Step
     from pipeline_lib.samplers import Correction, Observer
-
-
-NEEDS_MOMENTS = True  # the rule `moments` measures Gamma_t before anything is sampled
 
 
 class Options(Model):
@@ -45,6 +42,11 @@ class Options(Model):
     )
     images: int = Field(1000, ge=2, description="training images from which the rule `moments` measures Gamma_t")
     gamma: dict[int, float] | None = Field(None, description="Gamma_t of each visited t, if it is not to be measured")
+
+
+def unknown(options: Options) -> list[str]:
+    """What the rule `moments` must measure."""
+    return ["gamma"] if options.gamma is None else []
 
 
 def check(options: Options, diffusion: Diffusion, where: str) -> None:
@@ -86,6 +88,7 @@ def sample(
         own = options.eta**2 * step.posterior_variance
         x = step.a_next * prediction.x0 + (step.s_next**2 - own) ** 0.5 * prediction.eps
         if not step.is_last:
-            std = variance(step, options, last_noise=step.index == len(grid) - 2) ** 0.5
+            best = variance(step, options, last_noise=step.index == len(grid) - 2)
+            std = noise_variance(step, own, best, corrections) ** 0.5
             x = x + std * draw.normal(Stream.REVERSE, step.index, x.shape[1:])
     return x

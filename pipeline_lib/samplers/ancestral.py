@@ -10,7 +10,7 @@ from pydantic import Field
 from pipeline_lib.config.base import Model
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
-from pipeline_lib.samplers import Draw, predict
+from pipeline_lib.samplers import Draw, noise_variance, predict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ def sample(
             observe(step, x, prediction)
         x = step.c_x0 * prediction.x0 + step.c_xt * x
         if not step.is_last:
-            variance = _variance(options, step, prediction)
+            variance = noise_variance(step, step.posterior_variance, _variance(options, step, prediction), corrections)
             x = x + variance**0.5 * draw.normal(Stream.REVERSE, step.index, x.shape[1:])
     return x
 

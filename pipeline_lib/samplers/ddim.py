@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pipeline_lib.config.base import Model
 from pipeline_lib.diffusion.streams import Stream
-from pipeline_lib.samplers import Draw, predict
+from pipeline_lib.samplers import Draw, noise_variance, predict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,8 +46,10 @@ def sample(
         prediction, step = predict(denoiser, x, planned, labels, corrections)
         if observe:
             observe(step, x, prediction)
-        variance = options.eta**2 * step.posterior_variance
-        x = step.a_next * prediction.x0 + (step.s_next**2 - variance) ** 0.5 * prediction.eps
-        if options.eta and not step.is_last:
-            x = x + variance**0.5 * draw.normal(Stream.REVERSE, step.index, x.shape[1:])
+        own = options.eta**2 * step.posterior_variance
+        x = step.a_next * prediction.x0 + (step.s_next**2 - own) ** 0.5 * prediction.eps
+        if not step.is_last:
+            variance = noise_variance(step, own, own, corrections)
+            if options.eta or variance is not own:
+                x = x + variance**0.5 * draw.normal(Stream.REVERSE, step.index, x.shape[1:])
     return x

@@ -51,6 +51,19 @@ def test_those_of_a_fixed_variance_are_not(of: str) -> None:
     assert float(deviations(10, ancestral.sample, ancestral.Options(variance=of)).abs().max()) > 20
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.3])
+def test_its_ddim_form_is_the_published_one(eta: float) -> None:
+    """l^2 + (sqrt(abar_u) - sqrt((bbar_u - l^2) abar_t / bbar_t))^2 clip(bbar_t / abar_t (1 - Gamma_t), 0, 1), with
+    l = 0 for DDIM."""
+    for step in list(PATH.grid(7))[:-1]:
+        abar_t, abar_u, found = step.a**2, step.a_next**2, gamma(7)[round(step.t)]
+        bbar_t, bbar_u = 1 - abar_t, 1 - abar_u
+        lambda2 = eta**2 * bbar_u / bbar_t * (1 - abar_t / abar_u)
+        share = abar_u**0.5 - ((bbar_u - lambda2) * abar_t / bbar_t) ** 0.5
+        expected = lambda2 + share**2 * min(max(bbar_t / abar_t * (1 - found), 0), 1)
+        assert variance(step, options(7, eta=eta), last_noise=False) == pytest.approx(expected, rel=1e-9)
+
+
 def test_a_tenth_more_variance_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline_lib.samplers import analytic_dpm
 

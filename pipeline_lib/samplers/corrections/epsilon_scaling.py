@@ -13,6 +13,7 @@ from pipeline_lib.config.base import Model
 from pipeline_lib.exits import BadConfig
 
 if TYPE_CHECKING:
+    from pipeline_lib.config.models import Diffusion
     from pipeline_lib.diffusion.denoiser import Prediction
     from pipeline_lib.diffusion.grid import Step
     from pipeline_lib.diffusion.paths import GaussianPath
@@ -45,7 +46,7 @@ def factors(options: Options, steps: int) -> list[float]:
     return options.factors or [options.k * left + options.b for left in reversed(range(steps))]
 
 
-def check(options: Options, steps: int, where: str) -> None:
+def check(options: Options, diffusion: Diffusion, steps: int, where: str) -> None:
     """Raise BadConfig where a lambda is not above 0, or where their number is wrong."""
     found = factors(options, steps)
     if len(found) != steps:

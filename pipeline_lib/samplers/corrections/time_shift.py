@@ -14,7 +14,7 @@ released-adm  The code for ADM [found]. As released, but sought around t, and th
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ from pipeline_lib.exits import BadConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline_lib.config.models import Diffusion
     from pipeline_lib.diffusion.denoiser import Prediction
     from pipeline_lib.diffusion.grid import Step
     from pipeline_lib.diffusion.paths import GaussianPath, VPPath
@@ -37,6 +38,20 @@ class Options(Model):
     reading: Literal["paper", "released", "released-adm"] = Field(
         "paper", description="Algorithm 3 of the paper, or what its two codes do"
     )
+
+
+MOVES_STEPS = True
+
+
+def check(options: Options, diffusion: Diffusion, steps: int, where: str) -> None:
+    """Raise BadConfig on a path without discrete steps, and for a window past its ends."""
+    if diffusion.path != "vp":
+        raise BadConfig(f"{where}: time-shift is for diffusion.path vp (it is {diffusion.path}).")
+    if options.window >= diffusion.timesteps:
+        raise BadConfig(
+            f"{where}: a time-shift window of {options.window} is wider than the path, which has "
+            f"{diffusion.timesteps} steps."
+        )
 
 
 class TimeShift:
@@ -94,9 +109,5 @@ class TimeShift:
 
 
 def build(options: Options, path: GaussianPath, steps: int) -> TimeShift:
-    """The correction; raises BadConfig on a path without discrete steps."""
-    from pipeline_lib.diffusion.paths import VPPath
-
-    if not isinstance(path, VPPath):
-        raise BadConfig("time-shift is for a path with discrete steps (diffusion.path vp).")
-    return TimeShift(options, path)
+    """The correction for one batch of chains, on a path that `check` accepts."""
+    return TimeShift(options, cast("VPPath", path))

@@ -97,4 +97,4 @@ def test_norm_of_eps_in_the_ode_of_a_point_at_zero(factor: float, ratio: float) 
 )
 def test_impossible_factors_are_refused(options: dict, sentence: str) -> None:
     with pytest.raises(BadConfig, match=sentence):
-        check(parse(Options, options), 4, "sampling.one")
+        check(parse(Options, options), Diffusion(), 4, "sampling.one")

@@ -12,7 +12,7 @@ from pipeline_lib.diffusion.grid import Step
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.samplers import Draw, ddim
-from pipeline_lib.samplers.corrections.time_shift import Options, build
+from pipeline_lib.samplers.corrections.time_shift import Options, build, check
 
 T, SHAPE = 100, (1, 6, 6)
 PATH = paths.build(Diffusion(timesteps=T))
@@ -124,6 +124,9 @@ def test_a_window_wider_than_a_step_never_leads_up(reading: str) -> None:
         assert bool((torch.as_tensor(step.t_next) <= torch.as_tensor(step.t)).all())
 
 
-def test_a_path_without_discrete_steps_is_refused() -> None:
-    with pytest.raises(BadConfig, match="path with discrete steps"):
-        build(Options(window=2, cutoff=0), paths.build(Diffusion(path="edm")), 5)
+def test_a_path_without_discrete_steps_and_a_window_past_the_ends_are_refused() -> None:
+    check(Options(window=99, cutoff=0), Diffusion(timesteps=100), 5, "sampling.one")
+    with pytest.raises(BadConfig, match=r"^sampling\.one: time-shift is for diffusion\.path vp \(it is edm\)\.$"):
+        check(Options(window=2, cutoff=0), Diffusion(path="edm"), 5, "sampling.one")
+    with pytest.raises(BadConfig, match=r"window of 100 is wider than the path, which has 100 steps\.$"):
+        check(Options(window=100, cutoff=0), Diffusion(timesteps=100), 5, "sampling.one")
