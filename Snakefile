@@ -52,6 +52,7 @@ rule all:
         plan.known_answers("exact"),
         plan.known_answers("coverage"),
         plan.known_answers("leak"),
+        plan.known_answers("corrections"),
         f"{plan.root}/tracking/mlflow.json" if plan.tracked else [],
 
 

@@ -67,6 +67,7 @@ STAGES = {
     "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference")),
     "exact": Stage("analytic.curves", "exact errors of a problem whose score is known"),
     "coverage": Stage("analytic.coverage", "the estimators against the exact errors"),
+    "corrections": Stage("analytic.corrected", "exact errors of short chains, with corrections of the sampler"),
     "leak": Stage("analytic.leak", "true score down to a step, an imperfect model after it"),
 }
 

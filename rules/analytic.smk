@@ -1,4 +1,4 @@
-# Known answers: exact errors, estimators against them, and the leak experiment, on data whose score is known.
+# Known answers: exact errors, estimators against them, the leak experiment, and corrections, on data whose score is known.
 PROBLEM = "results/{experiment}/analytic/{problem}"
 
 
@@ -59,4 +59,24 @@ rule leak:
         attempt=plan.attempt,
     shell:
         "python -m pipeline_lib leak --config {input.config} --output {output.leak}"
+        " --attempt {resources.attempt} &> {log}"
+
+
+rule corrections:
+    input:
+        config=f"{PROBLEM}/corrections/config.json",
+    output:
+        corrections=f"{PROBLEM}/corrections/corrections.parquet",
+    log:
+        f"{PROBLEM}/corrections/log.txt",
+    benchmark:
+        f"{PROBLEM}/corrections/benchmark.tsv"
+    conda:
+        "../envs/compute.yaml"
+    resources:
+        runtime=plan.job_minutes,
+        mem_mb=plan.memory_mb,
+        attempt=plan.attempt,
+    shell:
+        "python -m pipeline_lib corrections --config {input.config} --output {output.corrections}"
         " --attempt {resources.attempt} &> {log}"

@@ -12,6 +12,7 @@ rule tables:
         exact=plan.known_answers("exact"),
         coverage=plan.known_answers("coverage"),
         leak=plan.known_answers("leak"),
+        corrections=plan.known_answers("corrections"),
     output:
         expand(
             "results/{{experiment}}/tables/{table}.{form}",

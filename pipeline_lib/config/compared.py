@@ -25,6 +25,7 @@ TAKEN = {
     "exact",
     "coverage",
     "leak",
+    "corrections",
     "training",
     "fig2",
     "fig3",

@@ -613,12 +613,35 @@ class Leak(Model):
     chains: int = Field(2000, ge=8, description="sampled chains")
 
 
+class Corrected(Model):
+    """Corrections of the sampler on short exact chains: epsilon scaling by each factor, and variance downscaling."""
+
+    denoisers: dict[Name, Imperfection] = Field(
+        {
+            "perfect": Imperfection(),
+            "scaled": Imperfection(scale=1.02),
+            "contracting": Imperfection(pull=0.02),
+            "estimated": Imperfection(images=50),
+        },
+        min_length=1,
+        description="what the denoiser gets wrong, by name",
+    )
+    etas: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        [0.0, 1.0], min_length=1, description="eta of DDIM: 0 is its ODE, 1 ancestral sampling with fixed-small"
+    )
+    nfe: list[Annotated[int, Field(ge=2)]] = Field([10, 20, 50], min_length=1, description="steps of the chains")
+    factors: Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(_rising)] = Field(
+        [round(0.98 + 0.005 * i, 3) for i in range(15)], min_length=2, description="lambda of epsilon scaling, rising"
+    )
+
+
 class Analytic(Model):
     """Known answers: the theory and the estimators on data whose score is exact."""
 
     problems: dict[Name, Problem] = Field(min_length=1, description="problems by name")
     coverage: Coverage = Field(Coverage(), description="estimators against exact values")
     leak: Leak = Field(Leak(), description="the leak experiment")
+    corrections: Corrected = Field(Corrected(), description="corrections of the sampler")
     seed: int = Field(0, ge=0, description="seed of everything that is drawn")
 
     @model_validator(mode="after")
@@ -626,6 +649,9 @@ class Analytic(Model):
         for name, problem in self.problems.items():
             if len(problem.data) > 1:
                 raise ValueError(f"problems.{name}: exact errors need data of a single Gaussian, not a mixture")
+            steps, most = problem.diffusion.timesteps, max(self.corrections.nfe)
+            if problem.diffusion.path == "vp" and most > steps:
+                raise ValueError(f"corrections.nfe: {most} is more than the {steps} steps of the path of {name}")
         return self
 
 

@@ -115,7 +115,7 @@ class Plan:
         for name, problem in analytic.problems.items():
             both = {"problem": problem.model_dump(mode="json"), "seed": analytic.seed}
             yield f"analytic/{name}/exact", stage("exact", both)
-            for kind in ("coverage", "leak"):
+            for kind in ("coverage", "leak", "corrections"):
                 options = getattr(analytic, kind).model_dump(mode="json")
                 yield f"analytic/{name}/{kind}", stage(kind, {**both, kind: options})
 
@@ -221,7 +221,7 @@ class Plan:
         return [f"{self.root}/{name}/controls/scores.parquet" for name in self.experiment.datasets]
 
     def known_answers(self, name: str) -> list[str]:
-        """Paths of the records `<name>.parquet` (exact, coverage, leak) of all problems of the analytic section."""
+        """Paths of the records `<name>.parquet` (exact, coverage, leak, corrections) of all analytic problems."""
         analytic = self.experiment.analytic
         problems = analytic.problems if analytic else ()
         return [f"{self.root}/analytic/{problem}/{name}/{name}.parquet" for problem in problems]
@@ -243,7 +243,7 @@ class Plan:
             if self.instances
             else []
         )
-        analytic = ["theory", "exact", "coverage", "leak"] if self.experiment.analytic else []
+        analytic = ["theory", "exact", "coverage", "leak", "corrections"] if self.experiment.analytic else []
         return [*trained, *self.comparisons, *self.sweeps, *analytic]
 
     @property
@@ -251,7 +251,7 @@ class Plan:
         """Names of the figures that the experiment always has."""
         controlled = any(_has_before(i.method, self._variant(i)) for i in self.instances)
         trained = ["fig2", *(["fig3"] if controlled else []), "training", *self.sweeps] if self.instances else []
-        return trained + (["theory", "leak"] if self.experiment.analytic else [])
+        return trained + (["theory", "leak", "corrections"] if self.experiment.analytic else [])
 
     @property
     def tracked(self) -> bool:

@@ -105,10 +105,17 @@ def _row(key: str, schema: Mapping[str, Any], model: type[Model]) -> str:
 
 
 def _default(value: Any) -> str:
-    """As it would stand in a file; of a section what differs from the section's own defaults."""
-    value = value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, Model) else value
-    value = list(value) if isinstance(value, tuple) else value
+    """As it would stand in a file; of sections what differs from the section's own defaults."""
+    value = _plain(value)
     return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, Model):
+        return value.model_dump(mode="json", exclude_defaults=True)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def type_of(schema: Mapping[str, Any]) -> str:

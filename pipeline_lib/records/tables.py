@@ -233,6 +233,18 @@ LEAK = [
     Column("n", "int64", "images", "sampled chains"),
 ]
 
+CORRECTIONS = [
+    Column("setting", "string", "", "what the denoiser gets wrong"),
+    Column("eta", "float64", "", "eta of DDIM: 1 is ancestral sampling with variance fixed-small"),
+    Column("nfe", "int64", "calls", "steps of the chain"),
+    Column("correction", "string", "", "none, epsilon-scaling, or variance-downscaling with its reading"),
+    Column("factor", "float64", "", "lambda of epsilon scaling"),
+    Column("kl", "float64", "nats", "KL(p_theta(x_0) || q(x_0)): the cumulative error at x_0"),
+    Column("kl_noisy", "float64", "nats", "the same at the last noisy x_t"),
+    Column("spread", "float64", "", "variance of the sampled x_0 over that of the data, summed over pixels"),
+    Column("infeasible", "float64", "", "share of the noisy steps where variance downscaling has too little to take"),
+]
+
 THEORY = [
     Column("claim", "string", "", "the statement"),
     Column("source", "string", "", "where it is made, and how sure its wording is: found, memory or derived"),
@@ -340,6 +352,7 @@ SCHEMAS: dict[str, list[Column]] = {
     "exact": EXACT,
     "coverage": COVERAGE,
     "leak": LEAK,
+    "corrections": CORRECTIONS,
     "theory": THEORY,
     "comparison": COMPARISON,
     "samplings": SAMPLINGS,

@@ -44,7 +44,7 @@ CONTROLS = {"floor": "real", "ceiling": "noise", "reconstruction": "reconstructe
 LATENT_STAGES = ("autoencoder", "latents")  # of datasets with an autoencoder
 DATASET_STAGES = ("data", "classifier", "reference", "bandwidths", "controls")
 SAMPLING_STAGES = ("sample", "errors", "scores")
-ANALYTIC_STAGES = ("exact", "coverage", "leak")
+ANALYTIC_STAGES = ("exact", "coverage", "leak", "corrections")
 RECORDS = {"errors": "errors.parquet", "scores": "scores.parquet", "controls": "scores.parquet"} | {
     name: f"{name}.parquet" for name in ANALYTIC_STAGES
 }

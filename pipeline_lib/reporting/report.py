@@ -61,6 +61,7 @@ CONTENTS = {
     "theory": "the papers' claims, a row for each reading and chain",
     "exact": "every exact error of every chain at every step",
     "coverage": "the estimators against exact values",
+    "corrections": "corrections of the sampler on short exact chains",
     "leak": "true score down to a step, an imperfect model after it",
 }
 PROTOCOL = [c.name for c in SCORES[SCORES.index(next(c for c in SCORES if c.name == "extractor")) :]]
@@ -181,6 +182,8 @@ def known_answers(
     return {
         "curves": pictures.figure("theory"),
         "leak_figure": pictures.figure("leak"),
+        "corrections_figure": pictures.figure("corrections"),
+        "corrections": table(theory.corrections_summary(found["corrections"])),
         "claims": table(theory.summary(found["theory"])),
         "coverage": table(theory.coverage_summary(found["coverage"])),
         "bootstrap": table(theory.bootstrap_summary(found["coverage"])),

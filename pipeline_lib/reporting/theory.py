@@ -11,7 +11,7 @@ from pipeline_lib.analytic import curves
 from pipeline_lib.analytic.coverage import NEAR
 from pipeline_lib.config.models import Imperfection
 from pipeline_lib.records.files import write_text
-from pipeline_lib.records.tables import COVERAGE, EXACT, LEAK, THEORY, Column, read, write
+from pipeline_lib.records.tables import CORRECTIONS, COVERAGE, EXACT, LEAK, THEORY, Column, read, write
 from pipeline_lib.reporting.collect import ANALYTIC_STAGES, joined
 from pipeline_lib.reporting.summaries import markdown
 
@@ -21,6 +21,7 @@ ANALYTIC = {
     "exact": [PROBLEM, *EXACT],
     "coverage": [PROBLEM, *COVERAGE],
     "leak": [PROBLEM, *LEAK],
+    "corrections": [PROBLEM, *CORRECTIONS],
 }
 READINGS = {column: f"KL({direction}) over {law}" for column, (direction, law) in curves.READINGS.items()}
 NO_ERROR = Imperfection().model_dump(mode="json")
@@ -37,6 +38,9 @@ ASSUMED = "Li and van der Schaar (2024), assumption of Theorem 3.1 [found]"
 ZERO = "Li and van der Schaar (2024), Proposition A.1 [memory, low]"
 WIDER = "Ning et al. (2024) [found]"
 CONTROL = "negative control [derived]"
+SCALED = "Ning et al. (2024), epsilon scaling [found]"
+DOWNSCALED = "variance downscaling, discussed by Ning et al. (2024) [memory, low]"
+CELL = ["setting", "eta", "nfe"]  # of the corrections
 
 Row = dict[str, Any]
 
@@ -51,11 +55,13 @@ def records(folder: Path, experiment: Mapping[str, Any]) -> dict[str, pd.DataFra
                 found.append(read(path, ANALYTIC[name][1:]).assign(problem=problem))
     tables = {name: joined(found, ANALYTIC[name]) for name, found in pieces.items()}
     verdicts = [row for _, curve in _curves(tables["exact"]) for row in claims(curve, experiment)]
+    for _, corrected in tables["corrections"].groupby("problem", sort=False):
+        verdicts += correction_claims(corrected, experiment)
     return {"theory": joined([pd.DataFrame(verdicts)], THEORY), **tables}
 
 
 def write_tables(folder: Path, experiment: Mapping[str, Any]) -> None:
-    """Write `tables/{theory,exact,coverage,leak}.{parquet,csv,md}`."""
+    """Write `tables/{theory,exact,coverage,leak,corrections}.{parquet,csv,md}`."""
     tables = records(folder, experiment)
     texts = {
         "theory": f"# Claims\n\n{CLAIM_NOTE}\n\n{markdown(summary(tables['theory']))}",
@@ -63,6 +69,7 @@ def write_tables(folder: Path, experiment: Mapping[str, Any]) -> None:
         "coverage": "# Estimators against exact values\n\n"
         f"{COVERAGE_NOTE}\n\n{markdown(coverage_summary(tables['coverage']))}\n{BOOTSTRAP_NOTE}\n\n{markdown(bootstrap_summary(tables['coverage']))}",
         "leak": f"# Leak experiment\n\n{markdown(leak_summary(tables['leak']))}",
+        "corrections": f"# Corrections\n\n{CORRECTION_NOTE}\n\n{markdown(corrections_summary(tables['corrections']))}",
     }
     for name, rows in tables.items():
         target = folder / "tables" / name
@@ -78,6 +85,12 @@ CLAIM_NOTE = (
 COVERAGE_NOTE = (
     "`share` is pooled over chains and t: of intervals that hold the exact value, or of tests that reject. Near the "
     "null MMD² is skewed, and the permutation test decides there. Every t has its row in coverage.csv."
+)
+CORRECTION_NOTE = (
+    "Exact KL at x_0, in nats, of short chains of DDIM (eta 0) and ancestral sampling with fixed-small variance (eta "
+    "1). Spread: variance of the sampled x_0 over that of the data, uncorrected. Infeasible: share of the noisy steps "
+    "at which the paper's reading of variance downscaling would take more noise than there is. Every lambda has its "
+    "row in corrections.csv."
 )
 BOOTSTRAP_NOTE = (
     "Share of the MMD² at x_0 that a rollout of 1..L steps from the true x_s shows: the training-time estimate of D_t, "
@@ -174,6 +187,57 @@ def _spread(curve: pd.DataFrame) -> Iterator[Row]:
         yield _verdict(
             "sampling spreads wider than q(x_t | x_0)", WIDER, reading, gap.abs(), -gap, "least gap", gap.min()
         )
+
+
+def correction_claims(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> Iterator[Row]:
+    """What corrections of the sampler do to the error at x_0 of one problem: `rows` of its table."""
+    errors = experiment["analytic"]["corrections"]["denoisers"]
+    perfect = next((name for name, error in errors.items() if error == NO_ERROR), None)
+    for (setting, level), group in rows.groupby(["setting", "eta"], sort=False):
+        eta = float(str(level))
+        kinds = {str(kind): one.set_index("nfe") for kind, one in group.groupby("correction", sort=False)}
+        plain, scaled, who = kinds.pop("none")["kl"], kinds.pop("epsilon-scaling"), sampler(eta)
+        where = {"problem": str(rows["problem"].iloc[0]), "setting": str(setting)}
+        undone = {**errors[str(setting)], "scale": 1.0} == NO_ERROR and setting != perfect
+        exactly = scaled[np.isclose(scaled["factor"], errors[str(setting)]["scale"])]["kl"]
+        if undone and perfect and len(exactly):
+            right = rows[rows["setting"].eq(perfect) & rows["eta"].eq(eta) & rows["correction"].eq("none")]
+            gap = (exactly - right.set_index("nfe")["kl"]).abs()
+            claim = "epsilon scaling by lambda undoes an eps that is lambda times too large"
+            yield where | _verdict(claim, CONTROL, who, exactly, gap, "largest gap to the right eps", gap.max())
+        above = scaled[scaled["factor"] > 1].groupby("nfe")["kl"].min()
+        change = above / plain
+        claim = "some lambda above 1 lowers the error at x_0"
+        yield where | _verdict(claim, SCALED, who, plain, above - plain, "largest KL over uncorrected", change.max())
+        for kind, one in kinds.items():
+            if not one["infeasible"].eq(1).all():  # nothing is changed there
+                change = one["kl"] / plain
+                claim, reading = "variance downscaling lowers the error at x_0", f"{kind.split(', ')[1]}, {who}"
+                note = "largest KL over uncorrected"
+                yield where | _verdict(claim, DOWNSCALED, reading, plain, one["kl"] - plain, note, change.max())
+
+
+def sampler(eta: float) -> str:
+    """The name by which DDIM at this eta is known."""
+    return {0.0: "DDIM", 1.0: "ancestral"}.get(eta, f"DDIM, eta {eta:g}")
+
+
+def corrections_summary(corrections: pd.DataFrame) -> pd.DataFrame:
+    """A row for every chain: the error at x_0 uncorrected, at the best lambda, and with variance downscaling."""
+    found = []
+    for _, group in corrections.groupby(["problem", *CELL], sort=False):
+        kinds = {str(kind): one for kind, one in group.groupby("correction", sort=False)}
+        plain, scaled = kinds["none"].iloc[0], kinds["epsilon-scaling"]
+        best = scaled.iloc[int(scaled["kl"].to_numpy().argmin())]
+        row = {"problem": plain["problem"], "denoiser": plain["setting"], "sampler": sampler(plain["eta"])}
+        row |= {"calls": plain["nfe"], "spread": plain["spread"], "KL": plain["kl"]}
+        row |= {"best lambda": best["factor"], "KL with it": best["kl"]}
+        for kind, one in kinds.items():
+            if kind.startswith("variance"):
+                row[f"KL, {kind}"] = one["kl"].iloc[0]
+                row |= {"infeasible": one["infeasible"].iloc[0]} if kind.endswith("paper") else {}
+        found.append(row)
+    return pd.DataFrame(found)
 
 
 def _verdict(claim: str, source: str, reading: str, size: pd.Series, excess: pd.Series, note: str, worst: float) -> Row:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.reporting.style import COLOURS, DASHES, GREY, empty, legend, save
-from pipeline_lib.reporting.theory import records
+from pipeline_lib.reporting.theory import records, sampler
 
 PANELS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.Series]]] = {
     "KL, nats\n(cumulative error)": ("log", lambda c: c["kl"]),
@@ -21,14 +21,16 @@ PANELS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.Series]]] = {
     "eps norm, sampling\nover training": ("linear", lambda c: c["eps_norm_sampling"] / c["eps_norm_training"]),
 }
 QUANTITIES = {"kl": "KL, nats", "mmd2": "MMD²", "spread-gap": "spread gap", "eps-norm-ratio": "eps-norm ratio"}
+DOWNSCALED = (":", "-.")  # the paper's reading, the measured error
 SMALLEST = 1e-9  # of a logarithmic axis: what is below is rounding
 
 
 def draw(folder: Path, experiment: Mapping[str, Any]) -> None:
-    """Write `figures/{theory,leak}.{svg,png}` below `folder`."""
+    """Write `figures/{theory,leak,corrections}.{svg,png}` below `folder`."""
     tables = records(folder, experiment)
     save(theory(tables["exact"], experiment), folder / "figures" / "theory")
     save(leak(tables["leak"], experiment), folder / "figures" / "leak")
+    save(corrections(tables["corrections"]), folder / "figures" / "corrections")
 
 
 def theory(exact: pd.DataFrame, experiment: Mapping[str, Any]) -> Figure:
@@ -69,6 +71,44 @@ def leak(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> Figure:
                 _scale(axes[i, j], "log")
     legend(figure, axes.flat)
     return figure
+
+
+def corrections(rows: pd.DataFrame) -> Figure:
+    """The error at x_0 against lambda: a row of panels per problem and sampler, a column per denoiser."""
+    if rows.empty:
+        return empty("Corrections of the sampler")
+    lines, names = list(rows.groupby(["problem", "eta"], sort=False)), list(dict.fromkeys(rows["setting"]))
+    size = (2.3 * len(names) + 0.8, 1.5 * len(lines) + 1.0)
+    figure, axes = plt.subplots(
+        len(lines), len(names), figsize=size, squeeze=False, sharex=True, sharey="row", layout="constrained"
+    )
+    for ((problem, level), line), panels in zip(lines, axes, strict=True):
+        eta = float(str(level))
+        panels[0].set_ylabel(f"{problem}\n{sampler(eta)}\nKL at x_0, nats")
+        for setting, panel in zip(names, panels, strict=True):
+            cells = line[line["setting"].eq(setting)].groupby("nfe", sort=False)
+            for place, (nfe, cell) in enumerate(cells):
+                _corrected(panel, cell, f"{nfe} calls", COLOURS[place % len(COLOURS)], noisy=eta > 0)
+            panel.set_yscale("log")
+            panel.axvline(1, color=GREY, lw=0.5)
+            panel.grid(color=GREY, alpha=0.15, lw=0.5)
+    for name, top, bottom in zip(names, axes[0], axes[-1], strict=True):
+        top.set_title(name, loc="left")
+        bottom.set_xlabel("λ of epsilon scaling")
+    legend(figure, axes.flat)
+    return figure
+
+
+def _corrected(axes: Axes, cell: pd.DataFrame, label: str, colour: str, noisy: bool) -> None:
+    kinds = {str(kind): one for kind, one in cell.groupby("correction", sort=False)}
+    scaled = kinds.pop("epsilon-scaling")
+    axes.plot(scaled["factor"], scaled["kl"], color=colour, lw=1.1, label=label)
+    best = scaled.iloc[int(scaled["kl"].to_numpy().argmin())]
+    axes.plot(best["factor"], best["kl"], marker="v", ms=4, color=colour)
+    axes.plot(1, kinds.pop("none")["kl"].iloc[0], marker="o", ms=3.5, color=colour)
+    for (kind, one), dash in zip(kinds.items(), DOWNSCALED, strict=False) if noisy else ():
+        axes.axhline(one["kl"].iloc[0], color=colour, lw=0.8, ls=dash)
+        axes.plot([], [], color=GREY, lw=0.8, ls=dash, label=kind)
 
 
 def _leaked(axes: Axes, curve: pd.DataFrame, share: float, colour: str) -> None:

@@ -243,3 +243,74 @@ def test_a_learned_variance_is_sampled_only_where_one_is_learned() -> None:
         plan(values)
     values["methods"] = {"adm": {"objective": "adm", "variants": {"paper": {"preset": "paper"}}}}
     assert plan(values).instances[0].run.diffusion.learned_variance
+
+
+def sampled(on: str = "vp", **values: Any) -> dict[str, Any]:
+    """The minimal experiment with one other sampling, on a vp path (T = 100) or on that of EDM."""
+    given = changed("sampling/ancestral", {"sampler": "ddim", "nfe": [10], "images": 100, **values})
+    if on == "edm":
+        run = {"diffusion": {}, "objective": {"augment": 0}}
+        given["methods"] = {"edm": {"objective": "edm", "variants": {"paper": {"preset": "paper", "run": run}}}}
+        given["base"]["diffusion"] = {}
+    return given
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "leading", "trailing", "quadratic"])
+def test_every_spacing_is_one_of_a_path_with_discrete_steps(spacing: str) -> None:
+    plan(sampled(spacing=spacing, nfe=[3, 9]))
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (sampled(nfe=[101]), "nfe 101 is more than the 100 steps of ddpm/paper."),
+        (
+            sampled(spacing="quadratic"),
+            "spacing quadratic visits a t twice with nfe 10 on a path of 100 steps: take at",
+        ),
+        (sampled(spacing="quadratic", nfe=[1]), "spacing quadratic with nfe 1 would call the network at t = 1 alone"),
+        (sampled("edm", spacing="leading"), "spacing leading is for diffusion.path vp; path edm has its own, uniform."),
+        (sampled("edm", spacing="quadratic"), "spacing quadratic is for diffusion.path vp; path edm has its own"),
+        (
+            sampled("edm", corrections=[{"name": "time-shift", "window": 2, "cutoff": 0}]),
+            "time-shift is for diffusion.path vp (it is edm).",
+        ),
+        (
+            sampled(corrections=[{"name": "time-shift", "window": 100, "cutoff": 0}]),
+            "a time-shift window of 100 is wider than the path, which has 100 steps.",
+        ),
+        (
+            sampled("edm", corrections=[{"name": "variance-downscaling"}]),
+            "variance-downscaling is for diffusion.path vp (it is edm).",
+        ),
+        (
+            sampled(corrections=[{"name": "epsilon-scaling", "b": 0.0}]),
+            "lambda of epsilon-scaling is 0 at step 0 of 10, not above 0.",
+        ),
+        (
+            sampled(sampler="analytic-dpm", corrections=[{"name": "time-shift", "window": 2, "cutoff": 0}]),
+            "analytic-dpm knows the t of the grid alone, and time-shift leaves them: take only one.",
+        ),
+        (
+            sampled(corrections=[{"name": "variance-downscaling"}, {"name": "time-shift", "window": 2, "cutoff": 0}]),
+            "variance-downscaling knows the t of the grid alone, and time-shift leaves them: take only one.",
+        ),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_a_sampling_that_cannot_be_is_refused_before_anything_runs(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(BadConfig) as refused:
+        plan(values)
+    assert str(refused.value).startswith("sampling.ancestral")
+    assert sentence in str(refused.value)
+
+
+def test_a_correction_that_needs_moments_gets_them_and_no_other_does() -> None:
+    def asked(*corrections: dict[str, Any]) -> list[Any]:
+        configs = plan(sampled(corrections=list(corrections))).stage_configs()
+        return [config["config"]["corrections"] for _, config in configs if config["stage"] == "moments"]
+
+    scaling, downscaling = {"name": "epsilon-scaling", "b": 1.01}, {"name": "variance-downscaling"}
+    known = {**downscaling, "x0_error": {"1": 0.5}}
+    assert asked(scaling) == asked(known) == []
+    assert [one["name"] for one in asked(scaling, downscaling)[0]] == ["variance-downscaling"]

@@ -50,6 +50,12 @@ ON_AUGMENT = ("tests/objectives/test_augment.py",)
 GUIDANCE, NOISY = "pipeline_lib/samplers/_guidance.py", "pipeline_lib/objectives/noisy_classifier.py"
 ON_GUIDANCE, ON_NOISY = ("tests/samplers/test_guidance.py",), ("tests/objectives/test_noisy_classifier.py",)
 DDIM, ANALYTIC = "pipeline_lib/samplers/ddim.py", "pipeline_lib/samplers/analytic_dpm.py"
+DOWNSCALING, CORRECTED = (
+    "pipeline_lib/samplers/corrections/variance_downscaling.py",
+    "pipeline_lib/analytic/corrected.py",
+)
+ON_DOWNSCALING = ("tests/samplers/corrections/test_variance_downscaling.py",)
+ON_CORRECTED = ("tests/analytic/test_corrected.py",)
 SCALING, SHIFT = (f"pipeline_lib/samplers/corrections/{name}.py" for name in ("epsilon_scaling", "time_shift"))
 ON_ANALYTIC, ON_MOMENTS = ("tests/samplers/test_analytic_dpm.py",), ("tests/samplers/test_moments.py",)
 ON_SCALING = ("tests/samplers/corrections/test_epsilon_scaling.py",)
@@ -1016,5 +1022,61 @@ MUTANTS = (
         "variance = x.flatten(1).var(1)",
         "variance = x.flatten(1).square().mean(1)",
         ON_SHIFT,
+    ),
+    Mutant(
+        "error-in-standard-deviations",
+        "the excess of the error of x_0 with its weight, where a variance takes the square of it",
+        DOWNSCALING,
+        'share**2 * self._at("x0_error", step)',
+        'share * self._at("x0_error", step)',
+        ON_DOWNSCALING,
+    ),
+    Mutant(
+        "errors-taken-for-independent",
+        "the covariance of the error of x_0 with x_t left out of the measured reading",
+        DOWNSCALING,
+        '+ 2 * share * keep * self._at("x0_cross", step)',
+        '+ 0 * share * keep * self._at("x0_cross", step)',
+        ON_DOWNSCALING,
+    ),
+    Mutant(
+        "excess-added",
+        "noise added for the error of x_0 that should be taken away",
+        DOWNSCALING,
+        "max(own - excess, 0.0)",
+        "max(own + excess, 0.0)",
+        ON_DOWNSCALING,
+    ),
+    Mutant(
+        "infeasible-unnoticed",
+        "steps that have too little noise to give up not counted",
+        DOWNSCALING,
+        "self.infeasible[step.index] = own < excess",
+        "self.infeasible[step.index] = own < 0",
+        ON_DOWNSCALING,
+    ),
+    Mutant(
+        "correction-of-the-noise-ignored",
+        "a sampler that never asks corrections for the variance of its noise",
+        ANALYTIC,
+        "std = noise_variance(step, own, best, corrections) ** 0.5",
+        "std = best**0.5",
+        ON_DOWNSCALING,
+    ),
+    Mutant(
+        "moments-not-centred",
+        "second moments for variances: the mean of the data counts as their spread",
+        "pipeline_lib/samplers/_moments.py",
+        "(with_both - error * both).mean()",
+        "with_both.mean()",
+        ON_MOMENTS,
+    ),
+    Mutant(
+        "lambda-inverted",
+        "an exact chain whose eps is multiplied by lambda",
+        CORRECTED,
+        "exact.erring(denoiser, 1 / factor)",
+        "exact.erring(denoiser, factor)",
+        ON_CORRECTED,
     ),
 )

@@ -128,6 +128,7 @@ SMALL = {
             "bootstrap_lengths": [1, 2],
         },
         "leak": {"chains": 50, "shares": [0.5]},
+        "corrections": {"nfe": [5], "factors": [0.98, 1.0, 1.02]},
     },
 }
 
@@ -135,7 +136,7 @@ SMALL = {
 def test_the_whole_chain_of_stages_ends_in_tables_figures_and_report() -> None:
     plan = Plan(parse_experiment(SMALL))
     plan.write()
-    for name in ("exact", "coverage", "leak"):
+    for name in ("exact", "coverage", "leak", "corrections"):
         for record in map(Path, plan.known_answers(name)):
             assert main([name, "--config", str(record.parent / "config.json"), "--output", str(record)]) == 0
     for stage in ("tables", "figures", "report"):
@@ -145,12 +146,12 @@ def test_the_whole_chain_of_stages_ends_in_tables_figures_and_report() -> None:
         assert (folder / f"tables/{name}.md").stat().st_size > 200
     assert not (folder / "tables/scores.parquet").exists()
     found = read(folder / "tables/theory.parquet", THEORY)
-    assert set(found["setting"]) == {"perfect", "large"}
+    assert set(found["setting"]) == {"perfect", "large", "scaled", "contracting", "estimated"}
     assert read(folder / "tables/exact.parquet", EXACT)["step"].max() == 10
     page = (folder / "report.html").read_text()
     assert "Known answers" in page
     assert "Cumulative error</h2>" not in page
-    assert page.count("data:image") == 2
+    assert page.count("data:image") == 3
     assert json.loads((folder / "config/experiment.json").read_text())["instances"] == []
 
 
