@@ -971,8 +971,8 @@ MUTANTS = (
         "eta-not-squared",
         "eta taken for a share of the variance, not of the standard deviation",
         DDIM,
-        "variance = options.eta**2 * step.posterior_variance",
-        "variance = options.eta * step.posterior_variance",
+        "own = options.eta**2 * step.posterior_variance",
+        "own = options.eta * step.posterior_variance",
         ON_SAMPLERS,
     ),
     Mutant(

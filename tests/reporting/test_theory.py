@@ -163,3 +163,49 @@ def test_missing_records_leave_a_page_that_says_so() -> None:
         "not run yet" in Path("results/known/report.html").read_text()
         or "pending" in Path("results/known/report.html").read_text()
     )
+
+
+def corrected(**kl: float) -> list[dict]:
+    """Verdicts on short chains of a perfect and a scaled denoiser, whose errors `kl` changes by name."""
+    values = {
+        "right": 0.5,
+        "none": 1.0,
+        "lower": 1.2,
+        "exact": 0.5,
+        "paper": 0.9,
+        "measured": 0.8,
+        "infeasible": 0.0,
+    } | kl
+    cells = [
+        ("perfect", "none", np.nan, "right"),
+        ("perfect", "epsilon-scaling", 1.02, "right"),
+        ("scaled", "none", np.nan, "none"),
+        ("scaled", "epsilon-scaling", 0.98, "lower"),
+        ("scaled", "epsilon-scaling", 1.02, "exact"),
+        ("scaled", "variance-downscaling, paper", np.nan, "paper"),
+        ("scaled", "variance-downscaling, measured", np.nan, "measured"),
+    ]
+    rows = pd.DataFrame(
+        [{"setting": s, "correction": c, "factor": f, "kl": values[name]} for s, c, f, name in cells],
+    ).assign(problem="one", eta=1.0, nfe=10, infeasible=values["infeasible"])
+    perfect, scaled = Imperfection(), Imperfection(scale=1.02)
+    errors = {"perfect": perfect.model_dump(mode="json"), "scaled": scaled.model_dump(mode="json")}
+    found = theory.correction_claims(rows, {"analytic": {"corrections": {"denoisers": errors}}})
+    return [row for row in found if row["setting"] == "scaled"]
+
+
+def of(rows: list[dict]) -> dict[str, str]:
+    return {f"{row['claim'].split()[0]} {row['reading']}": row["verdict"] for row in rows}
+
+
+def test_claims_on_corrections_hold_and_can_fail() -> None:
+    names = ["epsilon ancestral", "some ancestral", "variance paper, ancestral", "variance measured, ancestral"]
+    assert of(corrected()) == dict.fromkeys(names, "holds")
+    assert of(corrected(right=0.4))[names[0]] == "fails"
+    assert of(corrected(exact=1.1, lower=0.5))[names[1]] == "fails"  # only a lambda below 1 helps
+    assert of(corrected(paper=1.1))[names[2]] == "fails"
+    assert of(corrected(measured=1.1))[names[3]] == "fails"
+
+
+def test_a_correction_that_is_nowhere_feasible_is_not_judged() -> None:
+    assert not [row for row in corrected(infeasible=1.0) if row["claim"].startswith("variance")]
