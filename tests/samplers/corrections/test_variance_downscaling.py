@@ -95,6 +95,19 @@ def test_the_papers_reading_is_right_where_its_assumption_is(sampler: str) -> No
     assert float(deviations(sampler, Guesses(error), None, 0.0).max()) > 10  # too wide
 
 
+@pytest.mark.parametrize("eta", [1.0, 0.5])
+def test_the_papers_reading_takes_the_published_excess(eta: float) -> None:
+    """(sqrt(abar_u) beta_{t|u} / (1 - abar_t) e_t)^2 of DDPM's one-step law; of DDIM, the weight of x_0 in its step."""
+    correction = build(Options(x0_error={round(step.t): 1e-4 for step in GRID}), PATH, NFE)
+    for step in list(GRID)[:-1]:
+        abar_t, abar_u = step.a**2, step.a_next**2
+        own = eta**2 * (1 - abar_u) / (1 - abar_t) * (1 - abar_t / abar_u)
+        weight = abar_u**0.5 - ((1 - abar_u - own) * abar_t / (1 - abar_t)) ** 0.5
+        if eta == 1:
+            weight = abar_u**0.5 * (1 - abar_t / abar_u) / (1 - abar_t)
+        assert own - correction.noise(step, own) == pytest.approx(weight**2 * 1e-4, rel=1e-6)
+
+
 def test_the_papers_reading_makes_the_best_denoiser_too_narrow() -> None:
     known = Options(x0_error=of_error().x0_error)
     plain, corrected = (
