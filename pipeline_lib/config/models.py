@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from pipeline_lib.config import grids
 from pipeline_lib.config.base import Model, load_part, parse, part
+from pipeline_lib.config.sampled import SOUGHT
 from pipeline_lib.exits import BadConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9.-]*$"
@@ -22,7 +23,6 @@ Kernel = Literal["laplace", "gaussian", "rational-quadratic"]
 RunKey = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z0-9_]+)+$")]
 Partial = dict[str, Any]
 CLASSIFIER = "noisy-classifier"  # the objective whose runs guide others
-SOUGHT = ("tuning", "transfer")  # keys of a sampling that say where constants come from; what is found decides samples
 
 _LEAF = re.compile(r"^[A-Za-z0-9.-]+$")  # what may stand in a name
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pipeline_lib import device
 from pipeline_lib.config.base import build_part, load_part, parse
-from pipeline_lib.config.models import SOUGHT, Sampling
+from pipeline_lib.config.models import Sampling
+from pipeline_lib.config.sampled import SOUGHT
 from pipeline_lib.data.arrays import appending
 from pipeline_lib.data.grid import save_grid
 from pipeline_lib.data.prepared import to_uint8
@@ -164,7 +165,8 @@ def run(
     space = latent_space.load(autoencoder, where) if autoencoder else None
     denoiser, facts = trained.load(train.file(WEIGHTS), where)
     by = load_guide(sampling, guide, where)
-    cells, files = [], {}
+    cells: list[dict[str, Any]] = []
+    files: dict[str, str] = {}
     for nfe in sampling.nfe:
         own = _tuned.known(sampling, nfe, tuned)
         name = f"nfe{nfe:04d}{_tuned.suffix(sampling, own)}"

@@ -2,7 +2,8 @@
 
 import json
 
-from pipeline_lib.config.models import SOUGHT, Sampling
+from pipeline_lib.config.models import Sampling
+from pipeline_lib.config.sampled import SOUGHT
 from pipeline_lib.exits import BadConfig, BadData
 from pipeline_lib.records.files import digest
 from pipeline_lib.records.store import Manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import ceil, floor
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ DIGITS = 10  # decimals of a constant: sums of strides are not exact
 
 
 def _falling(strides: list[float]) -> list[float]:
-    if any(s <= 0 for s in strides) or any(b >= a for a, b in zip(strides, strides[1:], strict=False)):
+    if any(s <= 0 for s in strides) or any(b >= a for a, b in pairwise(strides)):
         raise ValueError("strides must be positive, and each smaller than the one before")
     return strides
 

@@ -53,7 +53,7 @@ def run(
     sampling = _moments.known(parse(Sampling, config), moments)
     given = {"train": train, "data": data, "classifier": classifier, "reference": reference}
     given |= {k: m for k, m in (("autoencoder", autoencoder), ("moments", moments), ("guide", guide)) if m}
-    identity = {k: v for k, v in config.items() if k not in ("nfe", "images")}
+    identity = {k: v for k, v in config.items() if k != "nfe"}
     store = entry("tune", VERSION, identity, {name: m.content for name, m in given.items()})
     where = device.pick()
     denoiser, about = trained.load(train.file(WEIGHTS), where)

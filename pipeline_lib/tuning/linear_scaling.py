@@ -32,8 +32,8 @@ def check(options: Options, diffusion: Diffusion, steps: int, where: str) -> Non
     lean = max(options.k_high, -options.k_low) * (steps - 1) / 2
     if lean >= options.low:
         raise BadConfig(
-            f"{where}: in {steps} steps lambda falls {lean:.3g} below its mean, which may be as low as {options.low:g}; "
-            "lower k_high."
+            f"{where}: in {steps} steps lambda falls {lean:.3g} below its mean, which may be {options.low:g}; lower "
+            "k_high."
         )
 
 
