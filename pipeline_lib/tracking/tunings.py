@@ -29,7 +29,7 @@ def tunings(
                 name, identity = f"tune {sampling}, {nfe} calls", {"tuning": made.fingerprint, "nfe": nfe}
                 yield (
                     _search(path, name, identity, tuning, rows, end),
-                    [_trial(f"{path}/{row['trial']:04d}", identity, row, end) for row in rows.to_dict("records")],
+                    [_trial(f"{path}/{row['trial']:04d}", identity, row, end) for row in _rows(rows)],
                 )
 
 
@@ -42,7 +42,7 @@ def _search(
     params = flatten(tuning, "tuning.") | (flatten(found, "found.") if found else {"found": "no correction"})
     sums = {"calls": float(rows["calls"].sum()), "trials": float(len(rows))}
     points = [Point(f"tuning/{key}", 0, value) for key, value in sums.items()]
-    points += [point for row in chosen.to_dict("records") for point in _points(row)]
+    points += [point for row in _rows(chosen) for point in _points(row)]
     spent = round(1000 * float(rows["seconds"].sum()))
     return Content(path, name, identity, FINISHED, end - spent, end, params, tags={"kind": "tuning"}, points=points)
 
@@ -55,6 +55,10 @@ def _trial(path: str, identity: dict[str, Any], row: Mapping[str, Any], end: int
     tags = {"kind": "trial", "chosen": "true" if row["chosen"] else "false"}
     about = {**identity, "trial": row["trial"]}
     return Content(path, name, about, FINISHED, end, end, params, tags=tags, points=_points(row))
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
 
 
 def _points(row: Mapping[str, Any]) -> list[Point]:
