@@ -169,14 +169,18 @@ def _views(rows: pd.DataFrame) -> list[Any]:
     views = [_against_b] if _of_b(rows)["b"].nunique() > 1 else []
     views += [_against_k] if rows["k"].fillna(0).ne(0).any() else []
     views += [_against_cutoff] if rows["cutoff"].notna().any() else []
-    factors = any("factors" in (one or {}) and one["factors"] for one in _chosen(rows)["options"].map(json.loads))
-    return views + ([_against_step] if factors else [])
+    return views + ([_against_step] if any(map(_factors, _chosen(rows)["options"])) else [])
 
 
 def _of_b(rows: pd.DataFrame) -> pd.DataFrame:
     """Trials of a uniform b: one score for each."""
-    whole = rows["options"].map(lambda text: not (json.loads(text) or {}).get("factors"))
+    whole = pd.Series([not _factors(text) for text in rows["options"]], rows.index, dtype=bool)
     return rows[whole & rows["b"].notna() & rows["k"].eq(0) & rows["score"].notna()]
+
+
+def _factors(options: str) -> list[float]:
+    """The factors of each step of a correction as JSON; none where it has none."""
+    return (json.loads(options) or {}).get("factors") or []
 
 
 def _chosen(rows: pd.DataFrame) -> pd.DataFrame:
@@ -218,7 +222,7 @@ def _against_cutoff(panel: Axes, rows: pd.DataFrame, name: str, colour: str) -> 
 
 
 def _against_step(panel: Axes, rows: pd.DataFrame, name: str, colour: str) -> None:
-    factors = json.loads(_chosen(rows)["options"].iloc[0])["factors"]
+    factors = _factors(_chosen(rows)["options"].iloc[0])
     panel.plot(range(len(factors)), factors, "o-", color=colour, lw=1, ms=3, label=name)
     panel.axhline(1, color=GREY, lw=0.6, ls=":")
     panel.set(xlabel="step, in sampling order", ylabel="lambda")
