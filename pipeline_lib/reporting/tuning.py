@@ -198,7 +198,7 @@ def _against_b(panel: Axes, rows: pd.DataFrame, name: str, colour: str) -> None:
         panel.plot(found.loc[chosen, "b"], relative[chosen], "o", color=colour, ms=size)
     _mark(panel, found["b"], relative, found["chosen"], colour)
     panel.axvline(1, color=GREY, lw=0.6, ls=":")
-    panel.set(xlabel="b (dotted: no correction)", ylabel="score over that at b = 1", yscale="log")
+    panel.set(xlabel="b (dotted: no correction)", ylabel="score over that at b = 1")
 
 
 def _against_k(panel: Axes, rows: pd.DataFrame, name: str, colour: str) -> None:
@@ -206,9 +206,9 @@ def _against_k(panel: Axes, rows: pd.DataFrame, name: str, colour: str) -> None:
     best = _of_b(rows).sort_values("score")[:1]
     found = pd.concat([best, slopes]).sort_values("k")
     relative = found["score"] / best["score"].iloc[0]
-    panel.plot(found["k"], relative, "o-", color=colour, lw=1, ms=4, label=name)
-    _mark(panel, found["k"], relative, found["chosen"], colour)
-    panel.set(xlabel="k, at the same mean lambda", ylabel="score over that at k = 0")
+    panel.plot(1000 * found["k"], relative, "o-", color=colour, lw=1, ms=4, label=name)
+    _mark(panel, 1000 * found["k"], relative, found["chosen"], colour)
+    panel.set(xlabel="1000 k, at the same mean lambda", ylabel="score over that at k = 0")
 
 
 def _against_cutoff(panel: Axes, rows: pd.DataFrame, name: str, colour: str) -> None:

@@ -122,7 +122,7 @@ class Bench:
             start, calls = time.monotonic(), self.counted.images
             value, se = measure()
             spent = {"calls": self.counted.images - calls, "seconds": time.monotonic() - start}
-            row = self.trials.add(key, {**about, "score": value, "se": se, "images": self.images, **spent})
+            row = self.trials.add(key, {"images": self.images, **about, "score": value, "se": se, **spent})
             log.info("%d calls, %s: %s %.5g with %s", self.nfe, row["round"], row["metric"], value, row["options"])
         return row
 

@@ -33,7 +33,7 @@ def find(options: Options, bench: Bench) -> Found:
         return norm_ratio(sampled, bench.norms(place, bench.true(place)))
 
     def trial(place: int) -> float:
-        about = {"round": f"step {place}", "metric": NORM_RATIO, **columns(None)}
+        about = {"round": f"step {place}", "metric": NORM_RATIO, "images": bench.known, **columns(None)}
         return bench.trial(f"step {place}", lambda: ratio(place), about)["score"]
 
     return scaling(options, factors=[1.0, *map(trial, range(1, bench.steps))])

@@ -89,7 +89,8 @@ class _Chains:
         bench = self.bench
         left = [1.0] * (bench.steps - place - 1)
         correction = complete(scaling(self.options, factors=[*self.factors, factor, *left]))
-        about = {"round": f"step {place}, round {turn}", "metric": NORM_RATIO, **columns(correction)}
+        about = {"round": f"step {place}, round {turn}", "metric": NORM_RATIO, "images": bench.known}
+        about |= columns(correction)
 
         def ratio() -> tuple[float, float]:
             _, sampled = bench.advance(place, self._at(place), factor, self.options.scaled)
