@@ -24,6 +24,7 @@ wildcard_constraints:
 
 include: "rules/data.smk"
 include: "rules/train.smk"
+include: "rules/tune.smk"
 include: "rules/measure.smk"
 include: "rules/analytic.smk"
 include: "rules/report.smk"
@@ -48,6 +49,7 @@ rule all:
         plan.records("errors"),
         plan.records("trends"),
         plan.records("scores"),
+        plan.trials,
         plan.controls(),
         plan.known_answers("exact"),
         plan.known_answers("coverage"),

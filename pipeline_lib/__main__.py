@@ -54,15 +54,26 @@ STAGES = {
         options={"max_minutes": float},
     ),
     "moments": Stage("samplers._moments", "measure what a sampler must know of a trained run", ("train", "data")),
+    "tune": Stage(
+        "tuning._stage",
+        "find the constants of a correction",
+        ("train", "data", "classifier", "reference"),
+        ("trials",),
+        optional=("autoencoder", "moments", "guide"),
+        options={"max_minutes": float},
+    ),
     "sample": Stage(
-        "samplers._stage", "draw samples from a trained run", ("train",), optional=("autoencoder", "moments", "guide")
+        "samplers._stage",
+        "draw samples from a trained run",
+        ("train",),
+        optional=("autoencoder", "moments", "guide", "tuned"),
     ),
     "errors": Stage(
         "errors.cumulative",
         "measure the cumulative error",
         ("train", "data", "bandwidths"),
         ("trends", "influences"),
-        optional=("moments", "guide"),
+        optional=("moments", "guide", "tuned"),
     ),
     "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference")),
     "exact": Stage("analytic.curves", "exact errors of a problem whose score is known"),

@@ -9,6 +9,7 @@ rule errors:
         bandwidths=rules.bandwidths.output.manifest,
         moments=plan.moments,
         guide=plan.guide,
+        tuned=plan.tuned,
     output:
         errors=f"{CELLS}/errors/errors.parquet",
         trends=f"{CELLS}/errors/trends.parquet",
@@ -27,7 +28,7 @@ rule errors:
     shell:
         "python -m pipeline_lib errors --config {input.config} --train {input.train} --data {input.data}"
         " --bandwidths {input.bandwidths} --moments {input.moments} --guide {input.guide}"
-        " --output {output.errors} --trends {output.trends}"
+        " --tuned {input.tuned} --output {output.errors} --trends {output.trends}"
         " --influences {output.influences} --attempt {resources.attempt} &> {log}"
 
 

@@ -9,6 +9,7 @@ rule tables:
         influences=plan.records("influences"),
         scores=plan.records("scores"),
         controls=plan.controls(),
+        trials=plan.trials,
         exact=plan.known_answers("exact"),
         coverage=plan.known_answers("coverage"),
         leak=plan.known_answers("leak"),

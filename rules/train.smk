@@ -58,6 +58,7 @@ rule sample:
         autoencoder=plan.autoencoder,
         moments=plan.moments,
         guide=plan.guide,
+        tuned=plan.tuned,
     output:
         manifest=f"{CELLS}/sample/manifest.json",
     log:
@@ -74,4 +75,4 @@ rule sample:
     shell:
         "python -m pipeline_lib sample --config {input.config} --train {input.train}"
         " --autoencoder {input.autoencoder} --moments {input.moments} --guide {input.guide}"
-        " --output {output.manifest} --attempt {resources.attempt} &> {log}"
+        " --tuned {input.tuned} --output {output.manifest} --attempt {resources.attempt} &> {log}"

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from pipeline_lib.config import grids
 from pipeline_lib.config.base import Model, load_part, parse, part
+from pipeline_lib.config.sampled import SOUGHT
 from pipeline_lib.config.spacings import Spacing
 from pipeline_lib.exits import BadConfig
 
@@ -332,6 +333,14 @@ class Method(Model):
         return self.objective == CLASSIFIER
 
 
+class Transfer(Model):
+    """Constants that were tuned for another sampling, number of calls or dataset, used as they are."""
+
+    sampling: Name = Field(description="the sampling whose tuning found them, for the same method, variant and seed")
+    nfe: int | None = Field(None, ge=1, description="number of calls that they were tuned for; null: the same")
+    dataset: Name | None = Field(None, description="dataset that they were tuned on; null: the same")
+
+
 class Sampling(Model):
     """One way of drawing samples from trained runs; each number of network calls is a cell of it."""
 
@@ -356,6 +365,14 @@ class Sampling(Model):
     corrections: list[dict[str, Any]] = Field(
         [], description="corrections of each prediction, in their order and before x_0 is clipped: names with options"
     )
+    tuning: dict[str, Any] | None = Field(
+        None,
+        description="how the constants of a correction are found for each run and number of calls, which is then put "
+        "before `corrections`: a name with options; null: nothing is tuned",
+    )
+    transfer: Transfer | None = Field(
+        None, description="take the constants that another sampling's tuning found, in place of a tuning of its own"
+    )
     seed: int = Field(0, ge=0, description="seed of the sampling noise, shared by all methods")
     control: Name | None = Field(
         None, description="another sampling of the same runs, which tables compare it with; a grid: its like point"
@@ -374,6 +391,8 @@ class Sampling(Model):
     @classmethod
     def _fill_parts(cls, values: Any) -> Any:
         values = _with_part(values, "sampler", "samplers")
+        if isinstance(values, Mapping) and values.get("tuning") is not None:
+            values = _with_part(values, "tuning", "tuning")
         if isinstance(values, Mapping) and isinstance(given := values.get("corrections"), list):
             filled = [_part("samplers/corrections", one, f"corrections.{i}") for i, one in enumerate(given)]
             return {**values, "corrections": filled}
@@ -391,9 +410,20 @@ class Sampling(Model):
             raise ValueError("two corrections name a classifier; one sampling is guided once")
         return self
 
+    @model_validator(mode="after")
+    def _one_source_of_constants(self) -> "Sampling":
+        if self.tuning and self.transfer:
+            raise ValueError("give either tuning or transfer: constants have one source")
+        return self
+
     def drawn(self) -> dict[str, Any]:
-        """What decides the samples: all but whom they are drawn from, which is no part of their identity."""
-        return self.model_dump(mode="json", exclude={"methods", "control", "published", "grid"})
+        """What decides the samples, beside constants that are tuned: all but whom they are drawn from, and what they
+        are compared with."""
+        return self.model_dump(mode="json", exclude={"methods", "control", "published", "grid", *SOUGHT})
+
+    def sought(self) -> dict[str, Any]:
+        """Where tuned constants come from: `tuning`, `transfer`, or nothing."""
+        return {k: v for k, v in self.model_dump(mode="json", include=set(SOUGHT)).items() if v is not None}
 
     @property
     def family(self) -> str | None:

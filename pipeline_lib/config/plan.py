@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib import registry
-from pipeline_lib.config import compared
+from pipeline_lib.config import compared, tuned
 from pipeline_lib.config.base import load_part, parse, unmeasured
 from pipeline_lib.config.load import merge, read
 from pipeline_lib.config.models import Diffusion, Experiment, Method, Run, Sampling, Variant, parse_experiment
@@ -63,6 +63,7 @@ class Plan:
         _check_sampled(experiment)
         _check_sampling(self)
         _check_guides(self)
+        tuned.check(self)
         _check_labels(self)
         _check_latents(self)
         _check_counts(self)
@@ -103,9 +104,14 @@ class Plan:
                     asked = {k: drawn[k] for k in ("sampler", "spacing", "nfe", "seed", "clip_x0")}
                     asked["corrections"] = [one for one in drawn["corrections"] if unmeasured(CORRECTION, one)]
                     yield f"{one.path}/{name}/moments", stage("moments", asked, batch)
-                errors = exp.errors.model_dump(mode="json")
-                yield f"{one.path}/{name}/sample", stage("sample", drawn, batch)
-                yield f"{one.path}/{name}/errors", stage("errors", {"sampling": measured, **errors}, batch)
+                errors, sought = exp.errors.model_dump(mode="json"), sampling.sought()
+                if sampling.tuning:
+                    yield f"{one.path}/{name}/tune", stage("tune", {**measured, **sought}, batch)
+                yield f"{one.path}/{name}/sample", stage("sample", {**drawn, **sought}, batch)
+                yield (
+                    f"{one.path}/{name}/errors",
+                    stage("errors", {"sampling": {**measured, **sought}, **errors}, batch),
+                )
                 yield f"{one.path}/{name}/scores", stage("scores", {"samples": exp.scores.samples})
 
     def _analytic_configs(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -244,6 +250,7 @@ class Plan:
             else []
         )
         analytic = ["theory", "exact", "coverage", "leak", "corrections"] if self.experiment.analytic else []
+        trained += ["tuning", "tuned"] if self.trials else []
         return [*trained, *self.comparisons, *self.sweeps, *analytic]
 
     @property
@@ -251,6 +258,7 @@ class Plan:
         """Names of the figures that the experiment always has."""
         controlled = any(_has_before(i.method, self._variant(i)) for i in self.instances)
         trained = ["fig2", *(["fig3"] if controlled else []), "training", *self.sweeps] if self.instances else []
+        trained += ["tuning"] if self.trials else []
         return trained + (["theory", "leak", "corrections"] if self.experiment.analytic else [])
 
     @property
@@ -300,6 +308,21 @@ class Plan:
         folder = f"{self.root}/{wildcards.dataset}/{wildcards.method}/{wildcards.variant}/s{wildcards.seed}"
         wanted = needs_moments(self.experiment.sampling[wildcards.sampling])
         return [f"{folder}/{wildcards.sampling}/moments/manifest.json"] if wanted else []
+
+    def tuned(self, wildcards: Any) -> list[str]:
+        """The manifest of the tuning whose constants a sampling uses; none for most."""
+        folder = tuned.source(self._instance(wildcards), wildcards.sampling, self.experiment.sampling)
+        return [f"{self.root}/{folder}/tune/manifest.json"] if folder else []
+
+    @property
+    def trials(self) -> list[str]:
+        """Paths of the trials of all tunings."""
+        return [
+            f"{self.root}/{one.path}/{name}/tune/trials.parquet"
+            for one in self.instances
+            for name, sampling in self.samplings_of(one).items()
+            if sampling.tuning
+        ]
 
     def _variant(self, one: Instance) -> Variant:
         return self.experiment.methods[one.method].variants[one.variant]

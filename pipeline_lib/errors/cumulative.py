@@ -35,6 +35,7 @@ from pipeline_lib.networks import trained
 from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
+from pipeline_lib.samplers import _tuned
 from pipeline_lib.samplers._moments import known
 from pipeline_lib.samplers._stage import classes_of, load_guide
 
@@ -57,12 +58,13 @@ def run(
     bandwidths: Manifest,
     moments: Manifest | None = None,
     guide: Manifest | None = None,
+    tuned: Manifest | None = None,
 ) -> None:
     """Measure every cell and write errors to `output`, trends to `trends` and influences to `influences`.
 
     `config` holds `sampling` and the fields of `Errors`. Raises BadConfig where the dataset has fewer images than
     forward samples are asked for, and BadData where sampled chains are not finite. `guide`: the training of the noisy
-    classifier that the sampling names.
+    classifier that the sampling names; `tuned`: the tuning whose constants it uses.
     """
     settings = parse(Errors, {k: v for k, v in config.items() if k != "sampling"}, "errors")
     sampling = known(parse(Sampling, config["sampling"], "sampling"), moments)
@@ -83,14 +85,15 @@ def run(
     for nfe in sampling.nfe:
         log.info("measuring %d chains of %d calls", settings.chains, nfe)
         shape, batch = tuple(facts["shape"]), runtime["batch"]
-        chains = Chains(denoiser, weights, sampling, nfe, settings.chains, shape, classes, batch, where, by)
+        own = _tuned.known(sampling, nfe, tuned)
+        chains = Chains(denoiser, weights, own, nfe, settings.chains, shape, classes, batch, where, by)
         cell = Comparison(chains.grid, laws, frozen, settings)
         calls = chains.visit(settings.times, cell.see)
         points += [{"nfe": calls, **row} for row in cell.rows]
         slopes += [{"nfe": calls, **row} for row in cell.trends()]
         shares += [{"nfe": calls, **row} for row in cell.influences()]
-    inputs = {"train": train, "data": data, "bandwidths": bandwidths, **({"guide": guide} if guide else {})}
-    made_from = provenance.of("errors", VERSION, config, inputs)
+    inputs = {"train": train, "data": data, "bandwidths": bandwidths, "guide": guide, "tuned": tuned}
+    made_from = provenance.of("errors", VERSION, config, {k: m for k, m in inputs.items() if m})
     tables.write(output, points, tables.ERRORS, made_from)
     tables.write(trends, slopes, tables.TRENDS, made_from)
     tables.write(influences, shares, tables.INFLUENCES, made_from)

@@ -128,6 +128,37 @@ MOMENTS = [
     Column("n", "int64", "images", "training images"),
 ]
 
+TRIALS = [
+    Column("nfe", "int64", "calls", "network calls per image that the constants are tuned for"),
+    Column("way", "string", "", "how constants are found"),
+    Column("trial", "int64", "", "its number, in the order in which trials were made"),
+    Column("round", "string", "", "part of the search, such as the stride or the step"),
+    Column("b", "float64", "", "b of epsilon scaling; empty where the trial has none"),
+    Column("k", "float64", "", "k of epsilon scaling; empty where the trial has none"),
+    Column("window", "float64", "path units", "window of the time shift; empty where the trial has none"),
+    Column("cutoff", "float64", "path units", "cutoff of the time shift; empty where the trial has none"),
+    Column("options", "string", "", "the whole correction as JSON; null: none"),
+    Column("metric", "string", "", "what is measured: FID, FD (<extractor>), or a ratio of eps norms"),
+    Column("score", "float64", "", "its value on the tuning block; empty where nothing was measured"),
+    Column("se", "float64", "", "standard error of a ratio of norms, over images; empty for scores"),
+    Column("images", "int64", "images", "chains of the trial"),
+    Column("calls", "int64", "images", "images through the network in the trial"),
+    Column("seconds", "float64", "s", "wall time of the trial"),
+    Column("chosen", "string", "", "chosen: its constants are used; else empty"),
+]
+
+TUNED = [
+    *CELL,
+    Column("origin", "string", "", "of the constants: tuned and how, transferred and from where, or untuned"),
+    Column("options", "string", "", "the correction that was found, as JSON; empty where there is none"),
+    Column("metric", "string", "", "FID, or FD (<extractor>)"),
+    Column("score", "float64", "", "on the final samples, which no trial saw; empty where it is pending"),
+    Column("trials", "int64", "", "trials of the search; empty where the constants were found elsewhere or not at all"),
+    Column("tuning_calls", "float64", "images", "images through the network in these trials"),
+    Column("seconds", "float64", "s", "wall time of these trials"),
+    Column("share", "float64", "", "tuning_calls over the calls of the final samples of this cell"),
+]
+
 SCORES = [
     *CELL,
     Column(
@@ -345,6 +376,8 @@ SCHEMAS: dict[str, list[Column]] = {
     "influences": INFLUENCES,
     "differences": DIFFERENCES,
     "moments": MOMENTS,
+    "trials": TRIALS,
+    "tuned": TUNED,
     "scores": SCORES,
     "costs": COSTS,
     "costs_relative": COSTS_RELATIVE,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from pipeline_lib.config.sampled import samplings_of
+from pipeline_lib.config.sampled import SOUGHT, samplings_of
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.records.tables import (
@@ -48,6 +48,8 @@ ANALYTIC_STAGES = ("exact", "coverage", "leak", "corrections")
 RECORDS = {"errors": "errors.parquet", "scores": "scores.parquet", "controls": "scores.parquet"} | {
     name: f"{name}.parquet" for name in ANALYTIC_STAGES
 }
+# each nfe is a cell, and samples with equal constants are equal, wherever these were found
+PARTIAL: dict[str, tuple[str, ...]] = {"train": (), "sample": ("nfe", *SOUGHT), "tune": ("nfe",)}
 DTYPES = {"string": "string", "int64": "Int64", "float64": "float64"}
 
 Identity = dict[str, Any]
@@ -123,13 +125,27 @@ def _run_jobs(experiment: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator
         sample = f"{path}/{sampler}/sample"
         name = experiment["samplings"][sampler].get("guide")
         guide = (f"{dataset}/{name}/s{one['seed']}/train",) if name else ()
+        searched = (data, *latent, classifier, reference, train, *guide)
+        if experiment["samplings"][sampler].get("tuning"):
+            yield Job("tune", {**identity, "sampler": sampler}, f"{path}/{sampler}/tune", searched)
+        tuned = _tuned(experiment["samplings"][sampler], one, sampler)
         inputs = {
-            "sample": (data, *latent, train, *guide),
-            "errors": (data, *latent, bandwidths, train, *guide),
-            "scores": (data, *latent, classifier, reference, train, *guide, sample),
+            "sample": (data, *latent, train, *guide, *tuned),
+            "errors": (data, *latent, bandwidths, train, *guide, *tuned),
+            "scores": (data, *latent, classifier, reference, train, *guide, *tuned, sample),
         }
         for stage in SAMPLING_STAGES:
             yield Job(stage, {**identity, "sampler": sampler}, f"{path}/{sampler}/{stage}", inputs[stage])
+
+
+def _tuned(sampling: Mapping[str, Any], one: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Folder of the tuning whose constants a sampling uses; none for most."""
+    if sampling.get("tuning"):
+        return (f"{one['path']}/{name}/tune",)
+    if not (transfer := sampling.get("transfer")):
+        return ()
+    path = f"{transfer['dataset'] or one['dataset']}/{one['method']}/{one['variant']}/s{one['seed']}"
+    return (f"{path}/{transfer['sampling']}/tune",)
 
 
 def state(folder: Path, job: Job) -> State:
@@ -161,10 +177,10 @@ def _is_stale(here: Path) -> bool:
     """Whether a training, samples or a record were made with another configuration than the one that stands there."""
     try:
         wanted = json.loads((here / "config.json").read_text())["config"]
-        if here.name in ("train", "sample"):
+        if here.name in PARTIAL:
             stored = Path(Manifest.load(here / "manifest.json").folder) / "identity.json"
             made = json.loads(stored.read_text())["config"]
-            wanted = {k: v for k, v in wanted.items() if here.name == "train" or k != "nfe"}  # each nfe is a cell
+            wanted = {k: v for k, v in wanted.items() if k not in PARTIAL[here.name]}
         elif here.name in RECORDS:
             made = provenance(here / RECORDS[here.name])["config"]
         else:

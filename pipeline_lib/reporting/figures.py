@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.tables import read
-from pipeline_lib.reporting import sweeps, theory_figures
+from pipeline_lib.reporting import sweeps, theory_figures, tuning
 from pipeline_lib.reporting.before_after import NAME, before_after, pairs
 from pipeline_lib.reporting.collect import collect, manifest
 from pipeline_lib.reporting.curves import Line, Strip, panels, style
@@ -82,6 +82,8 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
             save(figure, folder / "figures" / NAME)
         save(training(dict(histories(folder, experiment)), experiment), folder / "figures" / "training")
         sweeps.draw(folder, experiment)
+        if tuning.has(experiment):
+            save(tuning.sensitivity(tuning.trials(folder, experiment), experiment), folder / "figures" / tuning.FIGURE)
 
 
 def _rows(errors: pd.DataFrame, drawing: Drawing, experiment: Mapping[str, Any]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.records.tables import SCORES, provenance
-from pipeline_lib.reporting import before_after, comparisons, relative_costs, sweeps, theory
+from pipeline_lib.reporting import before_after, comparisons, relative_costs, sweeps, theory, tuning
 from pipeline_lib.reporting.check import verdicts
 from pipeline_lib.reporting.collect import (
     ANALYTIC_STAGES,
@@ -58,6 +58,8 @@ CONTENTS = {
     "trends": "whether and how fast each curve grows, with a verdict",
     "costs": "time, memory and device of every job",
     "costs_relative": "time, memory and network calls of a training step beside those of the control",
+    "tuning": "every trial of every search for constants of corrections",
+    "tuned": "which constants each sampled cell uses, where they come from, and what the search cost",
     "theory": "the papers' claims, a row for each reading and chain",
     "exact": "every exact error of every chain at every step",
     "coverage": "the estimators against exact values",
@@ -141,6 +143,7 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
         "methods": list(dict.fromkeys(experiment["methods"][i["method"]]["label"] for i in experiment["instances"])),
         "figures": [f for f in figures if f["link"]],
         "before_after": regularised,
+        "tuning": tuned_constants(folder, experiment, tables, pictures) if tuning.has(experiment) else None,
         "training_figure": pictures.figure("training"),
         "verdicts": verdicts(tables, experiment),
         "counts": counts(states),
@@ -171,6 +174,14 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
         "table_names": {k: v for k, v in contents.items() if (folder / "tables" / f"{k}.csv").is_file()},
         "main": drawn[0].title if drawn else "",
     }
+
+
+def tuned_constants(
+    folder: Path, experiment: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], pictures: Pictures
+) -> dict[str, Any]:
+    """The section on tuning: what each cell uses and what it cost, and the sensitivity of the score."""
+    used = tuning.tables(folder, experiment, tables["scores"])[tuning.USED]
+    return {"table": table(tuning.shown(used)), "note": tuning.NOTES[tuning.USED], **pictures.figure(tuning.FIGURE)}
 
 
 def known_answers(

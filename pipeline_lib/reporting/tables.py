@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.tables import COMPARISON, SAMPLINGS, SWEEP, write
-from pipeline_lib.reporting import comparisons, relative_costs, samplings, sweeps, theory
+from pipeline_lib.reporting import comparisons, relative_costs, samplings, sweeps, theory, tuning
 from pipeline_lib.reporting.collect import TABLES, collect
 from pipeline_lib.reporting.summaries import (
     POWER,
@@ -61,6 +61,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         write_text(target.with_suffix(".csv"), rows.to_csv(index=False))
         write_text(target.with_suffix(".md"), texts[name])
     relative_costs.write_table(folder, experiment, tables)
+    tuning.write_tables(folder, experiment, tables["scores"])
     name = experiment["experiment"]
     comparisons.write_tables(folder, comparisons.sections(folder, experiment, tables), COMPARISON, name)
     comparisons.write_tables(folder, sweeps.sections(folder, experiment, tables), SWEEP, name)

@@ -17,6 +17,7 @@ from torch import Tensor
 from pipeline_lib import device
 from pipeline_lib.config.base import build_part, load_part, parse
 from pipeline_lib.config.models import Sampling
+from pipeline_lib.config.sampled import SOUGHT
 from pipeline_lib.data.arrays import appending
 from pipeline_lib.data.grid import save_grid
 from pipeline_lib.data.prepared import to_uint8
@@ -30,9 +31,10 @@ from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import sha256, write_json
 from pipeline_lib.records.progress import Progress
 from pipeline_lib.records.store import Manifest, alone, entry
-from pipeline_lib.samplers import Draw, _moments, clip_x0
+from pipeline_lib.samplers import Draw, _moments, _tuned, clip_x0
 
 if TYPE_CHECKING:
+    from pipeline_lib.diffusion.grid import Grid
     from pipeline_lib.samplers import Correction, Observer
 
 VERSION = 1
@@ -85,14 +87,32 @@ def draw(
     """
     noise = Noise(sampling.seed, index.device)
     x = denoiser.path.prior_std * denoiser.path.eps(noise, Stream.PRIOR, index, 0, shape)
-    module, options = load_part("samplers", sampling.sampler)
     grid = denoiser.path.grid(sampling.steps(nfe), sampling.spacing)
+    return onward(denoiser, sampling, grid, x, index, batch, labels, observe, guide, facts=facts)
+
+
+def onward(
+    denoiser: Denoising,
+    sampling: Sampling,
+    grid: Grid,
+    x: Tensor,
+    index: Tensor,
+    batch: int,
+    labels: Tensor | None = None,
+    observe: Observer | None = None,
+    guide: Denoiser | None = None,
+    first: Sequence[Correction] = (),
+    facts: dict[str, Any] | None = None,
+) -> Tensor:
+    """As `draw`, from x (B, *shape) where the grid begins; corrections `first` come before those of the sampling."""
+    module, options = load_part("samplers", sampling.sampler)
 
     def correction(one: Mapping[str, Any]) -> Correction:
         guidance = (guide, labels, batch) if "classifier" in one else ()
         return build_part("samplers/corrections", one, denoiser.path, len(grid), *guidance)
 
-    corrections = [*map(correction, sampling.corrections), *([clip_x0] if sampling.clip_x0 else [])]
+    corrections = [*first, *map(correction, sampling.corrections), *([clip_x0] if sampling.clip_x0 else [])]
+    noise = Noise(sampling.seed, index.device)
     counted = denoiser if isinstance(denoiser, Counted) else Counted(denoiser, batch)
     with torch.no_grad():
         x = module.sample(counted, grid, x, Draw(noise, index), options, labels, corrections, observe)
@@ -129,15 +149,17 @@ def run(
     autoencoder: Manifest | None = None,
     moments: Manifest | None = None,
     guide: Manifest | None = None,
+    tuned: Manifest | None = None,
 ) -> None:
     """Draw every cell that is not there yet, and write the manifest of those asked for.
 
     `autoencoder`: what made the latents that the run was trained on, and makes images of those that are drawn.
     `moments`: what the sampler must know of the run, where it asks for it.
     `guide`: the training of the noisy classifier that the sampling names.
+    `tuned`: the tuning whose constants the sampling uses.
     """
     sampling = _moments.known(parse(Sampling, config), moments)
-    identity = {k: v for k, v in config.items() if k != "nfe"}
+    identity = {k: v for k, v in config.items() if k not in ("nfe", *SOUGHT)}
     inputs = {"weights": train.files[WEIGHTS]}
     if autoencoder:
         inputs["autoencoder"] = autoencoder.files[latent_space.WEIGHTS]
@@ -150,9 +172,14 @@ def run(
     space = latent_space.load(autoencoder, where) if autoencoder else None
     denoiser, facts = trained.load(train.file(WEIGHTS), where)
     by = load_guide(sampling, guide, where)
-    source = Cells(store.folder, denoiser, facts, sampling, runtime["batch"], where, space, by)
-    cells = [source.get(nfe) for nfe in sampling.nfe]
-    files = {f"{_name(c['nfe'])}/{kind}": c["files"][kind] for c in cells for kind in c["files"]}
+    cells: list[dict[str, Any]] = []
+    files: dict[str, str] = {}
+    for nfe in sampling.nfe:
+        own = _tuned.known(sampling, nfe, tuned)
+        name = f"nfe{nfe:04d}{_tuned.suffix(sampling, own)}"
+        source = Cell(store.folder / name, denoiser, facts, own, runtime["batch"], where, space, by)
+        cells.append(source.get(nfe))
+        files |= {f"{name}/{kind}": sha for kind, sha in cells[-1]["files"].items()}
     write_json(store.folder / "identity.json", store.identity)
     spent = {key: sum(c.get(key, 0.0) for c in cells) for key in ("seconds", "cpu_seconds")}
     Stopwatch("sample", {**spent, "segments": 0}).save(output.parent, images=float(len(cells) * sampling.images))
@@ -161,10 +188,10 @@ def run(
 
 
 @dataclass(frozen=True)
-class Cells:
-    """The cells of one trained run and sampling, each in a folder of its own in the store entry."""
+class Cell:
+    """A cell of one trained run and sampling, in a folder of its own in the store entry."""
 
-    store: Path
+    folder: Path
     denoiser: Denoising
     about: dict[str, Any]  # what the weights say of themselves: run, shape, classes
     sampling: Sampling
@@ -175,7 +202,7 @@ class Cells:
 
     def get(self, nfe: int) -> dict[str, Any]:
         """Number of calls, file hashes, facts and seconds of a cell, drawn now unless it was before."""
-        folder = self.store / _name(nfe)
+        folder = self.folder
         with alone(folder):
             done = folder / "done.json"
             if done.is_file():
@@ -193,8 +220,8 @@ class Cells:
         save_grid(images[:64], folder / "grid.png")
         facts = {
             **drawn,
-            "images": f"{_name(nfe)}/images.npy",
-            "grid": f"{_name(nfe)}/grid.png",
+            "images": f"{folder.name}/images.npy",
+            "grid": f"{folder.name}/grid.png",
             "count": len(images),
             "shape": list(images.shape[1:]),
         }
@@ -231,7 +258,3 @@ class Cells:
         for name, value in facts.items():
             log.info("%d calls: %s %s", nfe, name, value)
         return {"calls": counted.images / total, **facts}
-
-
-def _name(nfe: int) -> str:
-    return f"nfe{nfe:04d}"

@@ -24,6 +24,7 @@ from pipeline_lib.exits import BadData, TryAgain
 from pipeline_lib.records.files import atomic, write_json
 from pipeline_lib.tracking import content
 from pipeline_lib.tracking.content import Content, Point
+from pipeline_lib.tracking.tunings import tunings
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -71,6 +72,12 @@ def run(folder: Path, experiment: dict[str, Any]) -> int:
             pushed["runs"][name] = view.push(parent)
             for child in children:
                 pushed["runs"][child.path] = view.push(child, pushed["runs"][name])
+            for one in experiment["instances"]:
+                if one["dataset"] == name and one["path"] in pushed["runs"]:
+                    for search, trials in tunings(folder, one, experiment):
+                        pushed["runs"][search.path] = view.push(search, pushed["runs"][one["path"]])
+                        for trial in trials:
+                            view.push(trial, pushed["runs"][search.path])
     write_json(folder / "tracking" / "mlflow.json", {"uri": uri, "key": experiment["experiment"], **pushed})
     log.info("%s: %d runs new, %d completed, %d as they were", uri, done["new"], done["completed"], done["same"])
     return 0

@@ -60,6 +60,9 @@ SCALING, SHIFT = (f"pipeline_lib/samplers/corrections/{name}.py" for name in ("e
 ON_ANALYTIC, ON_MOMENTS = ("tests/samplers/test_analytic_dpm.py",), ("tests/samplers/test_moments.py",)
 ON_SCALING = ("tests/samplers/corrections/test_epsilon_scaling.py",)
 ON_SHIFT = ("tests/samplers/corrections/test_time_shift.py",)
+TUNING = "pipeline_lib/tuning"
+ON_TUNING, ON_WAYS = ("tests/tuning/test_known_answers.py",), ("tests/tuning/test_ways.py",)
+ON_TUNED = ("tests/tuning/test_stage.py",)
 ON_LOOP, ON_FRECHET = ("tests/training/test_loop.py",), ("tests/scores/test_frechet.py",)
 
 MUTANTS = (
@@ -1078,5 +1081,51 @@ MUTANTS = (
         "exact.erring(denoiser, 1 / factor)",
         "exact.erring(denoiser, factor)",
         ON_CORRECTED,
+        "tuned-on-the-samples",
+        "constants tuned on the very chains that are scored in the end",
+        f"{TUNING}/_bench.py",
+        "index = torch.arange(FIRST + start, FIRST + min(start + self.batch, self.images), device=self.device)",
+        "index = torch.arange(start, min(start + self.batch, self.images), device=self.device)",
+        ON_WAYS,
+    ),
+    Mutant(
+        "slope-without-its-shift",
+        "k varied at the same b: the sum of lambda grows with it",
+        f"{TUNING}/linear_scaling.py",
+        "mean - k * (steps - 1) / 2",
+        "mean",
+        ON_TUNING,
+    ),
+    Mutant(
+        "target-a-step-early",
+        "the target of the simulation taken a step too early",
+        f"{TUNING}/simulated.py",
+        "self._target(place + 1)",
+        "self._target(place)",
+        ON_TUNING,
+    ),
+    Mutant(
+        "local-norms-upside-down",
+        "the norm at the true x_u over that after the step",
+        f"{TUNING}/_bench.py",
+        "(sampled.mean() / true.mean()).sqrt()",
+        "(true.mean() / sampled.mean()).sqrt()",
+        ON_TUNING,
+    ),
+    Mutant(
+        "one-root-for-all",
+        "the root of the secant taken without its noise: lambda jumps where the norms say nothing",
+        f"{TUNING}/simulated.py",
+        "(options.drift / max(se, LEAST_SE)) ** 2",
+        "(options.drift / LEAST_SE) ** 2",
+        ON_TUNING,
+    ),
+    Mutant(
+        "constants-of-all-calls",
+        "a transfer that looks for the constants of its own number of calls",
+        "pipeline_lib/samplers/_tuned.py",
+        "file(sampling.transfer.nfe or nfe if sampling.transfer else nfe)",
+        "file(nfe)",
+        ON_TUNED,
     ),
 )

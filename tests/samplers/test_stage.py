@@ -55,8 +55,8 @@ def test_images_are_rounded_to_the_nearest_level() -> None:
 def test_a_cell_that_is_there_is_not_drawn_again(trained: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     first = sample(trained, [2, 8])
     drawn = []
-    original = _stage.Cells._draw
-    monkeypatch.setattr(_stage.Cells, "_draw", lambda *a: (drawn.append(a[2]), original(*a))[1])
+    original = _stage.Cell._draw
+    monkeypatch.setattr(_stage.Cell, "_draw", lambda *a: (drawn.append(a[2]), original(*a))[1])
     again = sample(trained, [8, 4])
     assert drawn == [4]
     assert again.files["nfe0008/images.npy"] == first.files["nfe0008/images.npy"]

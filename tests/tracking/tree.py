@@ -19,7 +19,7 @@ STEPS = 1200
 VARIANTS = {"paper": {}, "wide": {"run": {"network": {"channels": 256}}}}
 
 
-def plan(uri: str = "sqlite:///results/mlflow.db", lr: float = 1e-3) -> Plan:
+def plan(uri: str = "sqlite:///results/mlflow.db", lr: float = 1e-3, tuning: dict[str, Any] | None = None) -> Plan:
     """One dataset, one method in two variants, two seeds, one sampling with two cells."""
     values: dict[str, Any] = {
         "experiment": "suite",
@@ -27,7 +27,7 @@ def plan(uri: str = "sqlite:///results/mlflow.db", lr: float = 1e-3) -> Plan:
         "seeds": [0, 1],
         "datasets": {"digits": {"recipe": {"name": "digits"}}},
         "methods": {"ddpm": {"objective": "ddpm", "variants": VARIANTS}},
-        "sampling": {"ancestral": {"sampler": {"name": "ancestral"}, "nfe": [20, 100], "images": 8}},
+        "sampling": {"ancestral": {"sampler": {"name": "ancestral"}, "nfe": [20, 100], "images": 8, "tuning": tuning}},
         "tracking": {"uri": uri},
     }
     return Plan(parse_experiment(values), "config.yaml")
@@ -94,6 +94,32 @@ def measure(planned: Plan, one: Instance, scale: float = 1.0) -> None:
     done = {"nfe": 100, "metric": "FD (classifier-digits)", "value": scale * 7.25, "status": "done"}
     pending = {"nfe": 100, "metric": "FID", "value": None, "status": "pending", "note": "no weights"}
     tables.write(home / "scores" / "scores.parquet", [done, pending], tables.SCORES)
+
+
+def tune(planned: Plan, one: Instance) -> None:
+    """The trials of a search of b at both numbers of calls."""
+    home = planned.root / one.path / "ancestral" / "tune"
+    found = {f"nfe{nfe:04d}/found.json": b"{}" for nfe in (20, 100)}
+    save(entry("tune", 1, {"train": one.path}), found, {}, home / "manifest.json")
+    rows = [
+        {
+            "nfe": nfe,
+            "way": "uniform-scaling",
+            "trial": trial,
+            "round": "b, stride 0.005",
+            "b": b,
+            "options": json.dumps({"name": "epsilon-scaling", "b": b}),
+            "metric": "FD (classifier-digits)",
+            "score": 9.0 - trial,
+            "calls": 8 * nfe,
+            "seconds": 3.0,
+            "chosen": "chosen" if b > 1 else "",
+        }
+        for nfe in (20, 100)
+        for trial, b in enumerate((0.995, 1.0, 1.005))
+    ]
+    tables.write(home / "trials.parquet", rows, tables.TRIALS)
+    os.utime(home / "trials.parquet", (CLOCK, CLOCK))
 
 
 def fail(planned: Plan, one: Instance) -> None:

@@ -1,0 +1,113 @@
+"""Searches on given scores: what is tried, what is chosen, and what an interrupted search keeps."""
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline_lib.exits import TryAgain
+from pipeline_lib.samplers._stage import draw
+from pipeline_lib.tuning import norm_ratio, per_step, simulated, time_shift, uniform_scaling
+from pipeline_lib.tuning._bench import FIRST, Bench, Trials
+from tests.tuning.bench import HEUN, SIDE, bench, exact
+
+
+class StopsAfter(Trials):
+    """Trials that are interrupted when there are so many."""
+
+    def __init__(self, path: Path, most: int) -> None:
+        super().__init__(path, lambda: "time is up" if len(self.rows) >= most else None)
+
+
+def scored(folder: Path, score: Callable[[dict[str, Any]], float], steps: int = 3) -> Bench:
+    """A bench whose scores are a function of the constants, and no chain is drawn."""
+    at = bench(exact(), steps, folder, images=2)
+    at.chains = lambda correction: correction  # type: ignore[method-assign, assignment, return-value]
+    at.distance = lambda correction: score(correction or {})  # type: ignore[assignment, arg-type, return-value]
+    return at
+
+
+def test_the_finer_stride_may_leave_the_range_and_b_may_be_below_1(tmp_path: Path) -> None:
+    options = uniform_scaling.Options(low=0.99, high=1.01)
+    found = uniform_scaling.find(options, scored(tmp_path, lambda one: abs(one["b"] - 0.987)))
+    assert found["b"] == 0.987
+
+
+def test_the_coordinate_search_finds_each_factor(tmp_path: Path) -> None:
+    wanted = [1.01, 0.995, 1.0]
+
+    def score(one: dict[str, Any]) -> float:
+        return sum((a - b) ** 2 for a, b in zip(one["factors"], wanted, strict=True))
+
+    found = per_step.find(per_step.Options(rounds=5), at := scored(tmp_path, score))
+    assert found["factors"] == wanted
+    assert len({row["options"] for row in at.trials.rows}) == len(at.trials.rows)
+    short = per_step.find(per_step.Options(rounds=1), scored(tmp_path / "short", score))
+    assert short["factors"] == [1.005, 0.995, 1.0]
+
+
+def test_the_time_shift_is_left_out_where_none_is_best(tmp_path: Path) -> None:
+    options = time_shift.Options(windows=[2, 4], cutoffs=[10, 30])
+    assert time_shift.find(options, scored(tmp_path, lambda one: float("window" in one))) is None
+    found = time_shift.find(
+        options, at := scored(tmp_path / "b", lambda one: -one.get("window", 0) - one.get("cutoff", 0))
+    )
+    assert (found["window"], found["cutoff"], found["reading"]) == (4, 30, "paper")
+    assert len(at.trials.rows) == 5
+
+
+def test_chains_of_trials_are_none_that_others_draw(tmp_path: Path) -> None:
+    """All the numbers of a trial are those of chains from FIRST on; final samples and measured chains count from 0."""
+    at = bench(exact(), 3, tmp_path, images=5)
+    own = draw(at.denoiser, at.sampling, 3, torch.arange(FIRST, FIRST + 5), (1, SIDE, SIDE), 500)
+    assert torch.equal(torch.cat(list(at.chains(None))), own)
+    final = draw(at.denoiser, at.sampling, 3, torch.arange(5), (1, SIDE, SIDE), 500)
+    assert (own - final).abs().flatten(1).amax(1).min() > 0.1
+    assert FIRST > 10**9
+    at.batch = 2
+    assert torch.allclose(torch.cat(list(at.chains(None))), own)
+
+
+@pytest.mark.parametrize(
+    ("way", "options"),
+    [
+        (uniform_scaling, uniform_scaling.Options(images=20, low=0.99, high=1.01)),
+        (norm_ratio, norm_ratio.Options(images=20)),
+        (simulated, simulated.Options(images=20)),
+    ],
+)
+def test_an_interrupted_search_goes_on_where_it_stopped(way: Any, options: Any, tmp_path: Path) -> None:
+    """With the same trials as one that was not, of which none is made twice."""
+    whole = bench(exact(1.02), 9, tmp_path / "whole", images=20, sampler=HEUN)
+    wanted = way.find(options, whole)
+    folder, drawn = tmp_path / "part", 0
+    for more in (1, 2, 1000):
+        at = bench(exact(1.02), 9, folder, images=20, sampler=HEUN)
+        kept = len(at.trials.rows)
+        at.trials = StopsAfter(folder / "trials.json", kept + more)
+        with (
+            contextlib.nullcontext()
+            if more == 1000
+            else pytest.raises(TryAgain, match=f"{kept + more} trials are kept")
+        ):
+            found = way.find(options, at)
+        drawn += len(at.trials.rows) - kept
+    assert found == wanted
+
+    def said(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{k: v for k, v in row.items() if k not in ("seconds", "calls")} for row in rows]
+
+    assert drawn == len(whole.trials.rows)
+    assert said(at.trials.rows) == said(whole.trials.rows)
+
+
+def test_network_calls_of_a_trial_are_counted(tmp_path: Path) -> None:
+    at = bench(exact(), 9, tmp_path, images=7, sampler=HEUN)
+    at.score({"name": "epsilon-scaling", "b": 1.01}, "one")
+    at.score({"name": "epsilon-scaling", "b": 1.01}, "again")
+    (row,) = json.loads((tmp_path / "trials.json").read_text())
+    assert (row["calls"], row["images"], row["round"]) == (63, 7, "one")
