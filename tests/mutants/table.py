@@ -1081,6 +1081,8 @@ MUTANTS = (
         "exact.erring(denoiser, 1 / factor)",
         "exact.erring(denoiser, factor)",
         ON_CORRECTED,
+    ),
+    Mutant(
         "tuned-on-the-samples",
         "constants tuned on the very chains that are scored in the end",
         f"{TUNING}/_bench.py",
