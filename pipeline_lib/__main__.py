@@ -64,7 +64,7 @@ STAGES = {
         ("trends", "influences"),
         optional=("moments", "guide"),
     ),
-    "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference")),
+    "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference"), ("influences",)),
     "exact": Stage("analytic.curves", "exact errors of a problem whose score is known"),
     "coverage": Stage("analytic.coverage", "the estimators against the exact errors"),
     "corrections": Stage("analytic.corrected", "exact errors of short chains, with corrections of the sampler"),

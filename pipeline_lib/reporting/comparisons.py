@@ -20,6 +20,7 @@ from pipeline_lib.reporting.summaries import (
     RUN,
     cells,
     done_scores,
+    frechet,
     label,
     markdown,
     number,
@@ -143,9 +144,10 @@ def compare(
 
 
 class Scores:
-    """Collected scores, found by cell and run."""
+    """Collected Frechet distances, found by cell and run."""
 
     def __init__(self, scores: pd.DataFrame) -> None:
+        scores = frechet(scores)
         self._metrics = scores.groupby("dataset")["metric"].unique()
         self._rows = dict(iter(scores.groupby(RUN, sort=False)))
         done = done_scores(scores).groupby([*RUN, "metric"], sort=False)

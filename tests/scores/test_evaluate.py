@@ -13,15 +13,18 @@ from pipeline_lib.exits import BadConfig, BadData
 from pipeline_lib.records import tables
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.scores import classifier, controls, evaluate, extractors, frechet, reference
-from tests.scores.conftest import SETTINGS, digits, prepared
+from tests.scores.conftest import REFERENCE, SETTINGS, digits, prepared
 
 FD = "FD (classifier-digits)"
+RECORD = Path("scores/scores.parquet")
 Sampled = Callable[..., Manifest]
 
 
 def run(samples: int | None, *manifests: Manifest):
     """The record of scores, by metric and calls."""
-    evaluate.run({"samples": samples}, {}, Path("scores/scores.parquet"), *manifests)
+    evaluate.run(
+        {"samples": samples, "extrapolate": False}, {}, RECORD, *manifests, influences=RECORD.with_name("influences.parquet")
+    )
     return tables.read("scores/scores.parquet", tables.SCORES).set_index(["metric", "nfe"])
 
 
@@ -42,7 +45,7 @@ def test_held_out_images_as_samples_score_as_the_floor(
 ) -> None:
     held_out = np.array(Prepared(data, "holdout").images)
     value = run(100, sampled({9: held_out}), trained, statistics).loc[(FD, 9)]["value"]
-    controls.run({"samples": 100}, {}, Path("c.parquet"), data, trained, statistics)
+    controls.run({"samples": 100, "extrapolate": False}, {}, Path("c.parquet"), data, trained, statistics)
     floor = tables.read("c.parquet").query("control == 'floor' and metric == @FD")["value"].item()
     assert value == floor
     ours = extractors.from_classifier(trained, torch.device("cpu"))
@@ -109,7 +112,7 @@ def test_fid_is_scored_where_there_are_weights(random_inception: Path, sampled: 
     images, labels = digits()
     data = prepared(images[:4], None, labels[:4])
     classifier.run({**SETTINGS, "steps": 2}, {}, Path("c.json"), data)
-    reference.run({"inception_weights": str(random_inception)}, {}, Path("r.json"), data, Manifest.load("c.json"))
+    reference.run(REFERENCE | {"inception_weights": str(random_inception)}, {}, Path("r.json"), data, Manifest.load("c.json"))
     random_inception.unlink()
     rows = run(3, sampled({9: images[4:8]}), Manifest.load("c.json"), Manifest.load("r.json"))
     fid = rows.loc[("FID", 9)]

@@ -11,7 +11,7 @@ from pipeline_lib.records.files import sha256
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.scores import extractors, reference
 from pipeline_lib.scores.frechet import Moments
-from tests.scores.conftest import digits, prepared
+from tests.scores.conftest import REFERENCE, digits, prepared
 
 
 def test_it_takes_all_training_images_and_no_other(statistics: Manifest, data: Manifest, trained: Manifest) -> None:
@@ -36,7 +36,7 @@ def test_a_second_run_computes_nothing(
     statistics: Manifest, data: Manifest, trained: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(extractors.Extractor, "moments")
-    reference.run({"inception_weights": None}, {}, Path("again.json"), data, trained)
+    reference.run(REFERENCE, {}, Path("again.json"), data, trained)
     assert Path("again.json").read_text() == Path("reference.json").read_text()
 
 
@@ -45,13 +45,13 @@ def test_inception_is_identified_by_its_weights_and_not_by_their_path(
 ) -> None:
     images, labels = digits()
     small = prepared(images[:2], None, labels[:2])
-    reference.run({"inception_weights": str(random_inception)}, {}, Path("a.json"), small, trained)
+    reference.run(REFERENCE | {"inception_weights": str(random_inception)}, {}, Path("a.json"), small, trained)
     found = Manifest.load("a.json")
     assert found.facts["pending"] == {}
     assert found.facts["extractors"]["inception-v3-compat"] == {"sha": sha256(random_inception), "dim": 2048}
     assert Moments.load(found.file("inception-v3-compat.npz")).count == 2
     moved = random_inception.rename(tmp_path / "moved.pth")
     monkeypatch.delattr(extractors.Extractor, "moments")
-    reference.run({"inception_weights": str(moved)}, {}, Path("b.json"), small, trained)
+    reference.run(REFERENCE | {"inception_weights": str(moved)}, {}, Path("b.json"), small, trained)
     assert Path("b.json").read_text() == Path("a.json").read_text()
     assert "moved" not in Path("b.json").read_text()
