@@ -96,7 +96,7 @@ def test_the_network_suits_the_resolution(name: str | None, shape: tuple[int, in
 
 
 def test_a_residual_network_learns_digits_and_comes_back(data: Manifest) -> None:
-    classifier.run(SETTINGS | {"network": "resnet", "steps": 80}, {}, Path("r.json"), data)
+    classifier.run(SETTINGS | {"network": "resnet", "channels": 16, "steps": 200}, {}, Path("r.json"), data)
     found = Manifest.load("r.json")
     assert found.facts["accuracy"] > 0.85
     network = classifier.load(found.file(classifier.WEIGHTS))
