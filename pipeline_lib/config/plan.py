@@ -22,7 +22,7 @@ from pipeline_lib.records.files import holds, write_text
 CORRECTION = "samplers/corrections"
 LATENT_STAGES = ("autoencoder", "latents")  # of datasets that have an autoencoder
 RESERVED = {
-    "experiment": {"store", "reference", "data"},
+    "experiment": {"store", "reference", "data", "fid"},
     "dataset": {"tables", "figures", "config", "tracking", "analytic"},
     "method": {"data", "autoencoder", "latents", "classifier", "reference", "bandwidths", "controls"},
     "sampling": {"train"},

@@ -281,6 +281,8 @@ COMPARISON = [
     Column("metric", "string", "", "FID, or FD (<extractor>)"),
     Column("mean", "float64", "", "mean score over seeds; empty where there is none, and note says why"),
     Column("sd", "float64", "", "standard deviation over seeds; empty with one seed"),
+    Column("sample_low", "float64", "", "of one seed: lower end of the score's interval over samples"),
+    Column("sample_high", "float64", "", "upper end of this interval"),
     Column("seeds", "int64", "", "seeds that have a score"),
     Column("control", "string", "", "method/variant that differs in the method alone"),
     Column("pairs", "int64", "", "seeds that both method and control have"),

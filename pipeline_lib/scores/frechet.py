@@ -135,9 +135,7 @@ def _quadratic(centred: Tensor, slope: Tensor, carried: Tensor) -> Tensor:
     return centred @ slope + centred.square().sum(1) - (centred @ carried).square().sum(1)
 
 
-def extrapolated(
-    reference: Moments, features: Tensor, reference_root: Tensor | None = None, seed: int = 0
-) -> Estimate:
+def extrapolated(reference: Moments, features: Tensor, reference_root: Tensor | None = None, seed: int = 0) -> Estimate:
     """The distance at infinitely many samples: it falls linearly in 1/N (Chong and Forsyth, 2020, Sec. 3).
 
     The line goes through the whole set and the mean over its two halves, in a seeded order. The mean over halves moves

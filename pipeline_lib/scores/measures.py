@@ -89,7 +89,8 @@ def _frechet(known: Known, features: Tensor) -> Score:
         notes.append(f"{few}: biased, compare only at equal N")
     if len(features) < 2:
         return _pending(known, extractor.metric, "a covariance needs two samples")
-    return _done(known, extractor.metric, frechet.estimate(known.moments, features, known.root), notes, **moments(known))
+    found = frechet.estimate(known.moments, features, known.root)
+    return _done(known, extractor.metric, found, notes, **moments(known))
 
 
 def _extrapolated(known: Known, features: Tensor) -> Score:

@@ -27,7 +27,7 @@ def blocks(x: Tensor, y: Tensor, size: int = BLOCK) -> Iterator[Tensor]:
 
 
 def radii(points: Tensor, k: int = NEIGHBOURS, size: int = BLOCK) -> Tensor:
-    """Squared distance (n,) of each point (n,D) to its k-th neighbour among the others; raises ValueError for n <= k."""
+    """Squared distance (n,) of each point (n,D) to its k-th neighbour in the set; raises ValueError for n <= k."""
     if len(points) <= k:
         raise ValueError(f"{len(points)} points have no {k}-th neighbour")
     return torch.cat([d.kthvalue(k + 1, dim=1).values for d in blocks(points, points, size)])  # the nearest is itself

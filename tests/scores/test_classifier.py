@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline_lib.config.models import Classifier
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.exits import BadData
 from pipeline_lib.records.store import Manifest
-from pipeline_lib.config.models import Classifier
 from pipeline_lib.scores import classifier
 from pipeline_lib.scores.classifier_networks import NETWORKS, choose
 from tests.scores.conftest import SETTINGS, digits, prepared
