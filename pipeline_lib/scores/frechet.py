@@ -94,10 +94,15 @@ def distance(reference: Moments, sample: Moments, reference_root: Tensor | None 
     """
     s_r, s_g = reference.covariance.cpu(), sample.covariance.cpu()
     half = root(s_r) if reference_root is None else reference_root
-    product = half @ s_g @ half
-    shared = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
+    shared = torch.linalg.eigvalsh(_product(half, s_g)).clamp(min=0).sqrt().sum()
     gap = reference.mean.cpu() - sample.mean.cpu()
     return float(gap @ gap + s_r.trace() + s_g.trace() - 2 * shared)
+
+
+def _product(half: Tensor, s_g: Tensor) -> Tensor:
+    """S_r^(1/2) S_g S_r^(1/2), symmetric to the last bit."""
+    product = half @ s_g @ half
+    return (product + product.T) / 2
 
 
 def moments_of(features: Tensor) -> Moments:
@@ -118,8 +123,7 @@ def estimate(reference: Moments, features: Tensor, reference_root: Tensor | None
     sample = moments_of(features)
     s_r, s_g = reference.covariance.cpu(), sample.covariance.cpu()
     half = root(s_r) if reference_root is None else reference_root
-    product = half @ s_g @ half
-    values, vectors = torch.linalg.eigh((product + product.T) / 2)
+    values, vectors = torch.linalg.eigh(_product(half, s_g))
     kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
     values, vectors = values[kept], vectors[:, kept]
     gap = sample.mean.cpu() - reference.mean.cpu()
