@@ -40,6 +40,7 @@ rule scores:
         reference=rules.reference.output.manifest,
     output:
         scores=f"{CELLS}/scores/scores.parquet",
+        influences=f"{CELLS}/scores/influences.parquet",
     log:
         f"{CELLS}/scores/log.txt",
     benchmark:
@@ -54,4 +55,4 @@ rule scores:
     shell:
         "python -m pipeline_lib scores --config {input.config} --sample {input.sample} --classifier {input.classifier}"
         " --reference {input.reference} --output {output.scores}"
-        " --attempt {resources.attempt} &> {log}"
+        " --influences {output.influences} --attempt {resources.attempt} &> {log}"

@@ -259,6 +259,11 @@ class Dataset(Model):
     autoencoder: dict[str, Any] | None = Field(
         None, description="name of the autoencoder in whose latents diffusion is trained, and its options; null: pixels"
     )
+    statistics: str | None = Field(
+        None,
+        description="published statistics of Inception features (.npz with mu and sigma) that FID is measured against; "
+        "null: those of the training images",
+    )
     run: Partial = Field({}, description="overrides of run sections for every run on this dataset")
 
     @model_validator(mode="before")
@@ -479,9 +484,14 @@ class Errors(Model):
 class Classifier(Model):
     """The small classifier whose features serve where Inception means nothing."""
 
+    network: Literal["small", "resnet"] | None = Field(
+        None,
+        description="small: plain convolutions, trained on the CPU; resnet: a residual network, on a GPU where there "
+        "is one; null: resnet from 32 pixels up",
+    )
     features: int = Field(64, ge=2, description="dimension of the feature vector")
     channels: int = Field(32, ge=4, description="channels of the first convolution")
-    steps: int = Field(600, ge=1, description="optimiser steps")
+    steps: int | None = Field(None, ge=1, description="optimiser steps; null: 600, of resnet 4,000")
     batch_size: int = Field(128, ge=1, description="images per step")
     lr: float = Field(2e-3, gt=0, description="learning rate")
     seed: int = Field(0, ge=0, description="seed of weights and batches")
@@ -496,6 +506,13 @@ class Scores(Model):
     )
     inception_weights: str | None = Field(
         None, description="path of torch-fidelity's Inception weights; null: its cache"
+    )
+    extractors: Annotated[
+        list[Literal["dinov2-vit-s-14", "dinov2-vit-b-14", "dinov2-vit-l-14", "clip-vit-b-32", "clip-vit-l-14"]],
+        AfterValidator(_different),
+    ] = Field([], description="further extractors of torch-fidelity, whose weights lie in torch.hub's cache")
+    extrapolate: bool = Field(
+        False, description="add the Frechet distance extrapolated to infinitely many samples, as FID-infinity"
     )
 
 

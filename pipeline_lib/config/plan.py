@@ -22,7 +22,7 @@ from pipeline_lib.records.files import holds, write_text
 CORRECTION = "samplers/corrections"
 LATENT_STAGES = ("autoencoder", "latents")  # of datasets that have an autoencoder
 RESERVED = {
-    "experiment": {"store", "reference", "data"},
+    "experiment": {"store", "reference", "data", "fid"},
     "dataset": {"tables", "figures", "config", "tracking", "analytic"},
     "method": {"data", "autoencoder", "latents", "classifier", "reference", "bandwidths", "controls"},
     "sampling": {"train"},
@@ -76,6 +76,8 @@ class Plan:
     def stage_configs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """(folder below the experiment, resolved configuration) of every instance and stage."""
         exp, runtime = self.experiment, self.experiment.runtime
+        scored = {k: getattr(exp.scores, k) for k in ("samples", "extrapolate")}
+        known = {k: getattr(exp.scores, k) for k in ("inception_weights", "extractors")}
         for name, dataset in exp.datasets.items():
             data = {"recipe": dataset.recipe, "holdout": dataset.holdout}
             yield f"{name}/data", stage("data", data)
@@ -83,11 +85,12 @@ class Plan:
                 operation = {"checkpoint_minutes": runtime.checkpoint_minutes}
                 yield f"{name}/autoencoder", stage("autoencoder", dataset.autoencoder, operation)
                 yield f"{name}/latents", stage("latents", {})
-            yield f"{name}/classifier", stage("classifier", exp.scores.classifier.model_dump(mode="json"))
+            learned = {**exp.scores.classifier.model_dump(mode="json"), "dataset": name}
+            yield f"{name}/classifier", stage("classifier", learned)
             forward = exp.errors.forward or exp.errors.chains
             yield f"{name}/bandwidths", stage("bandwidths", {"seed": exp.errors.seed}, {"forward": forward})
-            yield f"{name}/reference", stage("reference", {"inception_weights": exp.scores.inception_weights})
-            yield f"{name}/controls", stage("controls", {"samples": exp.scores.samples})
+            yield f"{name}/reference", stage("reference", {**known, "statistics": dataset.statistics})
+            yield f"{name}/controls", stage("controls", scored)
         for name, config in self._analytic_configs():
             yield name, config
         for one in self.instances:
@@ -112,7 +115,7 @@ class Plan:
                     f"{one.path}/{name}/errors",
                     stage("errors", {"sampling": {**measured, **sought}, **errors}, batch),
                 )
-                yield f"{one.path}/{name}/scores", stage("scores", {"samples": exp.scores.samples})
+                yield f"{one.path}/{name}/scores", stage("scores", scored)
 
     def _analytic_configs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         analytic = self.experiment.analytic

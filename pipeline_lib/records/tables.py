@@ -168,18 +168,29 @@ SCORES = [
         "floor: held-out real images, reconstruction: these through the autoencoder, ceiling: uniform noise, empty: "
         "samples of a run",
     ),
-    Column("metric", "string", "", "FID, or FD (<extractor>)"),
+    Column("metric", "string", "", "FID, or FD (<extractor>), and the other scores of docs/scores.md"),
     Column("value", "float64", "", "the score; empty where it is pending"),
+    Column("low", "float64", "", "lower end of its confidence interval over samples, at this number of them"),
+    Column("high", "float64", "", "upper end of the interval"),
+    Column("se", "float64", "", "standard error over samples"),
+    Column("confidence", "float64", "", "level of the interval"),
     Column("status", "string", "", "done, or pending with the reason in note"),
     Column("note", "string", "", "why a cell is pending, or what a reader must know"),
     Column("extractor", "string", "", "feature extractor"),
     Column("extractor_sha", "string", "", "sha256 of the extractor's weights"),
     Column("library", "string", "", "code that computed the score, with its version"),
     Column("resize", "string", "", "how images reach the extractor's size"),
+    Column("precision", "string", "", "arithmetic of the extractor"),
     Column("samples", "int64", "images", "images scored"),
     Column("reference_images", "int64", "images", "images in the reference statistics"),
     Column("reference_split", "string", "", "split that the reference statistics come from"),
     Column("reference_sha", "string", "", "sha256 of the reference statistics"),
+]
+
+SCORE_INFLUENCES = [
+    *CELL,
+    Column("metric", "string", "", "as in scores"),
+    Column("images", "float32[]", "", "influence of each scored image on the score, centred"),
 ]
 
 COSTS = [
@@ -301,6 +312,8 @@ COMPARISON = [
     Column("metric", "string", "", "FID, or FD (<extractor>)"),
     Column("mean", "float64", "", "mean score over seeds; empty where there is none, and note says why"),
     Column("sd", "float64", "", "standard deviation over seeds; empty with one seed"),
+    Column("sample_low", "float64", "", "of one seed: lower end of the score's interval over samples"),
+    Column("sample_high", "float64", "", "upper end of this interval"),
     Column("seeds", "int64", "", "seeds that have a score"),
     Column("control", "string", "", "method/variant that differs in the method alone"),
     Column("pairs", "int64", "", "seeds that both method and control have"),
@@ -379,6 +392,7 @@ SCHEMAS: dict[str, list[Column]] = {
     "trials": TRIALS,
     "tuned": TUNED,
     "scores": SCORES,
+    "score_influences": SCORE_INFLUENCES,
     "costs": COSTS,
     "costs_relative": COSTS_RELATIVE,
     "history": HISTORY,

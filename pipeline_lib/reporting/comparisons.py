@@ -20,6 +20,7 @@ from pipeline_lib.reporting.summaries import (
     RUN,
     cells,
     done_scores,
+    frechet,
     label,
     markdown,
     number,
@@ -28,9 +29,10 @@ from pipeline_lib.reporting.summaries import (
 )
 
 READING = (
-    "Mean ± standard deviation over seeds. Difference: to the control, paired by seed, with its 95 % t-interval; "
-    "intervals are not widened for the number of rows. Seconds a step: the median of a training; wall time also counts "
-    "the neighbours on the machine, CPU time (all threads, not given for a GPU) hardly does. Memory: the largest over "
+    "Mean ± standard deviation over seeds; of a single seed the 95 % interval over samples, which says nothing of "
+    "other trainings. Difference: to the control, paired by seed, with its 95 % t-interval; intervals are not widened "
+    "for the number of rows. Seconds a step: the median of a training; wall time also counts the neighbours "
+    "on the machine, CPU time (all threads, not given for a GPU) hardly does. Memory: the largest over "
     "seeds, of tensors on a GPU, and on a CPU of the whole process, interpreter, libraries and data included. Images "
     "in control's time: what the method would have processed in the wall time of its control's training, at the speed "
     "of its own, over the seeds that both have."
@@ -143,9 +145,10 @@ def compare(
 
 
 class Scores:
-    """Collected scores, found by cell and run."""
+    """Collected Frechet distances, found by cell and run."""
 
     def __init__(self, scores: pd.DataFrame) -> None:
+        scores = frechet(scores)
         self._metrics = scores.groupby("dataset")["metric"].unique()
         self._rows = dict(iter(scores.groupby(RUN, sort=False)))
         done = done_scores(scores).groupby([*RUN, "metric"], sort=False)
@@ -190,6 +193,7 @@ def _rows(
             "preset": about["preset"] or "none",
             "mean": values.mean(),
             "sd": values.std(),
+            **_over_samples(mine, cell.metric, values),
             "seeds": len(values),
             "control": control or "",
             **difference(values, other),
@@ -207,6 +211,14 @@ def _rows(
 
 def _who(one: Mapping[str, Any]) -> Who:
     return one["dataset"], one["method"], one["variant"]
+
+
+def _over_samples(mine: pd.DataFrame, metric: str, values: pd.Series[float]) -> dict[str, Any]:
+    """The interval over samples, where a single seed leaves no spread over trainings."""
+    if len(values) != 1:
+        return {}
+    row = mine[mine["metric"].eq(metric) & mine["seed"].eq(values.index[0])].iloc[0]
+    return {"sample_low": row["low"], "sample_high": row["high"]}
 
 
 def difference(values: pd.Series[float], control: pd.Series[float] | None) -> dict[str, Any]:
@@ -396,7 +408,7 @@ def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
             "sampler": rows["sampler"],
             "nfe": rows["nfe"],
             "metric": rows["metric"],
-            "score": [with_spread(r.mean, r.sd) for r in each(rows)],
+            "score": [_score(r) for r in each(rows)],
             "seeds": rows["seeds"],
             "control": [_control(experiment, c) for c in rows["control"]],
             "difference": [with_interval(r.difference, r.low, r.high) for r in each(rows)],
@@ -411,6 +423,11 @@ def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
         }
     )
     return texts.drop(columns=[c for c in texts if len(texts) and texts[c].replace("", pd.NA).isna().all()])
+
+
+def _score(row: Any) -> str:
+    """The spread over seeds, or of a single one the interval over samples."""
+    return with_spread(row.mean, row.sd) if row.seeds > 1 else with_interval(row.mean, row.sample_low, row.sample_high)
 
 
 def without_constants(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:

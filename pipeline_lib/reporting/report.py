@@ -38,6 +38,7 @@ from pipeline_lib.reporting.summaries import (
     cells,
     difference_summary,
     error_summary,
+    frechet,
     label,
     main_bandwidth,
     number,
@@ -236,8 +237,8 @@ def table(rows: pd.DataFrame) -> Table:
 
 
 def score_table(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
-    """Mean and spread over seeds beside floor and ceiling."""
-    summary = score_summary(scores, experiment)
+    """Frechet distances: mean and spread over seeds beside floor and ceiling; scores.md has all scores."""
+    summary = score_summary(frechet(scores), experiment)
     rows = summary.assign(
         mean=list(map(with_spread, summary["mean"], summary["sd"])),
         difference=list(map(with_interval, *(summary[c] for c in ("difference", "difference_low", "difference_high")))),

@@ -59,6 +59,11 @@ def done_scores(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[(scores["status"] == "done") & ~scores["method"].isin(CONTROLS.values()) & scores["value"].notna()]
 
 
+def frechet(scores: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the Frechet distances, which comparisons rest on, and of cells that have no score yet."""
+    return scores[scores["metric"].isna() | scores["metric"].eq("FID") | scores["metric"].str.startswith("FD (")]
+
+
 def control_value(scores: pd.DataFrame, dataset: str, metric: str, control: str) -> float:
     """The floor or ceiling of a metric on a dataset; NaN where it is not known yet."""
     rows = scores[scores["method"].eq(CONTROLS[control]) & scores["dataset"].eq(dataset) & scores["metric"].eq(metric)]

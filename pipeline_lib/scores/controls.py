@@ -27,7 +27,7 @@ from pipeline_lib.records.store import Manifest
 from pipeline_lib.scores.extractors import batches
 from pipeline_lib.scores.scoring import Scorer
 
-VERSION = 1
+VERSION = 2
 NO_HOLDOUT = "no images were held out: set holdout of the dataset"
 NO_COUNT = "no images were held out and scores.samples is null: set one of them"
 
@@ -50,7 +50,7 @@ def run(
             f"scores.samples is {count}, but only {held_out} images were held out for the floor; raise holdout of the "
             "dataset, lower scores.samples, or set holdout to 0 to go without a floor."
         )
-    scorer = Scorer(classifier, reference, where)
+    scorer = Scorer(classifier, reference, where, config["extrapolate"])
     floor, ceiling = {"nfe": 0, "control": "floor"}, {"nfe": 0, "control": "ceiling"}
     if held_out:
         real = Prepared(data, "holdout").images[:count]

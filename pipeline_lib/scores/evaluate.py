@@ -13,10 +13,11 @@ from pipeline_lib.exits import BadConfig, BadData
 from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
+from pipeline_lib.scores.estimates import Estimate
 from pipeline_lib.scores.extractors import batches
 from pipeline_lib.scores.scoring import Scorer
 
-VERSION = 1
+VERSION = 2
 log = logging.getLogger(__name__)
 
 
@@ -27,25 +28,33 @@ def run(
     sample: Manifest,
     classifier: Manifest,
     reference: Manifest,
+    influences: Path,
 ) -> None:
-    """One row for each cell and extractor, on the first `samples` images of the cell (null: as many as were held out).
+    """Rows for each cell, on its first `samples` images (null: as many as were held out), and what each image adds.
 
     Where nothing was held out, null takes all images of the cell.
     """
-    watch, scorer, rows, scored = Stopwatch("scores"), Scorer(classifier, reference, device.pick()), [], 0
+    watch, scored, found = Stopwatch("scores"), 0, []
+    scorer = Scorer(classifier, reference, device.pick(), config["extrapolate"])
     wanted = config["samples"] or reference.facts["held_out"]
     for cell in sample.facts["cells"]:
         images = images_of(sample, cell, wanted, reference.facts["shape"])
         scored += len(images)
         columns = {"nfe": round(cell["calls"]), "control": ""}
-        new = scorer.rows(partial(batches, images), len(images), columns)
-        for row in new:
-            if row["status"] == "done":
-                log.info("%d calls: %s %.4g on %d images", columns["nfe"], row["metric"], row["value"], len(images))
-        rows += new
-    inputs = {"sample": sample, "classifier": classifier, "reference": reference}
-    tables.write(output, rows, tables.SCORES, provenance.of("scores", VERSION, config, inputs))
+        new = scorer.scores(partial(batches, images), len(images), columns, sample.files[cell["images"]])
+        for row in (score.row for score in new if score.row["status"] == "done"):
+            log.info("%d calls: %s %.4g on %d images", columns["nfe"], row["metric"], row["value"], len(images))
+        found += new
+    about = {"sample": sample, "classifier": classifier, "reference": reference}
+    made = provenance.of("scores", VERSION, config, about)
+    shares = [_influence(score.row, score.estimate) for score in found if score.estimate]
+    tables.write(influences, shares, tables.SCORE_INFLUENCES, made)
+    tables.write(output, [score.row for score in found], tables.SCORES, made)
     watch.save(output.parent, images=float(scored))
+
+
+def _influence(row: Mapping[str, Any], found: Estimate) -> dict[str, Any]:
+    return {"nfe": row["nfe"], "metric": row["metric"], "images": found.influence.astype(np.float32)}
 
 
 def images_of(sample: Manifest, cell: Mapping[str, Any], wanted: int, shape: list[int]) -> np.ndarray:

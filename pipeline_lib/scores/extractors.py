@@ -25,6 +25,7 @@ from pipeline_lib.scores.frechet import Moments
 INCEPTION = "inception-v3-compat"
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # as the torch-fidelity release v0.2.0 names it
 INCEPTION_SHA = "6726825d"  # start of the sha256, part of the name as torch.hub wants it
+GREY = "grey images repeated to 3 channels"
 INCEPTION_MISSING = (
     f"the Inception weights are not on this machine: fetch {INCEPTION_WEIGHTS} from the torch-fidelity release v0.2.0 "
     "and name the file in scores.inception_weights."
@@ -44,20 +45,39 @@ class Extractor:
     device: torch.device
     batch: int = 256
     note: str = ""
+    logits: Callable[[Tensor], Tensor] | None = None  # from features, where the classes mean something
 
     @property
     def metric(self) -> str:
-        """Name of the score."""
-        return "FID" if self.name == INCEPTION else f"FD ({self.name})"
+        """Name of the Frechet distance."""
+        return self.called("FID", "FD")
+
+    def called(self, usual: str, otherwise: str) -> str:
+        """Name of a score: the usual one is kept for Inception with its published weights."""
+        return usual if self.name == INCEPTION else f"{otherwise} ({self.name})"
 
     def features(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Features (B, dim) of each batch of uint8 images; raises BadData where they are not finite."""
+        """Features float32 (B, dim) of each batch of uint8 images, on `device`.
+
+        Raises BadData behind the last one where any was not finite: asking at each would make a GPU wait.
+        """
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
         for images in batches:
-            with torch.no_grad(), full_precision():
-                features = self.network(images.to(self.device))
-            if not features.isfinite().all():
-                raise BadData(f"the extractor {self.name} gives features that are not finite: its weights are damaged.")
+            with torch.no_grad(), full_precision(self.device):
+                features = self.network(images.to(self.device, non_blocking=True))
+            finite &= features.isfinite().all()
             yield features
+        if not finite:
+            raise BadData(f"the extractor {self.name} gives features that are not finite: its weights are damaged.")
+
+    def table(self, batches: Iterable[Tensor], count: int) -> Tensor:
+        """Features float32 (count, dim) of all batches, on `device`: extracted once, shared by all scores."""
+        features, start = torch.empty(count, self.dim, device=self.device), 0
+        for part in self.features(batches):
+            features[start : start + len(part)] = part
+            start += len(part)
+        assert start == count
+        return features
 
     def moments(self, batches: Iterable[Tensor]) -> Moments:
         """Moments of the features of all batches."""
@@ -73,14 +93,18 @@ def batches(images: np.ndarray, size: int) -> Iterator[Tensor]:
         yield torch.from_numpy(np.array(images[start : start + size]))
 
 
+PRECISION = "float32, TF32 off"
+
+
 @contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """No TF32 inside the block; the settings of before come back behind it."""
+def full_precision(device: torch.device) -> Iterator[None]:
+    """No TF32 and no autocast inside the block; the settings of before come back behind it."""
     matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = matmul.fp32_precision, conv.fp32_precision
     matmul.fp32_precision = conv.fp32_precision = "ieee"
     try:
-        yield
+        with torch.autocast(device.type, enabled=False):
+            yield
     finally:
         matmul.fp32_precision, conv.fp32_precision = before
 
@@ -96,6 +120,7 @@ def from_classifier(manifest: Manifest, device: torch.device) -> Extractor:
         library=_library(),
         network=lambda images: network.features(to_float(images)),
         device=device,
+        logits=network.logits if manifest.facts["task"] == "classifier" else None,
     )
 
 
@@ -139,7 +164,8 @@ def inception(weights: Path, channels: int, device: torch.device) -> Extractor:
         network=lambda images: network(images.expand(-1, 3, -1, -1))[0],
         device=device,
         batch=64,
-        note="grey images repeated to 3 channels" if channels == 1 else "",
+        note=GREY if channels == 1 else "",
+        logits=lambda features: features @ network.fc.weight.T,  # 'logits_unbiased', as published scores have it
     )
 
 

@@ -9,6 +9,10 @@ from torch import Tensor
 
 from pipeline_lib.exits import BadData
 from pipeline_lib.records.files import atomic
+from pipeline_lib.scores.estimates import Estimate
+
+BLOCK = 4096
+EXTRAPOLATED = 8  # samples a dimension from which the distance is linear in 1/N: see docs/scores.md
 
 
 class Moments:
@@ -43,6 +47,13 @@ class Moments:
         self.scatter.addr_(gap, gap, alpha=self.count * count / total)
         self.mean += gap * (count / total)
         self.count = total
+
+    @classmethod
+    def given(cls, mean: Tensor, covariance: Tensor) -> "Moments":
+        """Moments with just this mean (D,) and covariance (D,D), as published statistics have them; no true count."""
+        moments = cls(len(mean))
+        moments.count, moments.mean, moments.scatter = 2, mean.double(), covariance.double()
+        return moments
 
     @property
     def covariance(self) -> Tensor:
@@ -83,7 +94,69 @@ def distance(reference: Moments, sample: Moments, reference_root: Tensor | None 
     """
     s_r, s_g = reference.covariance.cpu(), sample.covariance.cpu()
     half = root(s_r) if reference_root is None else reference_root
-    product = half @ s_g @ half
-    shared = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
+    shared = torch.linalg.eigvalsh(_product(half, s_g)).clamp(min=0).sqrt().sum()
     gap = reference.mean.cpu() - sample.mean.cpu()
     return float(gap @ gap + s_r.trace() + s_g.trace() - 2 * shared)
+
+
+def _product(half: Tensor, s_g: Tensor) -> Tensor:
+    """S_r^(1/2) S_g S_r^(1/2), symmetric to the last bit."""
+    product = half @ s_g @ half
+    return (product + product.T) / 2
+
+
+def moments_of(features: Tensor) -> Moments:
+    """Moments of features (N,D), in blocks."""
+    moments = Moments(features.shape[1], features.device)
+    for block in features.split(BLOCK):
+        moments.add(block)
+    return moments
+
+
+def estimate(reference: Moments, features: Tensor, reference_root: Tensor | None = None) -> Estimate:
+    """The distance of features (N,D) from the reference, with the influence of each sample.
+
+    Its derivative in the sample's law G at mean m and covariance S: with T = S_r^(1/2) (S_r^(1/2) S S_r^(1/2))^(-1/2)
+    S_r^(1/2), the map that carries N(0, S) to N(0, S_r), dF = 2 (m - m_r).dm + tr((1 - T) dS), and a sample x moves
+    them by dm = x - m, dS = dm dm^T - S. Where N <= D the inverse is that on the samples' own span.
+    """
+    sample = moments_of(features)
+    s_r, s_g = reference.covariance.cpu(), sample.covariance.cpu()
+    half = root(s_r) if reference_root is None else reference_root
+    values, vectors = torch.linalg.eigh(_product(half, s_g))
+    kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+    values, vectors = values[kept], vectors[:, kept]
+    gap = sample.mean.cpu() - reference.mean.cpu()
+    value = float(gap @ gap + s_r.trace() + s_g.trace() - 2 * values.sqrt().sum())
+    forms = (2 * gap).to(sample.mean), (half @ vectors / values**0.25).to(sample.mean)
+    shares = [_quadratic(block.double() - sample.mean, *forms) for block in features.split(BLOCK)]
+    influence = torch.cat(shares).cpu()
+    return Estimate(value, (influence - influence.mean()).numpy())
+
+
+def _quadratic(centred: Tensor, slope: Tensor, carried: Tensor) -> Tensor:
+    """slope.x + |x|^2 - x^T T x of centred samples (B,D), where T = carried carried^T."""
+    return centred @ slope + centred.square().sum(1) - (centred @ carried).square().sum(1)
+
+
+def extrapolated(reference: Moments, features: Tensor, reference_root: Tensor | None = None, seed: int = 0) -> Estimate:
+    """The distance at infinitely many samples: it falls linearly in 1/N (Chong and Forsyth, 2020, Sec. 3).
+
+    The line goes through the whole set and the mean over its two halves, in a seeded order. The mean over halves moves
+    with the samples as the whole does, to first order, so the intercept has the influences of the whole and its
+    standard error; more and smaller parts would bend the line. Raises ValueError for fewer than 8 D samples.
+    """
+    count, dim = features.shape
+    if count < EXTRAPOLATED * dim:
+        raise ValueError(f"{count} samples are fewer than {EXTRAPOLATED} times the {dim} feature dimensions")
+    half = root(reference.covariance.cpu()) if reference_root is None else reference_root
+    whole = estimate(reference, features, half)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(features.device)
+    halves = [distance(reference, moments_of(features[part]), half) for part in order.tensor_split(2)]
+    return Estimate(2 * whole.value - sum(halves) / 2, whole.influence)
+
+
+def paired_difference(a: Tensor, b: Tensor, reference: Moments) -> Estimate:
+    """Distance of features a (N,D) less that of b (N,D), whose rows i were drawn from the same random numbers."""
+    half = root(reference.covariance.cpu())
+    return estimate(reference, a, half) - estimate(reference, b, half)

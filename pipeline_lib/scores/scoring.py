@@ -2,83 +2,106 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline_lib.exits import BadData
+from pipeline_lib.records.files import atomic, digest
 from pipeline_lib.records.store import Manifest
-from pipeline_lib.scores import frechet
-from pipeline_lib.scores.extractors import Extractor, from_classifier, inception
-from pipeline_lib.scores.frechet import Moments
+from pipeline_lib.scores import pretrained
+from pipeline_lib.scores.extractors import INCEPTION, Extractor, from_classifier, inception
+from pipeline_lib.scores.measures import Known, Row, Score, scores
 from pipeline_lib.scores.reference import INCEPTION_COPY, moments_file
 
+FEATURES = Path("work/features")
 log = logging.getLogger(__name__)
-Row = dict[str, Any]
 
 
 class Scorer:
-    """The extractors of a dataset, each with the moments of the training images."""
+    """The extractors of a dataset, each with what is known of the training images."""
 
-    def __init__(self, classifier: Manifest, reference: Manifest, device: torch.device) -> None:
-        """Raises BadData where a file was changed, or the reference was made with another classifier."""
-        self.reference = reference
-        self.extractors = [from_classifier(classifier, device)]
-        if INCEPTION_COPY in reference.files:
-            self.extractors.append(inception(reference.file(INCEPTION_COPY), reference.facts["shape"][0], device))
-        self.moments, self.roots = {}, {}
-        for extractor in self.extractors:
-            known = reference.facts["extractors"].get(extractor.name, {})
-            if known.get("sha") != extractor.sha:
+    def __init__(self, classifier: Manifest, reference: Manifest, device: torch.device, extrapolate: bool) -> None:
+        """Raises BadData where a file was changed, or the reference was made with other extractors."""
+        self.reference, self.extrapolate = reference, extrapolate
+        self.known = [Known(e, reference) for e in self._extractors(classifier, device)]
+        for known in self.known:
+            extractor = known.extractor
+            if reference.facts["extractors"].get(extractor.name, {}).get("sha") != extractor.sha:
                 raise BadData(
                     f"the reference statistics in {reference.folder} were not made with the extractor {extractor.name} "
                     f"in {classifier.folder}; run the reference stage again."
                 )
-            self.moments[extractor.name] = Moments.load(reference.file(moments_file(extractor.name)))
-            self.roots[extractor.name] = frechet.root(self.moments[extractor.name].covariance)
+            reference.file(moments_file(extractor.name))
 
-    def rows(self, images: Callable[[int], Iterable[Tensor]], count: int, cell: Mapping[str, Any]) -> list[Row]:
-        """A row for each extractor, pending where its weights are missing.
+    def _extractors(self, classifier: Manifest, device: torch.device) -> list[Extractor]:
+        found, channels = [from_classifier(classifier, device)], self.reference.facts["shape"][0]
+        if INCEPTION_COPY in self.reference.files:
+            found.append(inception(self.reference.file(INCEPTION_COPY), channels, device))
+        for name in set(self.reference.facts["extractors"]) & set(pretrained.KNOWN):
+            weights = pretrained.weights(name)
+            if weights is None:
+                raise BadData(f"the reference statistics need {name}, but {pretrained.missing(name)}")
+            found.append(pretrained.load(name, weights, channels, device))
+        return found
+
+    def scores(
+        self, images: Callable[[int], Iterable[Tensor]], count: int, cell: Mapping[str, Any], content: str = ""
+    ) -> list[Score]:
+        """All scores by every extractor, pending where its weights are missing.
 
         `images(size)` gives all `count` images in uint8 batches of at most `size`; `cell` holds the columns that say
-        which set of images it is.
+        which set of images it is; `content`, a hash of the images, lets their features be kept for the next time.
         """
-        done = [self._score(e, images(e.batch), count, cell) for e in self.extractors]
-        return done + self._pending_extractors(cell)
+        found = []
+        for known in self.known:
+            features = _features(known.extractor, images, count, content)
+            for score in scores(known, features, self.extrapolate):
+                row = {**cell, **score.row, "samples": count}
+                row["note"] = "; ".join(filter(None, (known.extractor.note, row["note"])))
+                if count <= known.extractor.dim and row["metric"] == known.extractor.metric:
+                    log.warning("%s: %s", row["metric"], row["note"])
+                found.append(replace(score, row=row))
+        return found + [Score(row) for row in self._missing(cell)]
+
+    def rows(self, images: Callable[[int], Iterable[Tensor]], count: int, cell: Mapping[str, Any]) -> list[Row]:
+        """The rows of `scores`."""
+        return [score.row for score in self.scores(images, count, cell)]
 
     def pending(self, note: str, cell: Mapping[str, Any]) -> list[Row]:
         """The rows of a set of images that does not exist."""
-        rows = [{**cell, **self._about(e), "status": "pending", "note": note} for e in self.extractors]
-        return rows + self._pending_extractors(cell)
-
-    def _score(self, extractor: Extractor, images: Iterable[Tensor], count: int, cell: Mapping[str, Any]) -> Row:
-        moments = extractor.moments(images)
-        assert moments.count == count
-        value = frechet.distance(self.moments[extractor.name], moments, self.roots[extractor.name])
-        notes = [extractor.note] if extractor.note else []
-        if count <= extractor.dim:
-            notes.append(f"{count} images for {extractor.dim} feature dimensions: biased, compare only at equal N")
-            log.warning("%s: %s", extractor.metric, notes[-1])
-        about = self._about(extractor)
-        return {**cell, **about, "value": value, "status": "done", "note": "; ".join(notes), "samples": count}
-
-    def _about(self, extractor: Extractor) -> Row:
-        facts, file = self.reference.facts, moments_file(extractor.name)
-        return {
-            "metric": extractor.metric,
-            "extractor": extractor.name,
-            "extractor_sha": extractor.sha,
-            "library": extractor.library,
-            "resize": extractor.resize,
-            "reference_images": facts["images"],
-            "reference_split": facts["split"],
-            "reference_sha": self.reference.files[file],
-        }
-
-    def _pending_extractors(self, cell: Mapping[str, Any]) -> list[Row]:
-        missing = self.reference.facts["pending"]
-        return [
-            {**cell, "metric": "FID", "extractor": name, "status": "pending", "note": note}
-            for name, note in missing.items()
+        rows = [
+            {**cell, "metric": e.metric, "extractor": e.name, "extractor_sha": e.sha, "status": "pending", "note": note}
+            for e in (known.extractor for known in self.known)
         ]
+        return rows + self._missing(cell)
+
+    def _missing(self, cell: Mapping[str, Any]) -> list[Row]:
+        return [
+            {
+                **cell,
+                "metric": "FID" if name == INCEPTION else f"FD ({name})",
+                "extractor": name,
+                "status": "pending",
+                "note": note,
+            }
+            for name, note in self.reference.facts["pending"].items()
+        ]
+
+
+def _features(extractor: Extractor, images: Callable[[int], Iterable[Tensor]], count: int, content: str) -> Tensor:
+    """Features (count, D) on the extractor's device; with `content` kept in scratch, keyed by all they depend on."""
+    if not content:
+        return extractor.table(images(extractor.batch), count)
+    key = digest({"images": content, "count": count, "sha": extractor.sha, "library": extractor.library})
+    path = FEATURES / f"{key[:16]}.npy"
+    if path.is_file():
+        return torch.from_numpy(np.load(path)).to(extractor.device)
+    features = extractor.table(images(extractor.batch), count)
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, features.cpu().numpy())
+    return features

@@ -276,3 +276,22 @@ def test_without_comparisons_there_is_no_section() -> None:
     tree = Grown([0], comparisons={}, sweeps={})
     report.run(tree.folder, tree.experiment)
     assert "comparisons" not in Page((tree.folder / "report.html").read_text()).ids
+
+
+def test_other_scores_of_a_cell_are_in_no_comparison() -> None:
+    tree = Grown([0, 1]).complete()
+    before = compared(tree)
+    for record in tree.folder.glob("digits/*/*/s*/ancestral/scores/scores.parquet"):
+        rows = read(record, SCORES)
+        others = [rows.assign(metric=name, value=0.9) for name in ("precision (x)", "KID", "FD-infinity (x)")]
+        write(record, pd.concat([rows, *others]), SCORES)
+    pd.testing.assert_frame_equal(compared(tree), before)
+
+
+@pytest.mark.parametrize(("seeds", "shown"), [([0], "3 [2.5, 3.75]"), ([0, 1], "4 ± 1.4")])
+def test_one_seed_has_the_interval_over_samples(seeds: list[int], shown: str) -> None:
+    tree = Grown(seeds).complete()
+    for seed in seeds:
+        tree.run("ddpm/paper", seed, 3.0 + 2 * seed, low=2.5, high=3.75)
+    (section,) = comparisons.sections(tree.folder, tree.experiment, tree.tables)
+    assert section.shown["score"].iloc[0] == shown

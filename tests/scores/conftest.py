@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from pipeline_lib.records.files import sha256
 from pipeline_lib.records.store import Manifest, entry
 from pipeline_lib.scores import _torchvision, classifier, extractors, reference
 
-SETTINGS = {"features": 16, "channels": 8, "steps": 60, "batch_size": 64, "lr": 5e-3, "seed": 0}
+SETTINGS = {"features": 16, "channels": 8, "steps": 60, "batch_size": 64, "lr": 5e-3, "seed": 0, "dataset": "digits"}
+
+REFERENCE: dict[str, Any] = {"inception_weights": None, "extractors": [], "statistics": None}
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +67,7 @@ def trained(data: Manifest) -> Manifest:
 @pytest.fixture
 def statistics(data: Manifest, trained: Manifest) -> Manifest:
     """The reference of `data`, without Inception."""
-    reference.run({"inception_weights": None}, {}, Path("reference.json"), data, trained)
+    reference.run(REFERENCE, {}, Path("reference.json"), data, trained)
     return Manifest.load("reference.json")
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline_lib.config.models import Classifier
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.exits import BadData
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.scores import classifier
-from pipeline_lib.scores.classifier import SmallCNN
+from pipeline_lib.scores.classifier_networks import NETWORKS, choose
 from tests.scores.conftest import SETTINGS, digits, prepared
 
 
@@ -29,7 +30,7 @@ def test_a_second_run_trains_nothing(trained: Manifest, data: Manifest, monkeypa
 def test_the_same_seed_gives_the_same_bytes(data: Manifest) -> None:
     threads, generator = torch.get_num_threads(), torch.get_rng_state()
     for name in ("a", "b"):
-        options = classifier.Classifier(**SETTINGS | {"steps": 3})
+        options = Classifier(**{k: v for k, v in SETTINGS.items() if k != "dataset"} | {"steps": 3})
         classifier.save(Path(name), classifier.train(options, Prepared(data)))
     assert Path("a").read_bytes() == Path("b").read_bytes()
     assert torch.get_num_threads() == threads
@@ -47,7 +48,8 @@ def test_other_pixels_are_another_classifier(trained: Manifest) -> None:
 
 def test_without_labels_it_learns_rotations(data: Manifest) -> None:
     images, _ = digits()
-    classifier.run(SETTINGS, {}, Path("m.json"), prepared(images[:1500], images[1500:], name="scans"))
+    scans = prepared(images[:1500], images[1500:], name="folder")
+    classifier.run(SETTINGS | {"dataset": "scans"}, {}, Path("m.json"), scans)
     facts = Manifest.load("m.json").facts
     assert facts["name"] == "rotation-scans"
     assert facts["classes"] == 4
@@ -71,9 +73,40 @@ def test_rotations_need_square_images() -> None:
     assert not Path("m.json").exists()
 
 
+def test_it_is_named_after_the_dataset_and_trained_once(trained: Manifest, data: Manifest, monkeypatch) -> None:
+    monkeypatch.delattr(classifier, "train")
+    classifier.run(SETTINGS | {"dataset": "mine"}, {}, Path("mine.json"), data)
+    found = Manifest.load("mine.json")
+    assert (found.facts["name"], found.content) == ("classifier-mine", trained.content)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "chosen"),
+    [
+        (None, (1, 8, 8), "small"),
+        (None, (3, 28, 28), "small"),
+        (None, (3, 32, 32), "resnet"),
+        (None, (3, 16, 64), "resnet"),
+        ("small", (3, 64, 64), "small"),
+        ("resnet", (1, 8, 8), "resnet"),
+    ],
+)
+def test_the_network_suits_the_resolution(name: str | None, shape: tuple[int, int, int], chosen: str) -> None:
+    assert choose(name, shape) == chosen
+
+
+def test_a_residual_network_learns_digits_and_comes_back(data: Manifest) -> None:
+    classifier.run(SETTINGS | {"network": "resnet", "channels": 16, "steps": 200}, {}, Path("r.json"), data)
+    found = Manifest.load("r.json")
+    assert found.facts["accuracy"] > 0.85
+    network = classifier.load(found.file(classifier.WEIGHTS))
+    assert classifier.accuracy_of(network, Prepared(data).holdout()) == found.facts["accuracy"]
+
+
+@pytest.mark.parametrize("network", ["small", "resnet"])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 48, 64)])
-def test_every_shape_gives_the_features_asked_for(shape: tuple[int, int, int]) -> None:
-    network = SmallCNN(shape, channels=4, features=6, classes=3)
+def test_every_shape_gives_the_features_asked_for(shape: tuple[int, int, int], network: str) -> None:
+    network = NETWORKS[network](shape, channels=4, features=6, classes=3)
     x = torch.randn(2, *shape)
     assert network.features(x).shape == (2, 6)
     assert network(x).shape == (2, 3)

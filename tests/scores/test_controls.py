@@ -10,12 +10,12 @@ from pipeline_lib.records import tables
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.scores import classifier, controls, extractors, frechet, reference
 from pipeline_lib.scores.frechet import Moments
-from tests.scores.conftest import SETTINGS, digits, prepared
+from tests.scores.conftest import REFERENCE, SETTINGS, digits, prepared
 
 
 def run(samples: int | None, *manifests: Manifest):
     """The record of the controls."""
-    controls.run({"samples": samples}, {}, Path("controls/scores.parquet"), *manifests)
+    controls.run({"samples": samples, "extrapolate": False}, {}, Path("controls/scores.parquet"), *manifests)
     return tables.read("controls/scores.parquet", tables.SCORES).set_index(["metric", "control"])
 
 
@@ -61,7 +61,7 @@ def test_without_a_holdout_the_floor_is_pending(samples: int | None, ceiling: st
     data = prepared(images[:200], None, labels[:200])
     classifier.run({**SETTINGS, "steps": 3}, {}, Path("c.json"), data)
     trained = Manifest.load("c.json")
-    reference.run({"inception_weights": None}, {}, Path("r.json"), data, trained)
+    reference.run(REFERENCE, {}, Path("r.json"), data, trained)
     rows = run(samples, data, trained, Manifest.load("r.json"))
     floor = rows.loc[("FD (classifier-digits)", "floor")]
     assert floor["status"] == "pending"

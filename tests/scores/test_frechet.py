@@ -9,6 +9,7 @@ from scipy.linalg import sqrtm
 
 from pipeline_lib.exits import BadData
 from pipeline_lib.scores import _torchvision, frechet
+from pipeline_lib.scores.estimates import Estimate
 from pipeline_lib.scores.frechet import Moments
 
 
@@ -115,3 +116,91 @@ def test_a_file_cut_short_is_bad_data(tmp_path: Path) -> None:
 def test_one_sample_has_no_covariance() -> None:
     with pytest.raises(ValueError, match="two samples"):
         _ = moments(features(1, 4, 0)).covariance
+
+
+def shifted(count: int, dim: int, seed: int, spread: float = 0.4) -> torch.Tensor:
+    """Gaussian features with mean 0.2 and standard deviations around 1; the reference is N(0, 1)."""
+    x = torch.randn(count, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x * torch.linspace(1 - spread, 1 + spread, dim) + 0.2
+
+
+def standard(dim: int) -> Moments:
+    return Moments.given(torch.zeros(dim), torch.eye(dim))
+
+
+def test_an_estimate_is_the_distance_and_its_influences_the_derivative() -> None:
+    x, reference = shifted(60, 5, 0), moments(features(300, 5, 1))
+    found = frechet.estimate(reference, x)
+    assert found.value == pytest.approx(frechet.distance(reference, moments(x)), rel=1e-12)
+    assert abs(found.influence.mean()) < 1e-12
+
+    def weighted(weights: torch.Tensor) -> float:
+        share = weights / weights.sum()
+        centred = x - share @ x
+        unbiased = (centred * share[:, None]).T @ centred * 60 / 59
+        return frechet.distance(reference, Moments.given(share @ x, unbiased))
+
+    for i in (0, 7, 59):
+        more, less = torch.ones(60).double(), torch.ones(60).double()
+        more[i], less[i] = 1 + 6e-4, 1 - 6e-4
+        slope = (weighted(more) - weighted(less)) / (2 * 6e-4 / 60)
+        assert slope == pytest.approx(found.influence[i], rel=0.05, abs=0.01)  # 1/59 for 1/60 in the covariance
+
+
+def test_its_interval_holds_the_expected_score_and_the_extrapolated_one_the_truth() -> None:
+    """400 samples of 8 dimensions. The plain score is too large by its bias, as a bootstrap's mean would be by twice
+    that; so its interval is one for the expected score at this number of samples."""
+    reference, scale = standard(8), torch.linspace(0.6, 1.4, 8)
+    truth = 8 * 0.2**2 + float((scale - 1).square().sum())
+    half = torch.eye(8, dtype=torch.float64)
+    drawn = [shifted(400, 8, seed) for seed in range(300)]
+    plain = [frechet.estimate(reference, x, half) for x in drawn]
+    beyond = [frechet.extrapolated(reference, x, half) for x in drawn]
+    expected = float(np.mean([one.value for one in plain]))
+    assert expected > truth * 1.05
+
+    def coverage(estimates: list[Estimate], value: float) -> float:
+        return float(np.mean([low <= value <= high for low, high in (one.interval() for one in estimates)]))
+
+    assert 0.91 < coverage(plain, expected) < 0.99  # 4 standard errors of a share of 300 around 0.95
+    assert 0.91 < coverage(beyond, truth) < 0.99
+    assert np.mean([one.value for one in beyond]) == pytest.approx(truth, abs=0.015)
+    assert np.mean([one.se for one in plain]) == pytest.approx(np.std([one.value for one in plain]), rel=0.15)
+
+
+def test_the_standard_error_is_that_of_a_bootstrap() -> None:
+    x, reference = shifted(500, 6, 3), standard(6)
+    found, random = frechet.estimate(reference, x), torch.Generator().manual_seed(0)
+    drawn = [x[torch.randint(500, (500,), generator=random)] for _ in range(400)]
+    values = [frechet.distance(reference, moments(one)) for one in drawn]
+    assert found.se == pytest.approx(np.std(values), rel=0.12)
+    assert np.mean(values) > found.value  # biased upward: not to be centred on
+
+
+def test_a_paired_difference_is_sharper_and_agrees_with_a_joint_bootstrap() -> None:
+    """Two methods on common random numbers: one a little worse than the other."""
+    a, reference = shifted(500, 6, 4), standard(6)
+    b = 0.97 * a + 0.02 * torch.randn(500, 6, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    found, random = frechet.paired_difference(a, b, reference), torch.Generator().manual_seed(0)
+    values = []
+    for _ in range(300):
+        index = torch.randint(500, (500,), generator=random)
+        values.append(frechet.distance(reference, moments(a[index])) - frechet.distance(reference, moments(b[index])))
+    assert found.se == pytest.approx(np.std(values), rel=0.15)
+    assert found.se < frechet.estimate(reference, a).se / 3
+    with pytest.raises(ValueError, match="500 and 400 samples cannot be paired"):
+        frechet.paired_difference(a, b[:400], reference)
+
+
+def test_extrapolation_needs_eight_samples_a_dimension_and_is_seeded() -> None:
+    x, reference = shifted(48, 6, 0), standard(6)
+    assert frechet.extrapolated(reference, x).value == frechet.extrapolated(reference, x).value
+    with pytest.raises(ValueError, match="47 samples are fewer than 8 times the 6"):
+        frechet.extrapolated(reference, x[:47])
+
+
+def test_fewer_samples_than_dimensions_still_have_an_estimate() -> None:
+    x, reference = shifted(20, 30, 0), moments(features(300, 30, 1))
+    found = frechet.estimate(reference, x)
+    assert found.value == pytest.approx(frechet.distance(reference, moments(x)), rel=1e-6)
+    assert np.isfinite(found.influence).all()

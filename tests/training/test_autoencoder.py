@@ -20,7 +20,7 @@ from pipeline_lib.samplers import _stage
 from pipeline_lib.scores import classifier, controls, evaluate, reference
 from pipeline_lib.training import autoencoder, latents, train
 from tests.conftest import RUNTIME, tiny_run
-from tests.scores.conftest import SETTINGS, digits, prepared
+from tests.scores.conftest import REFERENCE, SETTINGS, digits, prepared
 from tests.training.test_resume import After
 
 OPERATION = {"checkpoint_minutes": 10}
@@ -138,12 +138,14 @@ def test_diffusion_on_latents_from_training_to_scores(data: Manifest) -> None:
     assert np.load(chain).shape == (24, 2, 4, 4)
 
     classifier.run(SETTINGS, {}, Path("c.json"), data)
-    reference.run({"inception_weights": None}, {}, Path("r.json"), data, Manifest.load("c.json"))
+    reference.run(REFERENCE, {}, Path("r.json"), data, Manifest.load("c.json"))
     seen = Manifest.load("c.json"), Manifest.load("r.json")
-    evaluate.run({"samples": None}, {}, Path("s.parquet"), sample, *seen)
+    scored = {"samples": None, "extrapolate": False}
+    evaluate.run(scored, {}, Path("s.parquet"), sample, *seen, influences=Path("si.parquet"))
     assert pd.read_parquet("s.parquet").query("status == 'done'")["value"].notna().all()
-    controls.run({"samples": None}, {}, Path("k.parquet"), data, *seen, by)
-    rows = pd.read_parquet("k.parquet").query("status == 'done'").set_index("control")["value"]
+    controls.run(scored, {}, Path("k.parquet"), data, *seen, by)
+    rows = pd.read_parquet("k.parquet").query("status == 'done'").set_index(["metric", "control"])["value"]
+    rows = rows["FD (classifier-digits)"]
     assert rows["floor"] < rows["reconstruction"]
 
 

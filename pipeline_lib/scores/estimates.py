@@ -1,0 +1,49 @@
+"""A score with the influence of each sample on it: its standard error, its interval, and paired differences.
+
+The influence of sample i is the derivative of the score towards a law that gives more weight to i. A score moves with
+its samples as the mean of their influences does, to first order, so one pass over features gives what a bootstrap
+would draw hundreds of times (the infinitesimal jackknife; Efron, 1982, ch. 6). The reference counts as known.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score and the influence (n,) of each sample on it, float64 and centred."""
+
+    value: float
+    influence: np.ndarray
+
+    @property
+    def se(self) -> float:
+        """Standard error over samples: that of a new draw of as many from the same network."""
+        n = len(self.influence)
+        return sqrt(float((self.influence**2).sum()) / (n * (n - 1))) if n > 1 else float("nan")
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Two-sided normal interval for the expected score at this number of samples."""
+        half = NormalDist().inv_cdf((1 + confidence) / 2) * self.se
+        return self.value - half, self.value + half
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        """The difference of two estimates whose samples i share their random numbers.
+
+        What both members of a pair have in common cancels; the bias of equal numbers of samples nearly does. Raises
+        ValueError where the numbers differ.
+        """
+        if len(self.influence) != len(other.influence):
+            raise ValueError(f"{len(self.influence)} and {len(other.influence)} samples cannot be paired")
+        return Estimate(self.value - other.value, self.influence - other.influence)
+
+
+def share(hits: np.ndarray) -> Estimate:
+    """The share of samples (n,) of which something is true."""
+    value = float(np.mean(hits))
+    return Estimate(value, hits.astype(np.float64) - value)
