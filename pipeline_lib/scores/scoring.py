@@ -42,7 +42,7 @@ class Scorer:
         found, channels = [from_classifier(classifier, device)], self.reference.facts["shape"][0]
         if INCEPTION_COPY in self.reference.files:
             found.append(inception(self.reference.file(INCEPTION_COPY), channels, device))
-        for name in set(self.reference.facts["extractors"]) & set(pretrained.KNOWN):
+        for name in sorted(set(self.reference.facts["extractors"]) & set(pretrained.KNOWN)):
             weights = pretrained.weights(name)
             if weights is None:
                 raise BadData(f"the reference statistics need {name}, but {pretrained.missing(name)}")

@@ -21,7 +21,7 @@ from pipeline_lib.records.store import Manifest, alone, entry
 from pipeline_lib.samplers import _moments, _tuned
 from pipeline_lib.samplers._stage import WEIGHTS, classes_of, load_guide
 from pipeline_lib.scores import frechet
-from pipeline_lib.scores.extractors import Extractor
+from pipeline_lib.scores.extractors import INCEPTION
 from pipeline_lib.scores.scoring import Scorer
 from pipeline_lib.training.stop import Stop
 from pipeline_lib.tuning._bench import Bench, Row, Trials, columns, complete
@@ -59,7 +59,9 @@ def run(
     denoiser, about = trained.load(train.file(WEIGHTS), where)
     way, options = load_part("tuning", sampling.tuning or {})
     space = latent_space.load(autoencoder, where) if autoencoder else None
-    metric, distance = judge(Scorer(classifier, reference, where), space.decode if space else to_uint8)
+    metric, distance = judge(
+        Scorer(classifier, reference, where, extrapolate=False), space.decode if space else to_uint8
+    )
     images, by = Prepared(data), load_guide(sampling, guide, where)
     rows: list[Row] = []
     for nfe in sampling.nfe:
@@ -119,11 +121,12 @@ def judge(scorer: Scorer, decode: Callable[[Tensor], Tensor]) -> tuple[str, Call
 
     `decode` makes uint8 images of x_0.
     """
-    extractor: Extractor = scorer.extractors[-1]
+    known = next((k for k in scorer.known if k.extractor.name == INCEPTION), scorer.known[0])
+    extractor = known.extractor
 
     def distance(batches: Iterable[Tensor]) -> float:
         with torch.no_grad():
             moments = extractor.moments(part for x in batches for part in decode(x).split(extractor.batch))
-        return frechet.distance(scorer.moments[extractor.name], moments, scorer.roots[extractor.name])
+        return frechet.distance(known.moments, moments, known.root)
 
     return extractor.metric, distance
