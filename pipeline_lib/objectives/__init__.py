@@ -59,7 +59,7 @@ class Objective(Protocol):
     """Named terms of a loss. The loop averages each over its samples or groups, weights, sums and differentiates.
 
     An objective that remembers something between steps has `state() -> dict[str, Tensor]` and `load(state)`, which go
-    into the checkpoint and back.
+    into the checkpoint and back. Where `full_float32` is true, gradients too are computed without TF32.
     """
 
     weights: Mapping[str, float]

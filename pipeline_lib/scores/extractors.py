@@ -4,7 +4,6 @@
 `FD (<extractor>)`. Nothing is downloaded here.
 """
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from pipeline_lib import __version__
 from pipeline_lib.data.prepared import to_float
+from pipeline_lib.device import full_float32
 from pipeline_lib.exits import BadConfig, BadData
 from pipeline_lib.records.files import sha256
 from pipeline_lib.records.store import Manifest
@@ -53,7 +53,7 @@ class Extractor:
     def features(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """Features (B, dim) of each batch of uint8 images; raises BadData where they are not finite."""
         for images in batches:
-            with torch.no_grad(), full_precision():
+            with torch.no_grad(), full_float32(self.device.type):
                 features = self.network(images.to(self.device))
             if not features.isfinite().all():
                 raise BadData(f"the extractor {self.name} gives features that are not finite: its weights are damaged.")
@@ -71,18 +71,6 @@ def batches(images: np.ndarray, size: int) -> Iterator[Tensor]:
     """uint8 (N,C,H,W), memory-mapped or not -> tensors of at most `size` images."""
     for start in range(0, len(images), size):
         yield torch.from_numpy(np.array(images[start : start + size]))
-
-
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """No TF32 inside the block; the settings of before come back behind it."""
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = matmul.fp32_precision, conv.fp32_precision
-    matmul.fp32_precision = conv.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision, conv.fp32_precision = before
 
 
 def from_classifier(manifest: Manifest, device: torch.device) -> Extractor:
