@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline_lib.diffusion.denoiser import Denoiser, Prediction
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.objectives import Batch
 
@@ -64,6 +65,16 @@ class Change:
         matrix = torch.exp2(-SCALE * self.scale)[:, None, None] * _turn(self.angle) @ stretch
         shift = SHIFT * side * torch.stack((self.shift_x, self.shift_y), dim=1)
         return matrix, -(matrix @ shift[:, :, None])[:, :, 0]
+
+
+class Told:
+    """A denoiser whose network is told how the images were augmented: (B, 9), for B images or several times these."""
+
+    def __init__(self, denoiser: Denoiser, augment: Tensor) -> None:
+        self.denoiser, self.augment, self.path = denoiser, augment, denoiser.path
+
+    def __call__(self, x: Tensor, t: Tensor | float, labels: Tensor | None = None) -> Prediction:
+        return self.denoiser(x, t, labels, self.augment.repeat(len(x) // len(self.augment), 1))
 
 
 def draw(batch: Batch, probability: float) -> Change:

@@ -9,6 +9,7 @@ from pydantic import Field
 from pipeline_lib.config.base import Model
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
+from pipeline_lib.objectives import ddpm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,8 +101,7 @@ class EDM:
         sigma = denoiser.path.draw_times(batch.uniform(Stream.TIME))
         x = perturb(denoiser.path, clean, sigma, self.noise(denoiser, batch))
         predicted = denoiser(x, sigma, batch.labels, *(() if told is None else (told,)))
-        error = (predicted.x0 - clean).square().flatten(1)
-        loss = error.mean(1) if self.options.norm == "mean" else error.sum(1)
+        loss = ddpm.over_pixels((predicted.x0 - clean).square(), self.options.norm)
         return {"denoising": weight(sigma, denoiser.config.sigma_data) * loss}
 
     def noise(self, denoiser: Denoiser, batch: Batch) -> Tensor:

@@ -130,8 +130,7 @@ class FPDiffusion:
         """(B,): the simple loss, or (g^2/2) |s - target|^2, averaged over pixels or summed."""
         if not self.options.likelihood:
             return self.simple.loss(predicted, x0, eps)
-        error = (predicted.eps - eps).square().flatten(1)
-        norm = error.mean(1) if self.options.norm == "mean" else error.sum(1)
+        norm = ddpm.over_pixels((predicted.eps - eps).square(), self.options.norm)
         return norm * rate.to(norm.dtype) / (2 * predicted.s.flatten() ** 2)
 
     def residual(self, left: Tensor, rate: Tensor) -> Tensor:
