@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from pipeline_lib.config.load import merge
@@ -80,7 +81,7 @@ def check(options: Options, run: Run, where: str) -> None:
     ddpm.check(options, run, where)
     timesteps = run.diffusion.timesteps
     if run.diffusion.path == "edm":
-        edm.check_augmentation(options, run, where)
+        edm.check_augmentation(options.augment, run, where)
         for name in ("weighting", "consistency_weighting"):
             if getattr(options, name) != Options.model_fields[name].default:
                 raise BadConfig(f"{where}: objective.{name} is for path vp; leave it out on path edm.")
@@ -96,6 +97,21 @@ def check(options: Options, run: Run, where: str) -> None:
             f"{where}: objective.chain_steps is {options.chain_steps}, but from t = {timesteps} (diffusion.timesteps) "
             f"only {timesteps - 1} steps lead down to t = 1."
         )
+
+
+def depths(options: Options, timesteps: int, batch_size: int, group: int | None) -> np.ndarray:
+    """Expected number of images that the network is trained on in one optimiser step on path vp: float64 (T + 1, n + 1).
+
+    Row t is the time of the call; column j says how many reverse steps of the model the input has behind it. D_0 sees
+    q(x_t), D_1 and D_2 the ends of the chains. What chains ask on their way has no gradient and does not count.
+    """
+    steps = options.chain_steps
+    calls = np.zeros((timesteps + 1, steps + 1))
+    for t in range(1, timesteps + 1):
+        length = min(steps, t - 1)
+        calls[t, 0] += batch_size / timesteps
+        calls[t - length, length] += 2 * batch_size / timesteps
+    return calls
 
 
 def network_calls(options: Options, run: Run) -> float:

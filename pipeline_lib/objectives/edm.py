@@ -60,17 +60,17 @@ def check(options: Options, run: Run, where: str) -> None:
     """Raises BadConfig for another path, and where the network cannot be told of an augmentation."""
     if run.diffusion.path != "edm":
         raise BadConfig(f"{where}: objective edm needs diffusion.path edm (it is {run.diffusion.path}).")
-    check_augmentation(options, run, where)
+    check_augmentation(options.augment, run, where)
 
 
-def check_augmentation(options: Options, run: Run, where: str) -> None:
+def check_augmentation(augment: float, run: Run, where: str) -> None:
     """Raises BadConfig where images are augmented, and the network is not told or flips would be drawn twice."""
-    if options.augment and not run.network.get("augment"):
+    if augment and not run.network.get("augment"):
         raise BadConfig(
-            f"{where}: objective.augment is {options.augment:g}, but the network is not told of it; set "
+            f"{where}: objective.augment is {augment:g}, but the network is not told of it; set "
             "network.augment (of songunet) to true, or objective.augment to 0."
         )
-    if options.augment and run.training.flip:
+    if augment and run.training.flip:
         raise BadConfig(
             f"{where}: objective.augment flips images and tells the network, training.flip does not tell it; switch "
             "one of them off."
