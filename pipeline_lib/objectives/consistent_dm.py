@@ -100,7 +100,7 @@ def check(options: Options, run: Run, where: str) -> None:
 
 
 def depths(options: Options, timesteps: int, batch_size: int, group: int | None) -> np.ndarray:
-    """Expected number of images that the network is trained on in one optimiser step on path vp: float64 (T + 1, n + 1).
+    """Expected number of images that the network is trained on in one optimiser step: float64 (T + 1, n + 1); path vp.
 
     Row t is the time of the call; column j says how many reverse steps of the model the input has behind it. D_0 sees
     q(x_t), D_1 and D_2 the ends of the chains. What chains ask on their way has no gradient and does not count.
