@@ -4,8 +4,9 @@ A file defines `Options` (a pydantic model), optionally `PRESETS` (name -> parti
 `build(options) -> Objective`, and optionally `check(options, run, where)`, which raises BadConfig (its sentence begins
 with `where`) where the options do not fit the rest of the run, and `network_calls(options, run) -> float`, the mean
 number of images that go through the network for one training image, which the costs are compared with. Where training
-gives the network something else than q(x_t), `depths` or `input_noise` says what (`errors.training_inputs`). The file
-is imported when the Snakefile is parsed: import torch inside functions.
+gives the network something else than q(x_t), `depths` or `input_noise` says what (`errors.training_inputs`). With
+`NEEDS_PIXELS` it is refused on latents. The file is imported when the Snakefile is parsed: import torch inside
+functions.
 """
 
 from __future__ import annotations
