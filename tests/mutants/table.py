@@ -971,7 +971,7 @@ MUTANTS = (
         "mean-guided-whatever-the-variance",
         "the gradient added to the mean as it is: Algorithm 1 without its Sigma",
         ANCESTRAL,
-        "variance * push for push",
+        "reverse * push for push",
         "push for push",
         ON_GUIDANCE,
     ),
