@@ -1,8 +1,10 @@
-"""Which device a job computes on."""
+"""Which device a job computes on, and with how many digits."""
 
 import fcntl
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,3 +31,23 @@ def pick(locks: Path = Path("work/locks")) -> torch.device:
         torch.cuda.set_device(index)
         return torch.device(f"cuda:{index}")
     return torch.device("cuda:0")
+
+
+@contextmanager
+def full_float32(device_type: str) -> Iterator[None]:
+    """No autocast, TF32 or bfloat16 sums inside: any would leave three digits of a difference of large numbers.
+
+    On a GPU torch's convolutions are in TF32 unless told otherwise. Per backend: the older
+    torch.set_float32_matmul_precision raises where a caller has used these.
+    """
+    gpu, cpu = (torch.backends.cuda.matmul, torch.backends.cudnn.conv), torch.backends.mkldnn  # type: ignore[attr-defined]
+    backends = *gpu, cpu.matmul, cpu.conv  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

@@ -421,6 +421,12 @@ class Sampling(Model):
             raise ValueError("give either tuning or transfer: constants have one source")
         return self
 
+    @model_validator(mode="after")
+    def _moved_means_are_ancestral(self) -> "Sampling":
+        if self.sampler["name"] != "ancestral" and any(one.get("form") == "mean" for one in self.corrections):
+            raise ValueError("guidance of the mean is for the sampler ancestral: take form eps")
+        return self
+
     def drawn(self) -> dict[str, Any]:
         """What decides the samples, beside constants that are tuned: all but whom they are drawn from, and what they
         are compared with."""

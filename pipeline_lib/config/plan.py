@@ -597,11 +597,22 @@ def _check_latents(plan: Plan) -> None:
                 "range of their own; leave it away."
             )
     for one in plan.instances:
-        if one.dataset in latent and one.run.training.flip:
-            raise BadConfig(
-                f"{one.dataset}/{one.method}/{one.variant}: training.flip would mirror latents, which is not what "
-                "mirrored images have; set it to false."
-            )
+        if one.dataset in latent:
+            _check_on_latents(one.run, f"{one.dataset}/{one.method}/{one.variant}")
+
+
+def _check_on_latents(run: Run, who: str) -> None:
+    if run.training.flip:
+        raise BadConfig(
+            f"{who}: training.flip would mirror latents, which is not what mirrored images have; set it to false."
+        )
+    if run.objective.get("augment"):
+        raise BadConfig(
+            f"{who}: objective.augment would turn and stretch latents, which is not what such images have; set it to 0."
+        )
+    name = run.objective["name"]
+    if getattr(registry.find("objectives", name), "NEEDS_PIXELS", False):
+        raise BadConfig(f"{who}: objective {name} has a likelihood of pixels with 256 levels, which latents have not.")
 
 
 def _check_counts(plan: Plan) -> None:

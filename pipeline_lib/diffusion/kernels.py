@@ -1,10 +1,11 @@
 """Kernels as functions of the squared L2 distance, so that one matrix of distances serves them all."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from pipeline_lib.device import full_float32
 
 Scale = float | Tensor
 
@@ -15,7 +16,7 @@ def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
     Without y the distances within x, whose diagonal is exactly 0. Inputs of any precision are cast to float32, and
     both sets are shifted by the mean of one: distances stay, but smaller norms lose fewer digits.
     """
-    with _full_float32(x.device.type):
+    with full_float32(x.device.type):
         other = x if y is None else y
         centre = other.detach().float().mean(-2, keepdim=True)
         x, other = x.float() - centre, other.float() - centre
@@ -47,21 +48,3 @@ KERNELS: dict[str, Callable[[Tensor, Scale], Tensor]] = {
     "gaussian": gaussian,
     "rational-quadratic": rational_quadratic,
 }
-
-
-@contextmanager
-def _full_float32(device_type: str) -> Iterator[None]:
-    """No autocast, TF32 or bfloat16 sums: any would leave three digits of a difference of large numbers.
-
-    Per backend: the older torch.set_float32_matmul_precision raises where a caller has used these.
-    """
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.autocast(device_type, enabled=False):
-            yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision

@@ -67,11 +67,12 @@ class VPPath(Gaussian):
             self._table = self._table.to(t.device)
         log_alpha_bar = self.log_alpha_bar(t)
         between = torch.stack(((log_alpha_bar / 2).exp(), (-log_alpha_bar.expm1()).sqrt())).to(torch.float32)
-        a, s = torch.where(t == t.floor(), self._table[:, t.long()], between)
+        known = (t == t.floor()) & (t <= self.timesteps)
+        a, s = torch.where(known, self._table[:, t.long().clamp(max=self.timesteps)], between)
         return a, s
 
     def log_alpha_bar(self, t: Tensor) -> Tensor:
-        """ln alpha_bar at t in [0, T + 1), float64, of the shape of t; beyond T it goes on as within the last step."""
+        """ln alpha_bar at t >= 0, float64, of the shape of t; beyond T it goes on as within the last step."""
         before, after, place = self._around(t)
         return torch.lerp(before, after, t.double() - place)
 

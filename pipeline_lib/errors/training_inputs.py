@@ -2,8 +2,9 @@
 
 An objective that feeds the model its own samples trains on a mixture: x_t of the forward process, and x_t that some
 reverse steps of the model have made. It defines `depths(options, timesteps, batch_size, group)`, expected network calls
-at each t by number of reverse steps, and has `variance` and `warm_start` among its options. An objective without
-`depths` trains on q(x_t) alone: its law is the marginal one.
+at each t by number of reverse steps, and has `variance`, and where rollouts may begin with N(0, I) `warm_start`, among
+its options. One that perturbs its inputs defines `input_noise(options)`, the standard deviation of eps in them. One
+with neither trains on q(x_t) alone: its law is the marginal one.
 """
 
 from collections.abc import Mapping
@@ -20,20 +21,24 @@ from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.paths import VPPath
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.diffusion.transitions import VARIANCES, Transitions, Variance, rollout
-from pipeline_lib.errors.forward import MEASURED, ForwardSamples
+from pipeline_lib.errors.forward import MEASURED, ForwardLaw, ForwardSamples
 
 
 def of_run(
     facts: Mapping[str, Any], forward: ForwardSamples, denoiser: Denoising, seed: int, batch: int
-) -> "TrainingInputs | None":
-    """The law of a trained run from what its weights say of themselves; None where it is q(x_t)."""
+) -> "ForwardLaw | None":
+    """The law of a trained run from what its weights say of themselves; None where it is q(x_t), and on paths without
+    discrete steps."""
     run = facts["run"]
     module, options = load_part("objectives", run["objective"])
-    if not hasattr(module, "depths"):
+    if hasattr(module, "input_noise") and (std := module.input_noise(options)) != 1:
+        return NoisierInputs(forward, std)
+    if not hasattr(module, "depths") or run["diffusion"]["path"] != "vp":
         return None
     timesteps, size = run["diffusion"]["timesteps"], run["training"]["batch_size"]
     calls = module.depths(options, timesteps, size, run["training"]["mmd_group"])
-    forward_calls = calls[1:, 0] if options.warm_start else np.full(timesteps, size / timesteps)
+    warm_start = getattr(options, "warm_start", True)
+    forward_calls = calls[1:, 0] if warm_start else np.full(timesteps, size / timesteps)
     return TrainingInputs(
         shares(calls, forward_calls),
         forward,
@@ -41,7 +46,7 @@ def of_run(
         VARIANCES[options.variance],
         seed,
         batch,
-        options.warm_start,
+        warm_start,
         run["network"]["conditional"],
     )
 
@@ -57,6 +62,19 @@ def shares(calls: np.ndarray, forward: np.ndarray) -> np.ndarray:
     split[1:, 1] -= forward
     total = split.sum(1, keepdims=True)
     return np.divide(split, total, out=np.zeros_like(split), where=total > 0)
+
+
+class NoisierInputs:
+    """a x_0 + s std eps: forward samples, with the same images and eps, whose noise has another standard deviation."""
+
+    name = "training-inputs"
+
+    def __init__(self, forward: ForwardSamples, std: float) -> None:
+        self.forward, self.std = forward, std
+
+    def on(self, grid: Grid, place: int) -> Tensor | None:
+        """x_t (M,C,H,W), float32, at a place in the grid; None at t = 0."""
+        return self.forward.at(grid.a[place], self.std * grid.s[place]) if grid.s[place] else None
 
 
 class TrainingInputs:

@@ -3,8 +3,10 @@
 A file defines `Options` (a pydantic model), optionally `PRESETS` (name -> partial run configuration) and
 `build(options) -> Objective`, and optionally `check(options, run, where)`, which raises BadConfig (its sentence begins
 with `where`) where the options do not fit the rest of the run, and `network_calls(options, run) -> float`, the mean
-number of images that go through the network for one training image, which the costs are compared with. It is imported
-when the Snakefile is parsed: import torch inside functions.
+number of images that go through the network for one training image, which the costs are compared with. Where training
+gives the network something else than q(x_t), `depths` or `input_noise` says what (`errors.training_inputs`). With
+`NEEDS_PIXELS` it is refused on latents. The file is imported when the Snakefile is parsed: import torch inside
+functions.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Objective(Protocol):
     """Named terms of a loss. The loop averages each over its samples or groups, weights, sums and differentiates.
 
     An objective that remembers something between steps has `state() -> dict[str, Tensor]` and `load(state)`, which go
-    into the checkpoint and back.
+    into the checkpoint and back. Where `full_float32` is true, gradients too are computed without TF32.
     """
 
     weights: Mapping[str, float]

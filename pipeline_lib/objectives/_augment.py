@@ -4,6 +4,7 @@ Each image is flipped, scaled, turned, stretched and moved, each at random with 
 so that it does not draw such images when it is told nothing. The numbers are the released code's.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import pi
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline_lib.diffusion.denoiser import Denoising, Prediction
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.objectives import Batch
 
@@ -64,6 +66,17 @@ class Change:
         matrix = torch.exp2(-SCALE * self.scale)[:, None, None] * _turn(self.angle) @ stretch
         shift = SHIFT * side * torch.stack((self.shift_x, self.shift_y), dim=1)
         return matrix, -(matrix @ shift[:, :, None])[:, :, 0]
+
+
+class Told:
+    """A denoiser whose network is told how the images were augmented: (B, 9), for B images or several times these."""
+
+    def __init__(self, denoiser: Denoising, augment: Tensor) -> None:
+        self.predict: Callable[..., Prediction] = denoiser
+        self.augment, self.path = augment, denoiser.path
+
+    def __call__(self, x: Tensor, t: Tensor | float, labels: Tensor | None = None) -> Prediction:
+        return self.predict(x, t, labels, self.augment.repeat(len(x) // len(self.augment), 1))
 
 
 def draw(batch: Batch, probability: float) -> Change:

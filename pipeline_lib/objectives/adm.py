@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pipeline_lib.diffusion.paths import GaussianPath, VPPath
     from pipeline_lib.objectives import Batch
 
+NEEDS_PIXELS = True  # the bound ends with the likelihood of 8-bit levels
+
 
 class Options(Model):
     """Options of the hybrid loss."""

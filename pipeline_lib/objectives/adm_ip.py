@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline_lib.diffusion.paths import GaussianPath
     from pipeline_lib.objectives import Batch
 
-check, network_calls = adm.check, adm.network_calls
+NEEDS_PIXELS, check, network_calls, input_noise = adm.NEEDS_PIXELS, adm.check, adm.network_calls, ddpm_ip.input_noise
 
 
 class Options(adm.Options):

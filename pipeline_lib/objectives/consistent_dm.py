@@ -1,7 +1,7 @@
 """Consistent diffusion: Daras et al. (2023), on DDPM and, as released, on EDM.
 
-L = base loss + lambda E[mean over pixels of (D_1 - D_0)(D_2 - D_0)]: D_0 predicts x_0 at x_t, D_1 and D_2 at the ends
-x_t' of two independent short reverse chains from the same x_t, made without gradient. Given x_t the product is an
+L = base loss + lambda E[(D_1 - D_0).(D_2 - D_0)]: D_0 predicts x_0 at x_t, D_1 and D_2 at the ends x_t' of two
+independent short reverse chains from the same x_t, made without gradient. Given x_t the product is an
 unbiased estimate of |E[D(x_t', t') | x_t] - D_0|^2, so it may be negative. Tags: [found] in the published code,
 [derived] worked out here.
 """
@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from pipeline_lib.config.load import merge
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Options(ddpm.Options):
-    """Options of the consistency term; `norm` and `weighting` are those of the simple loss on path vp."""
+    """Options of the consistency term; `norm` is that of both terms, `weighting` that of the simple loss on path vp."""
 
     lambda_consistency: float = Field(
         10.0, ge=0, allow_inf_nan=False, description="weight of the consistency term; released 10 [found]"
@@ -56,13 +57,23 @@ class Options(ddpm.Options):
     variance: Literal["fixed-small", "fixed-large"] = Field(
         "fixed-small", description="on path vp, reverse variance of the chains [derived]"
     )
+    augment: float = Field(
+        0.0, ge=0, le=1, description="on path edm, the augmentation of the objective edm; released 0.12 [found]"
+    )
+    chains_told: bool = Field(
+        True,
+        description="whether the chains too are told how an image was augmented; the released ones are not, while D_0, "
+        "D_1 and D_2 are [found]",
+    )
 
 
 # Ho et al. (2020) as base; the port to DDPM is not published, so all of it is [derived]
 _DDPM: dict[str, Any] = {"objective": {"lambda_consistency": 2.5, "consistency_weighting": "snr/(snr+1)"}}
-# CIFAR-10 of the released code, which is that of EDM but for the second term [found]; not its augmentation
-_EDM: dict[str, Any] = {key: value for key, value in edm.PRESETS["paper"].items() if key != "objective"}
-PRESETS: dict[str, dict[str, Any]] = {"paper": merge(ddpm.PRESETS["paper"], _DDPM), "released": _EDM}
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": merge(ddpm.PRESETS["paper"], _DDPM),
+    # CIFAR-10 of the released code, which is that of EDM but for the second term [found]
+    "released": merge(edm.PRESETS["paper"], {"objective": {"chains_told": False}}),
+}
 
 
 def check(options: Options, run: Run, where: str) -> None:
@@ -70,7 +81,8 @@ def check(options: Options, run: Run, where: str) -> None:
     ddpm.check(options, run, where)
     timesteps = run.diffusion.timesteps
     if run.diffusion.path == "edm":
-        for name in ("norm", "weighting", "consistency_weighting"):
+        edm.check_augmentation(options.augment, run, where)
+        for name in ("weighting", "consistency_weighting"):
             if getattr(options, name) != Options.model_fields[name].default:
                 raise BadConfig(f"{where}: objective.{name} is for path vp; leave it out on path edm.")
         if options.sigma_span >= run.diffusion.sigma_max:
@@ -78,6 +90,8 @@ def check(options: Options, run: Run, where: str) -> None:
                 f"{where}: objective.sigma_span is {options.sigma_span:g}, but the grid of the path ends at "
                 f"diffusion.sigma_max {run.diffusion.sigma_max:g}; a chain is shorter than that."
             )
+    elif options.augment:
+        raise BadConfig(f"{where}: objective.augment is for path edm; leave it out on path vp.")
     elif options.chain_steps >= timesteps:
         raise BadConfig(
             f"{where}: objective.chain_steps is {options.chain_steps}, but from t = {timesteps} (diffusion.timesteps) "
@@ -85,14 +99,30 @@ def check(options: Options, run: Run, where: str) -> None:
         )
 
 
+def depths(options: Options, timesteps: int, batch_size: int, group: int | None) -> np.ndarray:
+    """Expected number of images that the network is trained on in one optimiser step: float64 (T + 1, n + 1); path vp.
+
+    Row t is the time of the call; column j says how many reverse steps of the model the input has behind it. D_0 sees
+    q(x_t), D_1 and D_2 the ends of the chains. What chains ask on their way has no gradient and does not count.
+    """
+    steps = options.chain_steps
+    calls = np.zeros((timesteps + 1, steps + 1))
+    for t in range(1, timesteps + 1):
+        length = min(steps, t - 1)
+        calls[t, 0] += batch_size / timesteps
+        calls[t - length, length] += 2 * batch_size / timesteps
+    return calls
+
+
 def network_calls(options: Options, run: Run) -> float:
     """Images through the network per training image: D_0, then two chains whose first step costs none, and their ends.
 
-    On path vp a chain from t makes at most t - 1 steps; t is uniform on {1..T}.
+    Chains that are told less than D_0 share a call for their first step. On path vp a chain from t makes at most t - 1
+    steps; t is uniform on {1..T}.
     """
     steps, timesteps = options.chain_steps, run.diffusion.timesteps
     if run.diffusion.path == "edm":
-        return 1 + 2 * steps
+        return 1 + 2 * steps + bool(options.augment and not options.chains_told)
     return 3 + 2 * sum(max(min(steps, t - 1) - 1, 0) for t in range(1, timesteps + 1)) / timesteps
 
 
@@ -110,24 +140,36 @@ class ConsistentDM:
         """{simple: (B,), consistency: (B,)}."""
         from pipeline_lib.diffusion.denoiser import perturb
         from pipeline_lib.diffusion.paths import EDMPath
+        from pipeline_lib.objectives import _augment
 
-        path = denoiser.path
+        path, x0, told = denoiser.path, batch.x0, denoiser
+        if self.options.augment:
+            change = _augment.draw(batch, self.options.augment)
+            x0, told = _augment.apply(x0, change), _augment.Told(denoiser, change.labels)
         t, eps = path.draw_times(batch.uniform(Stream.TIME)), batch.normal(Stream.NOISE)
-        predicted = denoiser(perturb(path, batch.x0, t, eps), t, batch.labels)
+        predicted = told(perturb(path, x0, t, eps), t, batch.labels)
         if isinstance(path, EDMPath):
-            base = edm.weight(t, path.config.sigma_data) * (predicted.x0 - batch.x0).square().flatten(1).mean(1)
+            error = (predicted.x0 - x0).square()
+            base = edm.weight(t, path.config.sigma_data) * ddpm.over_pixels(error, self.options.norm)
         else:
-            base = self.simple.loss(predicted, batch.x0, eps)
-        return {"simple": base, "consistency": self.consistency(denoiser, batch, predicted, t)}
+            base = self.simple.loss(predicted, x0, eps)
+        chains = told if self.options.chains_told else denoiser
+        return {"simple": base, "consistency": self.consistency(told, batch, predicted, t, chains)}
 
-    def consistency(self, denoiser: Denoising, batch: Batch, predicted: Prediction, t: Tensor) -> Tensor:
-        """(B,): mean over pixels of (D_1 - D_0)(D_2 - D_0), weighted, for the prediction at x_t, t (B,)."""
+    def consistency(
+        self, denoiser: Denoising, batch: Batch, predicted: Prediction, t: Tensor, chaining: Denoising
+    ) -> Tensor:
+        """(B,): (D_1 - D_0)(D_2 - D_0) over pixels, weighted, for the prediction at x_t, t (B,).
+
+        `chaining` is the denoiser of the chains: the same, or one that is told less.
+        """
         import torch
 
         with torch.no_grad():
-            ends, t_end = self.chains(denoiser, batch, predicted, t)
+            start = predicted if chaining is denoiser else chaining(predicted.x, t, batch.labels)
+            ends, t_end = self.chains(chaining, batch, start, t)
         one, other = denoiser(ends, t_end, _twice(batch.labels)).x0.chunk(2)
-        product = ((one - predicted.x0) * (other - predicted.x0)).flatten(1).mean(1)
+        product = ddpm.over_pixels((one - predicted.x0) * (other - predicted.x0), self.options.norm)
         if self.options.consistency_weighting == "none":
             return product
         a, s = predicted.a.flatten(), predicted.s.flatten()

@@ -96,8 +96,7 @@ class DDPM:
 
     def loss(self, predicted: Prediction, x0: Tensor, eps: Tensor) -> Tensor:
         """(B,): squared norm of the error of a prediction where x_0 and eps are the truth, weighted."""
-        error = (predicted.output - predicted.target(x0, eps)).square().flatten(1)
-        loss = error.mean(1) if self.options.norm == "mean" else error.sum(1)
+        loss = over_pixels((predicted.output - predicted.target(x0, eps)).square(), self.options.norm)
         if self.options.weighting == "none":
             return loss
         a, s = predicted.a.flatten(), predicted.s.flatten()
@@ -109,6 +108,11 @@ class DDPM:
 
         eps = batch.normal(Stream.NOISE)
         return perturb(path, batch.x0, t, eps), eps
+
+
+def over_pixels(values: Tensor, norm: Literal["mean", "sum"]) -> Tensor:
+    """(B,): the mean or the sum of values (B,C,H,W) over all but images."""
+    return values.flatten(1).mean(1) if norm == "mean" else values.flatten(1).sum(1)
 
 
 def build(options: Options) -> DDPM:

@@ -48,6 +48,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def input_noise(options: Any) -> float:
+    """Standard deviation of the noise in what the network is given, in units of s_t."""
+    return float((1 + options.gamma**2) ** 0.5)
+
+
 def perturbed(path: GaussianPath, batch: Batch, t: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
     """y_t, eps, and all the noise in y_t, each of the shape of x_0; t (B,). eps is that of the loss without xi."""
     from pipeline_lib.diffusion.denoiser import perturb

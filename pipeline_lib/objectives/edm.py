@@ -9,6 +9,7 @@ from pydantic import Field
 from pipeline_lib.config.base import Model
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
+from pipeline_lib.objectives import ddpm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,17 +60,17 @@ def check(options: Options, run: Run, where: str) -> None:
     """Raises BadConfig for another path, and where the network cannot be told of an augmentation."""
     if run.diffusion.path != "edm":
         raise BadConfig(f"{where}: objective edm needs diffusion.path edm (it is {run.diffusion.path}).")
-    check_augmentation(options, run, where)
+    check_augmentation(options.augment, run, where)
 
 
-def check_augmentation(options: Options, run: Run, where: str) -> None:
+def check_augmentation(augment: float, run: Run, where: str) -> None:
     """Raises BadConfig where images are augmented, and the network is not told or flips would be drawn twice."""
-    if options.augment and not run.network.get("augment"):
+    if augment and not run.network.get("augment"):
         raise BadConfig(
-            f"{where}: objective.augment is {options.augment:g}, but the network is not told of it; set "
+            f"{where}: objective.augment is {augment:g}, but the network is not told of it; set "
             "network.augment (of songunet) to true, or objective.augment to 0."
         )
-    if options.augment and run.training.flip:
+    if augment and run.training.flip:
         raise BadConfig(
             f"{where}: objective.augment flips images and tells the network, training.flip does not tell it; switch "
             "one of them off."
@@ -100,8 +101,7 @@ class EDM:
         sigma = denoiser.path.draw_times(batch.uniform(Stream.TIME))
         x = perturb(denoiser.path, clean, sigma, self.noise(denoiser, batch))
         predicted = denoiser(x, sigma, batch.labels, *(() if told is None else (told,)))
-        error = (predicted.x0 - clean).square().flatten(1)
-        loss = error.mean(1) if self.options.norm == "mean" else error.sum(1)
+        loss = ddpm.over_pixels((predicted.x0 - clean).square(), self.options.norm)
         return {"denoising": weight(sigma, denoiser.config.sigma_data) * loss}
 
     def noise(self, denoiser: Denoiser, batch: Batch) -> Tensor:

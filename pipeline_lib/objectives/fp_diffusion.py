@@ -102,6 +102,8 @@ def network_calls(options: Options, run: Run) -> float:
 class FPDiffusion:
     """The simple loss at a continuous t, and what is left of the score Fokker-Planck equation at the same x_t."""
 
+    full_float32 = True  # the gradient of a time difference is a difference too, of two gradients
+
     def __init__(self, options: Options) -> None:
         self.options, self.simple = options, ddpm.build(options)
         self.weights = {"simple": 1.0, "residual": options.alpha, "scalar": options.beta_scalar}
@@ -128,8 +130,7 @@ class FPDiffusion:
         """(B,): the simple loss, or (g^2/2) |s - target|^2, averaged over pixels or summed."""
         if not self.options.likelihood:
             return self.simple.loss(predicted, x0, eps)
-        error = (predicted.eps - eps).square().flatten(1)
-        norm = error.mean(1) if self.options.norm == "mean" else error.sum(1)
+        norm = ddpm.over_pixels((predicted.eps - eps).square(), self.options.norm)
         return norm * rate.to(norm.dtype) / (2 * predicted.s.flatten() ** 2)
 
     def residual(self, left: Tensor, rate: Tensor) -> Tensor:
@@ -189,17 +190,19 @@ def score(denoiser: Denoising, x: Tensor, t: Tensor, labels: Tensor | None) -> T
 def island(denoiser: Denoising, device_type: str) -> Iterator[None]:
     """Where derivatives of the network are safe to take.
 
-    No autocast: the differences are smaller than what bfloat16 rounds away. Plain attention: the fused kernels have no
-    second derivative. No dropout: two calls with two masks differ by more than time makes them.
+    Neither autocast nor TF32: the differences are smaller than what they round away. Plain attention: the fused kernels
+    have no second derivative. No dropout: two calls with two masks differ by more than time makes them.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    from pipeline_lib.device import full_float32
 
     module = denoiser if isinstance(denoiser, torch.nn.Module) else torch.nn.Identity()
     training = module.training
     module.eval()
     try:
-        with torch.autocast(device_type, enabled=False), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        with full_float32(device_type), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
             yield
     finally:
         module.train(training)

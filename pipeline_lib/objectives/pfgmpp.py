@@ -37,7 +37,7 @@ def check(options: Options, run: Run, where: str) -> None:
     """Raises BadConfig for another path, and where the network cannot be told of an augmentation."""
     if run.diffusion.path != "pfgm":
         raise BadConfig(f"{where}: objective pfgmpp needs diffusion.path pfgm (it is {run.diffusion.path}).")
-    edm.check_augmentation(options, run, where)
+    edm.check_augmentation(options.augment, run, where)
 
 
 def network_calls(options: Options, run: Run) -> float:

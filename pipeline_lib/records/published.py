@@ -172,6 +172,13 @@ def _ldm(label: str, ffhq256: Iterable[float], celebahq256: Iterable[float]) -> 
 NFE_ANALYTIC = (20, 50, 100, 200, 400, 1000)
 NFE_HEUN = (35, 21, 13)
 
+
+def _daras(label: str, value: float) -> list[Published]:
+    """Beside an EDM that was trained again, of 2.01 without and 1.82 with labels; the calls are not named."""
+    known = replace(HEUN, sampler=None, nfe=None)
+    return [Published("Daras et al. (2023)", "README", f"CDM, {label}", "cifar10", value, "found", known)]
+
+
 ROWS: dict[str, list[Published]] = {
     "ning2024/adm": _scaled_adm(
         "ADM",
@@ -266,6 +273,8 @@ ROWS: dict[str, list[Published]] = {
     "xu2023/table1/D128": _cifar10(XU, "Table 1", "PFGM++, D = 128, unconditional", 1.92),
     "xu2023/table1/D2048": _cifar10(XU, "Table 1", "PFGM++, D = 2048, unconditional", 1.91),
     "xu2023/table1/D2048-conditional": _cifar10(XU, "Table 1", "PFGM++, D = 2048, conditional", 1.74),
+    "daras2023/readme/unconditional": _daras("unconditional", 1.95),
+    "daras2023/readme/conditional": _daras("conditional", 1.77),
     "li2024/table1/adm-ip": _table1("ADM-IP", (3.25, 2.72, 1.31), "found", ADM_IP),
     "li2024/table1/ddpm": _table1("DDPM", (3.61, 3.62, 1.73), "memory, medium to high"),
     "li2024/table1/consistent-dm": _table1("DDPM with Consistent DM", (3.31, 3.16, 1.38), "memory, low to medium"),

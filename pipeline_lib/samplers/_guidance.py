@@ -1,4 +1,4 @@
-"""Classifier guidance (Dhariwal and Nichol, 2021, Algorithm 2): a correction that composes with any sampler."""
+"""Classifier guidance (Dhariwal and Nichol, 2021): of eps (Algorithm 2), for any sampler, or of the mean (1)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,31 @@ def guided(log_probabilities: LogProbabilities, labels: Tensor, scale: float, ba
     """
 
     def correct(prediction: Prediction, step: Step) -> Prediction:
-        times = torch.as_tensor(step.t, dtype=torch.float32, device=labels.device).expand(len(labels))
-        parts = zip(prediction.x.split(batch), times.split(batch), labels.split(batch), strict=True)
-        slope = torch.cat([_slope(log_probabilities, *part) for part in parts])
+        slope = _slopes(log_probabilities, prediction.x, step, labels, batch)
         return prediction.with_eps(prediction.eps - scale * prediction.s * slope)
 
     return correct
+
+
+class Pushed:
+    """The mean of a step of variance Sigma is moved by scale Sigma grad ln p(labels | x_t); the prediction stays."""
+
+    def __init__(self, log_probabilities: LogProbabilities, labels: Tensor, scale: float, batch: int) -> None:
+        """The arguments are those of `guided`."""
+        self.log_probabilities, self.labels, self.scale, self.batch = log_probabilities, labels, scale, batch
+
+    def __call__(self, prediction: Prediction, step: Step) -> Prediction:
+        return prediction
+
+    def push(self, x: Tensor, step: Step) -> Tensor:
+        """What the mean is moved by in units of the variance, of the shape of x = x_t."""
+        return self.scale * _slopes(self.log_probabilities, x, step, self.labels, self.batch)
+
+
+def _slopes(log_probabilities: LogProbabilities, x: Tensor, step: Step, labels: Tensor, batch: int) -> Tensor:
+    times = torch.as_tensor(step.t, dtype=torch.float32, device=labels.device).expand(len(labels))
+    parts = zip(x.split(batch), times.split(batch), labels.split(batch), strict=True)
+    return torch.cat([_slope(log_probabilities, *part) for part in parts])
 
 
 @torch.enable_grad()  # samplers run without gradients

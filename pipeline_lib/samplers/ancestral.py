@@ -47,14 +47,20 @@ def sample(
     corrections: Sequence[Correction] = (),
     observe: Observer | None = None,
 ) -> Tensor:
-    """x_{t-1} ~ N(posterior mean at the predicted x_0, variance); no noise is added by the last step."""
+    """x_{t-1} ~ N(posterior mean at the predicted x_0, variance); no noise is added by the last step.
+
+    A correction that has `push(x, step)` moves the mean by the variance times it.
+    """
     for planned in grid:
         prediction, step = predict(denoiser, x, planned, labels, corrections)
         if observe:
             observe(step, x, prediction)
+        pushes = [] if step.is_last else [one.push(x, step) for one in corrections if hasattr(one, "push")]
         x = step.c_x0 * prediction.x0 + step.c_xt * x
         if not step.is_last:
-            variance = noise_variance(step, step.posterior_variance, _variance(options, step, prediction), corrections)
+            reverse = _variance(options, step, prediction)
+            x = sum((reverse * push for push in pushes), x)
+            variance = noise_variance(step, step.posterior_variance, reverse, corrections)
             x = x + variance**0.5 * draw.normal(Stream.REVERSE, step.index, x.shape[1:])
     return x
 

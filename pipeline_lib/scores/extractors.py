@@ -4,7 +4,6 @@
 `FD (<extractor>)`. Nothing is downloaded here.
 """
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from pipeline_lib import __version__
 from pipeline_lib.data.prepared import to_float
+from pipeline_lib.device import full_float32
 from pipeline_lib.exits import BadConfig, BadData
 from pipeline_lib.records.files import sha256
 from pipeline_lib.records.store import Manifest
@@ -63,7 +63,7 @@ class Extractor:
         """
         finite = torch.ones((), dtype=torch.bool, device=self.device)
         for images in batches:
-            with torch.no_grad(), full_precision(self.device):
+            with torch.no_grad(), full_float32(self.device.type):
                 features = self.network(images.to(self.device, non_blocking=True))
             finite &= features.isfinite().all()
             yield features
@@ -94,19 +94,6 @@ def batches(images: np.ndarray, size: int) -> Iterator[Tensor]:
 
 
 PRECISION = "float32, TF32 off"
-
-
-@contextlib.contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """No TF32 and no autocast inside the block; the settings of before come back behind it."""
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = matmul.fp32_precision, conv.fp32_precision
-    matmul.fp32_precision = conv.fp32_precision = "ieee"
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        matmul.fp32_precision, conv.fp32_precision = before
 
 
 def from_classifier(manifest: Manifest, device: torch.device) -> Extractor:

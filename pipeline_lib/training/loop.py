@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from pipeline_lib.config.models import Run, Training
 from pipeline_lib.data.prepared import Prepared, to_uint8
+from pipeline_lib.device import full_float32
 from pipeline_lib.diffusion.denoiser import Denoiser
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig, TryAgain
@@ -112,7 +114,9 @@ class Trainer:
         counting.remove()
         loss = torch.stack([self.objective.weights[name] * value for name, value in terms.items()]).sum()
         self.optimizer.zero_grad()
-        loss.backward()
+        precise = full_float32(self.device.type) if getattr(self.objective, "full_float32", False) else nullcontext()
+        with precise:
+            loss.backward()
         limit = config.grad_clip or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
         self.optimizer.step()

@@ -298,6 +298,7 @@ def test_guided_imagenet_is_that_of_the_exposure_bias_paper() -> None:
     for sampling in one.experiment.sampling.values():
         *before, last = sampling.corrections
         assert (last["name"], last["scale"], last["classifier"]) == ("classifier-guidance", 0.5, "guide/paper")
+        assert last["form"] == "mean"
         assert sampling.sampler["variance"] == "learned"
         found |= {(nfe, before[0]["b"] if before else 1.0): sampling for nfe in sampling.nfe}
     assert set(found) == {(20, 1.0), (50, 1.0), (100, 1.0), (20, 1.005), (50, 1.004), (100, 1.004)}

@@ -111,3 +111,12 @@ def test_one_sampling_is_guided_once() -> None:
     values["sampling"]["guided"]["corrections"] = [GUIDED, GUIDED]
     with pytest.raises(BadConfig, match="guided once"):
         of(values)
+
+
+def test_the_mean_is_that_of_an_ancestral_step() -> None:
+    values = guided()
+    values["sampling"]["guided"]["corrections"] = [{**GUIDED, "form": "mean"}]
+    of(values)
+    values["sampling"]["guided"]["sampler"] = {"name": "ddim"}
+    with pytest.raises(BadConfig, match="guidance of the mean is for the sampler ancestral: take form eps"):
+        of(values)

@@ -69,6 +69,28 @@ def test_clipping_and_mirroring_latents_is_refused() -> None:
         plan(latent(base={**MINIMAL["base"], "training": {"flip": True}}))
 
 
+ON_EDM = {"diffusion": {"path": "edm", "prediction": "edm"}, "network": {"name": "songunet", "augment": True}}
+OF_PIXELS: dict[str, tuple[dict[str, Any], str]] = {
+    "edm": (ON_EDM | {"objective": {"augment": 0.1}}, "objective.augment would turn and stretch latents"),
+    "adm": ({"diffusion": {"learned_variance": True}}, "objective adm has a likelihood of pixels with 256 levels"),
+    "adm-ip": ({"diffusion": {"learned_variance": True}}, "objective adm-ip has a likelihood of pixels"),
+}
+
+
+@pytest.mark.parametrize("name", OF_PIXELS)
+def test_what_is_for_pixels_is_refused(name: str) -> None:
+    run, sentence = OF_PIXELS[name]
+    values = latent()
+    values["methods"] = {"new": {"objective": name, "run": run, "variants": {"one": {}}}}
+    values["sampling"]["ancestral"]["sampler"] = {"name": "edm"} if name == "edm" else {"name": "ancestral"}
+    values["sampling"]["ancestral"]["nfe"] = [9]
+    values["comparisons"] = {}
+    with pytest.raises(BadConfig, match=f"^digits/new/one: {sentence}"):
+        plan(values)
+    del values["datasets"]["digits"]["autoencoder"]
+    plan(values)
+
+
 def test_a_misspelt_option_is_named() -> None:
     values = latent()
     values["datasets"]["digits"]["autoencoder"] = {"name": "vq", "code": 3, "codess": 3}

@@ -158,6 +158,17 @@ def test_between_the_steps_the_logarithm_of_alpha_bar_is_linear() -> None:
     assert torch.allclose(s.double() ** 2, 1 - path.log_alpha_bar(t).exp(), rtol=1e-6)
 
 
+def test_beyond_the_last_step_the_logarithm_goes_on() -> None:
+    """The upper arm of a time difference may be longer than a step, and the step that it ends in is not there."""
+    path = paths.build(DDPM)
+    t = torch.tensor([1000.5, 1001.0, 1003.0])
+    last = path.alpha_bar[-2:].log()
+    log_alpha_bar = last[1] + (t.double() - 1000) * last.diff()
+    a, s = path.coefficients(t)
+    assert a.double().tolist() == pytest.approx((log_alpha_bar / 2).exp().tolist())
+    assert (a**2 + s**2).tolist() == pytest.approx([1, 1, 1])
+
+
 def test_the_rate_is_the_slope_of_the_logarithm_of_alpha_bar() -> None:
     """In units of the whole path, where the linear schedule of DDPM runs from 0.1 to 20."""
     path = paths.build_vp(DDPM)

@@ -8,6 +8,7 @@ import torch
 
 from pipeline_lib.analytic import exact, kit
 from pipeline_lib.analytic.mixtures import gaussian
+from pipeline_lib.config.base import parse
 from pipeline_lib.config.models import Diffusion, Run, Training
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.denoiser import Prediction
@@ -17,6 +18,7 @@ from pipeline_lib.diffusion.transitions import VARIANCES
 from pipeline_lib.errors import training_inputs
 from pipeline_lib.errors.forward import MEASURED, ForwardSamples
 from pipeline_lib.errors.training_inputs import TrainingInputs, shares
+from pipeline_lib.objectives import consistent_dm
 from pipeline_lib.objectives.ddpm_reg import Options, depths
 from tests.objectives.closed_forms import forward_law, rolled_law
 
@@ -192,6 +194,56 @@ def test_rollouts_of_a_conditional_network_are_given_the_labels_of_their_images(
     assert torch.cat([labels for _, labels in seen]).tolist() == list(range(300))
     start = torch.cat([x for x, _ in seen])
     assert torch.allclose(start, forward.on(GRID, 3), atol=1e-6)  # one step above
+
+
+def law_of(objective: dict[str, Any], denoiser: kit.Affine) -> Any:
+    run = Run(diffusion=Diffusion(timesteps=T), objective=objective, training=Training(batch_size=BATCH))
+    return training_inputs.of_run({"run": run.model_dump(mode="json")}, Forward(), denoiser, 0, 7000)
+
+
+@pytest.mark.parametrize("variance", ["fixed-small", "fixed-large"])
+def test_consistent_diffusion_is_trained_at_the_ends_of_its_chains_too(variance: str) -> None:
+    """A third of its inputs at t is q(x_t), two thirds are n steps away from it; at t = 1 are those that fell short."""
+    denoiser, steps = erring(), 3
+    law = law_of({"name": "consistent-dm", "chain_steps": steps, "variance": variance}, denoiser)
+
+    def rolled(t: int, length: int) -> exact.Normal:
+        return rolled_law(denoiser, forward_law(PROBLEM, t + length), t + length, length, VARIANCES[variance])
+
+    for t in (4, 7):
+        known = mixed(np.array([1, 2]) / 3, [forward_law(PROBLEM, t), rolled(t, steps)])
+        assert agrees(drawn(law, t), known)
+        assert not agrees(drawn(law, t), forward_law(PROBLEM, t))
+    at_one = [forward_law(PROBLEM, 1), *(rolled(1, length) for length in (1, 2, 3))]
+    assert agrees(drawn(law, 1), mixed(np.array([3, 2, 2, 2]) / 9, at_one))
+    assert agrees(drawn(law, T), forward_law(PROBLEM, T))
+
+
+def test_training_sees_as_many_images_as_it_counts() -> None:
+    """3 an image: D_0, and the ends of both chains."""
+    calls = consistent_dm.depths(consistent_dm.Options(chain_steps=4), T, BATCH, None)
+    assert calls.sum() == pytest.approx(3 * BATCH)
+
+
+@pytest.mark.parametrize("name", ["ddpm-ip", "adm-ip"])
+def test_input_perturbation_trains_on_more_noise(name: str) -> None:
+    """y_t = a x_0 + s (eps + gamma xi)."""
+    run = {"name": name, "gamma": 0.5}
+    law = training_inputs.of_run(
+        {"run": {"objective": parse(Run, {"objective": run}).objective}}, Forward(), erring(), 0, 8
+    )
+    for t in (2, 8):
+        plain = forward_law(PROBLEM, t)
+        more = torch.eye(2, dtype=torch.float64) * 0.25 * (1 - float(PROBLEM.path.alpha_bar[t]))
+        assert agrees(drawn(law, t), exact.Normal(plain.mean, plain.covariance + more))
+        assert not agrees(drawn(law, t), plain)
+    assert law.on(GRID, T) is None  # of clean data there is nothing to train on
+
+
+def test_without_perturbation_and_on_other_paths_there_is_no_second_law() -> None:
+    assert law_of({"name": "ddpm-ip", "gamma": 0.0}, erring()) is None
+    edm = Run(diffusion=Diffusion(path="edm", prediction="edm"), objective={"name": "consistent-dm"})
+    assert training_inputs.of_run({"run": edm.model_dump(mode="json")}, Forward(50), erring(), 0, 8) is None
 
 
 def test_an_objective_that_never_sees_its_own_samples_has_no_second_law() -> None:

@@ -48,6 +48,11 @@ ON_EDM, ON_PFGM = ("tests/objectives/test_edm.py",), ("tests/diffusion/test_pfgm
 ON_HEUN, ON_SONG = ("tests/samplers/test_edm.py",), ("tests/networks/architectures/test_songunet.py",)
 ON_AUGMENT = ("tests/objectives/test_augment.py",)
 GUIDANCE, NOISY = "pipeline_lib/samplers/_guidance.py", "pipeline_lib/objectives/noisy_classifier.py"
+ADM_NETWORK, ON_ADM_NETWORK = (
+    "pipeline_lib/networks/architectures/_adm.py",
+    ("tests/networks/architectures/test_adm.py",),
+)
+ON_INPUTS = ("tests/errors/test_training_inputs.py",)
 ON_GUIDANCE, ON_NOISY = ("tests/samplers/test_guidance.py",), ("tests/objectives/test_noisy_classifier.py",)
 DDIM, ANALYTIC = "pipeline_lib/samplers/ddim.py", "pipeline_lib/samplers/analytic_dpm.py"
 DOWNSCALING, CORRECTED = (
@@ -806,8 +811,8 @@ MUTANTS = (
         "autocast-in-time-differences",
         "bfloat16 rounds away the difference of two times",
         FOKKER_PLANCK,
-        "torch.autocast(device_type, enabled=False)",
-        "contextlib.nullcontext()",
+        "full_float32(device_type), sdpa_kernel",
+        "contextlib.nullcontext(), sdpa_kernel",
         ON_FOKKER_PLANCK,
     ),
     Mutant(
@@ -902,8 +907,8 @@ MUTANTS = (
         "augmented-input-clean-target",
         "the loss compares with the image as it was before the augmentation",
         "pipeline_lib/objectives/edm.py",
-        "error = (predicted.x0 - clean)",
-        "error = (predicted.x0 - batch.x0)",
+        "over_pixels((predicted.x0 - clean)",
+        "over_pixels((predicted.x0 - batch.x0)",
         ON_EDM,
     ),
     Mutant(
@@ -1009,6 +1014,70 @@ MUTANTS = (
         "labels[:, None]).sum()",
         "labels[:, None]).mean()",
         ON_GUIDANCE,
+    ),
+    Mutant(
+        "mean-guided-whatever-the-variance",
+        "the gradient added to the mean as it is: Algorithm 1 without its Sigma",
+        ANCESTRAL,
+        "reverse * push for push",
+        "push for push",
+        ON_GUIDANCE,
+    ),
+    Mutant(
+        "time-difference-in-tf32",
+        "a time difference in the fourth digit of convolutions that have three",
+        FOKKER_PLANCK,
+        "with full_float32(device_type), sdpa_kernel",
+        "with torch.autocast(device_type, enabled=False), sdpa_kernel",
+        ON_FOKKER_PLANCK,
+    ),
+    Mutant(
+        "gradient-of-a-difference-in-tf32",
+        "the difference of two gradients in three digits",
+        FOKKER_PLANCK,
+        "full_float32 = True",
+        "full_float32 = False",
+        ON_FOKKER_PLANCK,
+    ),
+    Mutant(
+        "lambda-by-the-size-of-images",
+        "one term summed over pixels, the other averaged: lambda is another at every resolution",
+        CONSISTENT,
+        "predicted.x0), self.options.norm)",
+        'predicted.x0), "mean")',
+        ON_CONSISTENT,
+    ),
+    Mutant(
+        "ends-not-told-of-the-augmentation",
+        "D_1 and D_2 of images that are not augmented, against a D_0 that is",
+        CONSISTENT,
+        "self.consistency(told, batch",
+        "self.consistency(denoiser, batch",
+        ON_CONSISTENT,
+    ),
+    Mutant(
+        "chains-end-once",
+        "the inputs of D_2 left out of what the network is trained on",
+        CONSISTENT,
+        "+= 2 * batch_size / timesteps",
+        "+= batch_size / timesteps",
+        ON_INPUTS,
+    ),
+    Mutant(
+        "standard-deviations-added",
+        "gamma added to the standard deviation of the noise, where variances add",
+        PERTURBED,
+        "(1 + options.gamma**2) ** 0.5",
+        "1 + options.gamma",
+        ON_INPUTS,
+    ),
+    Mutant(
+        "wavelengths-of-another-network",
+        "the time embedding of Ho et al. in the network of Dhariwal and Nichol",
+        ADM_NETWORK,
+        "self.base, reached=False)",
+        "self.base)",
+        ON_ADM_NETWORK,
     ),
     Mutant(
         "classifier-of-clean-images",

@@ -19,10 +19,10 @@ from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.diffusion.transitions import VARIANCES, Transitions
 from pipeline_lib.exits import BadConfig
-from pipeline_lib.objectives import Batch, consistent_dm, ddpm
+from pipeline_lib.objectives import Batch, consistent_dm, ddpm, edm
 from pipeline_lib.objectives.consistent_dm import Options
 from tests.objectives import closed_forms
-from tests.objectives.test_ddpm_reg import DOCS, differences, planned
+from tests.objectives.test_ddpm_reg import DOCS, FULL, differences, planned
 
 DATA = gaussian(torch.tensor([0.3, -0.2]), torch.tensor([[0.3, 0.1], [0.1, 0.2]]))
 PROBLEM = kit.Problem(paths.build(Diffusion(timesteps=30)), DATA, "x0")
@@ -261,6 +261,56 @@ def test_calls_of_the_network() -> None:
     assert all(torch.equal(seen, labels.repeat(len(x) // 8)) for x, _, seen in denoiser.calls)
 
 
+class Augmented(Normal):
+    """Answers otherwise where it is told of an augmentation, and remembers who told it."""
+
+    def __init__(self) -> None:
+        super().__init__(slope=0.8)
+        self.told: list[torch.Tensor | None] = []
+        self.config = EDM.config
+
+    def __call__(
+        self, x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor | None = None, augment: torch.Tensor | None = None
+    ) -> Prediction:
+        self.told.append(augment)
+        found = super().__call__(x, t, labels)
+        return found if augment is None else found.with_x0(found.x0 + 0.1 * augment.sum(1)[:, None, None, None])
+
+
+def square(count: int) -> Batch:
+    x0 = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return Batch(x0, None, torch.arange(count), 0, None, Noise(0))
+
+
+def test_images_are_augmented_as_those_of_the_control() -> None:
+    """The same images with the same labels, and so the same base loss, with the norm of the control."""
+    batch, ours, control = square(8), Augmented(), Augmented()
+    expected = edm.build(edm.Options(augment=0.5, norm="sum")).terms(control, batch)["denoising"]
+    terms = consistent_dm.build(Options(augment=0.5, norm="sum")).terms(ours, batch)
+    assert torch.equal(terms["simple"], expected)
+    assert torch.equal(ours.told[0], control.told[0])
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_chains_are_told_of_the_augmentation_or_not(told: bool) -> None:
+    """D_0, D_1 and D_2 always are. Chains that are not begin with a prediction of their own, shared by both."""
+    denoiser, batch = Augmented(), square(8)
+    objective = consistent_dm.build(Options(augment=0.5, chains_told=told))
+    objective.terms(denoiser, batch)
+    first, *chains, last = denoiser.told
+    assert first is not None
+    assert torch.equal(last, first.repeat(2, 1))
+    assert [len(x) for x, _, _ in denoiser.calls] == [8, *([] if told else [8]), 16, 16, 16, 16, 16]
+    assert all((seen is not None) == told for seen in chains)
+
+
+def test_both_terms_are_sums_or_both_are_means() -> None:
+    """lambda weighs one beside the other, so it may not change with the size of the images."""
+    batch, denoiser = images(50), Normal(slope=0.8)
+    mean, total = (consistent_dm.build(Options(norm=norm)).terms(denoiser, batch) for norm in ("mean", "sum"))
+    assert all(torch.allclose(2 * mean[name], total[name]) for name in ("simple", "consistency"))  # two pixels
+
+
 def test_the_gradient_reaches_the_predictions_and_not_the_chains() -> None:
     affine = erring()
     batch = PROBLEM.batch(1, 0)
@@ -287,6 +337,7 @@ def run_of(diffusion: dict[str, Any]) -> Run:
     return parse(Run, {"objective": "consistent-dm", "diffusion": {"timesteps": 100, **diffusion}})
 
 
+TOLD = {**FULL, "network": {"name": "songunet", "augment": True}}  # a network that can be told of the augmentation
 ON_EDM = {"path": "edm", "prediction": "edm"}
 
 
@@ -295,7 +346,9 @@ ON_EDM = {"path": "edm", "prediction": "edm"}
     [
         ({"chain_steps": 100}, {}, "chain_steps is 100, but from t = 100 .* only 99 steps lead down to t = 1"),
         ({"sigma_span": 80}, ON_EDM, "sigma_span is 80, .*sigma_max 80"),
-        ({"norm": "sum"}, ON_EDM, "norm is for path vp"),
+        ({"weighting": "snr/(snr+1)"}, ON_EDM, "weighting is for path vp"),
+        ({"augment": 0.1}, {}, "augment is for path edm"),
+        ({"augment": 0.1}, ON_EDM, "the network is not told of it; set network.augment"),
         ({"consistency_weighting": "snr/(snr+1)"}, ON_EDM, "consistency_weighting is for path vp"),
     ],
 )
@@ -321,11 +374,20 @@ def test_paper_differs_from_its_control_in_the_term_alone() -> None:
     assert set(found) == {"objective.name"} | {f"objective.{name}" for name in own}
 
 
+def test_released_differs_from_its_control_in_the_term_alone() -> None:
+    found = differences(planned("edm", "paper", TOLD), planned("consistent-dm", "released", TOLD))
+    own = set(Options.model_fields) - {"norm", "augment"}
+    assert set(found) == {"objective.name"} | {f"objective.{name}" for name in own}
+
+
 def test_the_presets_differ_in_this_and_nothing_else() -> None:
-    assert differences(planned("consistent-dm", "paper"), planned("consistent-dm", "released")) == {
+    assert differences(planned("consistent-dm", "paper", TOLD), planned("consistent-dm", "released", TOLD)) == {
         "diffusion.path": ("vp", "edm"),
         "diffusion.prediction": ("eps", "edm"),
         "network.dropout": (0.1, 0.13),
+        "objective.norm": ("mean", "sum"),
+        "objective.augment": (0.0, 0.12),
+        "objective.chains_told": (True, False),
         "objective.lambda_consistency": (2.5, 10.0),
         "objective.consistency_weighting": ("snr/(snr+1)", "none"),
         "training.steps": (800_000, 390_625),

@@ -1,6 +1,7 @@
 """The score Fokker-Planck equation: no residual at exact scores, its order, its bias, and a network behind it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from pipeline_lib.analytic.mixtures import Mixture, gaussian, mixture
 from pipeline_lib.config.base import parse
 from pipeline_lib.config.models import Diffusion, Run
+from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.denoiser import Prediction, perturb
 from pipeline_lib.diffusion.noise import Noise
@@ -18,6 +20,9 @@ from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks import trained
 from pipeline_lib.objectives import Batch, fp_diffusion
 from pipeline_lib.objectives.fp_diffusion import Options
+from pipeline_lib.records.store import Manifest
+from pipeline_lib.training import train
+from pipeline_lib.training.loop import Trainer
 from tests.conftest import tiny_run
 from tests.objectives.test_ddpm_reg import DOCS, differences, planned
 
@@ -312,6 +317,41 @@ def test_dropout_and_autocast_stay_outside() -> None:
         rounded = objective.terms(plain, eight())
     assert torch.equal(rounded["residual"], expected["residual"])
     assert not torch.equal(rounded["simple"].float(), expected["simple"])
+
+
+def precisions() -> set[str]:
+    """Of convolutions and products of matrices, on GPU and CPU."""
+    gpu, cpu = (torch.backends.cuda.matmul, torch.backends.cudnn.conv), torch.backends.mkldnn
+    return {backend.fp32_precision for backend in (*gpu, cpu.matmul, cpu.conv)}
+
+
+def test_tf32_stays_outside() -> None:
+    """Of it torch's convolutions on a GPU are made: three digits, and a time difference is in the fourth."""
+    before, seen = precisions(), []
+
+    class Watching(Known):
+        def __call__(self, *given: Any) -> Prediction:
+            seen.append(precisions())
+            return super().__call__(*given)
+
+    batch = Batch(points(30.0)[0].float(), None, torch.arange(40), 0, None, Noise(0))
+    fp_diffusion.build(Options()).terms(Watching(MIXTURE), batch)
+    assert seen[1:] == [{"ieee"}] * 2  # the score at t, and at both arms
+    assert precisions() == before
+
+
+def test_the_training_keeps_tf32_out_of_the_gradients(tiny_data: Manifest, tmp_path: Path) -> None:
+    seen: set[tuple[str, frozenset[str]]] = set()
+    for name in ("ddpm", "fp-diffusion"):
+        config = tiny_run(objective={"name": name})
+        run = parse(Run, {k: v for k, v in config.items() if k != "seed"})
+        trainer = Trainer(run, train.objective(run), Prepared(tiny_data), 0, tmp_path, torch.device("cpu"))
+        weight = trainer.denoiser.network.first.weight
+        weight.register_hook(lambda slope, name=name: seen.add((name, frozenset(precisions()))))
+        trainer.step()
+    assert ("fp-diffusion", frozenset({"ieee"})) in seen
+    assert len(seen) == 2  # each in its own
+    assert ("ddpm", frozenset(precisions())) in seen
 
 
 def test_labels_go_with_every_call() -> None:

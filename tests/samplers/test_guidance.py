@@ -1,5 +1,7 @@
 """Classifier guidance on a mixture whose class posteriors are known: at scale 1 it gives the conditional denoiser."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,8 +12,10 @@ from pipeline_lib.config.models import Diffusion
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.denoiser import Prediction
 from pipeline_lib.diffusion.noise import Noise
-from pipeline_lib.samplers import Draw, ancestral
+from pipeline_lib.diffusion.streams import Stream
+from pipeline_lib.samplers import Draw, ancestral, clip_x0
 from pipeline_lib.samplers._guidance import guided
+from pipeline_lib.samplers.corrections.classifier_guidance import Options, build
 
 PATH = paths.build(Diffusion(timesteps=50))
 MEANS = torch.tensor([[-0.6, 0.2, 0.1, 0.0], [0.5, 0.4, -0.3, 0.1], [0.1, -0.7, 0.2, 0.3]], dtype=torch.float64)
@@ -89,3 +93,63 @@ def test_a_guided_chain_is_the_conditional_chain() -> None:
     assert torch.allclose(found, wanted, atol=1e-4)
     near = (found.flatten(1)[:, None] - MEANS).square().sum(2) / SPREAD + 4 * SPREAD.log()
     assert float((near.argmin(1) == LABELS).double().mean()) > 0.9
+
+
+def stepped(form: str, variance: str, place: int, corrections: tuple[Any, ...] = ()) -> tuple[Tensor, Tensor]:
+    """x_t at a place of a grid of 10 steps, and what one step of the exact denoiser makes of it."""
+    x, grid, seen = noised(place), PATH.grid(10, "uniform").below(place), []
+    options = Options(scale=0.7, classifier="a/b", form=form)
+    guidance = build(options, PATH, 10, Known(), LABELS, 7)
+    sampler = ancestral.Options(variance=variance)
+    with torch.no_grad():
+        ancestral.sample(
+            Oracle(PATH, DATA),
+            grid,
+            x,
+            Draw(Noise(0), torch.arange(30)),
+            sampler,
+            corrections=[guidance, *corrections],
+            observe=lambda step, x, prediction: seen.append(x),
+        )
+    return x, seen[1]
+
+
+class Known:
+    """The exact classifier in place of a trained one."""
+
+    log_probabilities = staticmethod(posterior)
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+@pytest.mark.parametrize("variance", ["fixed-small", "fixed-large"])
+@pytest.mark.parametrize("place", [0, 5, 8])
+def test_guidance_of_the_mean_moves_it_by_the_variance_times_the_gradient(
+    place: int, variance: str, clipped: bool
+) -> None:
+    """Algorithm 1, written out; x_0 is clipped before, where it is."""
+    corrections = (clip_x0,) if clipped else ()
+    x, found = stepped("mean", variance, place, corrections)
+    step = PATH.grid(10, "uniform").step(place)
+    sigma2 = step.posterior_variance if variance == "fixed-small" else step.forward_variance
+    leaf = x.clone().requires_grad_()
+    chosen = posterior(leaf, torch.tensor([step.t]))[torch.arange(30), LABELS].sum()
+    (slope,) = torch.autograd.grad(chosen, leaf)
+    x0 = Oracle(PATH, DATA)(x, step.t).x0
+    x0 = x0.clamp(-1, 1) if clipped else x0
+    z = Draw(Noise(0), torch.arange(30)).normal(Stream.REVERSE, 0, SHAPE)  # the first of this grid
+    wanted = step.c_x0 * x0 + step.c_xt * x + 0.7 * sigma2 * slope + sigma2**0.5 * z
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", [0, 5, 8])
+def test_both_forms_agree_but_for_the_variance_and_the_root_of_alpha(place: int) -> None:
+    """Guidance of eps moves the mean by w (beta_t / alpha_t^(1/2)) grad ln p, whatever the variance."""
+    step = PATH.grid(10, "uniform").step(place)
+    moved = {}
+    for form in ("eps", "mean"):
+        x, after = stepped(form, "fixed-large", place)
+        base = step.c_x0 * Oracle(PATH, DATA)(x, step.t).x0 + step.c_xt * x
+        z = Draw(Noise(0), torch.arange(30)).normal(Stream.REVERSE, 0, SHAPE)
+        moved[form] = after - base - step.forward_variance**0.5 * z
+    assert float(moved["mean"].abs().max()) > 1e-3
+    assert torch.allclose(moved["mean"], step.a / step.a_next * moved["eps"], atol=1e-5)

@@ -149,6 +149,30 @@ def test_diffusion_on_latents_from_training_to_scores(data: Manifest) -> None:
     assert rows["floor"] < rows["reconstruction"]
 
 
+SIGMAS = {"diffusion": {"path": "edm", "prediction": "edm", "sigma_data": 1.0}}
+ON_LATENTS: dict[str, dict[str, Any]] = {
+    "consistent-dm": {},
+    "consistent-dm, edm": SIGMAS,
+    "fp-diffusion": {},
+    "pfgmpp": {"diffusion": {**SIGMAS["diffusion"], "path": "pfgm"}},
+}
+
+
+def test_other_objectives_learn_latents(data: Manifest) -> None:
+    by = trained(data)
+    on = encoded(data, by)
+    for name, changes in ON_LATENTS.items():
+        sizes = {"network": {"attention_resolutions": [2]}, "objective": {"name": name.split(",")[0]}}
+        train.run(tiny_run(**sizes, **changes), RUNTIME, Path("train.json"), on, autoencoder=by)
+        run = Manifest.load("train.json")
+        losses = pd.read_parquet(run.file("history.parquet")).query("key == 'loss'")["value"]
+        assert np.isfinite(losses).all(), name
+        sampler = {"name": "edm" if "diffusion" in changes else "ancestral"}
+        sampling = Sampling(sampler=sampler, nfe=[3], images=8, clip_x0=False).model_dump(mode="json")
+        _stage.run(sampling, {"batch": 8}, Path("sample.json"), run, by)
+        assert Manifest.load("sample.json").facts["cells"][0]["shape"] == [1, 8, 8], name
+
+
 def test_another_autoencoder_is_another_set_of_samples(data: Manifest) -> None:
     drawn = []
     sampling = Sampling(sampler={"name": "ancestral"}, nfe=[2], images=8, clip_x0=False).model_dump(mode="json")

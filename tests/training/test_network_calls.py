@@ -26,6 +26,15 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
     "fp-diffusion, two probes": ({"objective": {"name": "fp-diffusion", "probes": 2}}, 4),
     # 1 + 2 chains (n - 1 calls each, then the end)
     "consistent-dm on edm": ({"objective": {"name": "consistent-dm", "chain_steps": 3}, "diffusion": EDM}, 7),
+    # and a first call of the chains, which are not told of the augmentation
+    "consistent-dm as released": (
+        {
+            "objective": {"name": "consistent-dm", "chain_steps": 3, "augment": 0.1, "chains_told": False},
+            "diffusion": EDM,
+            "network": {"name": "songunet", "augment": True},
+        },
+        8,
+    ),
     # t = 1, 2: no further step; 3: one; 4 to 8: two, of 8
     "consistent-dm": ({"objective": {"name": "consistent-dm", "chain_steps": 3}}, 3 + 2 * 11 / 8),
     # half of the images make one step

@@ -67,6 +67,11 @@ CHANGES = {
     "dropout": DROP,
     "pfgm": PFGM,
     "consistent-dm": {**DROP, "objective": {"name": "consistent-dm"}},
+    "consistent-dm as released": {
+        **PFGM,
+        "objective": {"name": "consistent-dm", "augment": 0.5, "chains_told": False},
+        "diffusion": {"path": "edm", "prediction": "edm"},
+    },
     "fp-diffusion": {**DROP, "objective": {"name": "fp-diffusion"}},
 }
 

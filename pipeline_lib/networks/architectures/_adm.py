@@ -5,8 +5,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline_lib.exits import BadConfig
-from pipeline_lib.networks.architectures._unet import check, group_norm, sinusoid, zeroed
+from pipeline_lib.networks.architectures import _unet
+from pipeline_lib.networks.architectures._unet import check, sinusoid, zeroed
 from pipeline_lib.networks.architectures.adm import Options
+
+EPS = 1e-5  # of group normalisation: torch's default, which the released code keeps [memory, high]
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups as published; narrower networks keep at least 4 channels in a group."""
+    return _unet.group_norm(channels, EPS)
 
 
 class ResBlock(nn.Module):
@@ -112,7 +120,7 @@ class Contracting(nn.Module):
 
     def embed(self, t: Tensor, labels: Tensor | None) -> Tensor:
         """(B, 4 channels)."""
-        embedding = self.time(sinusoid(t, self.base))
+        embedding = self.time(sinusoid(t, self.base, reached=False))  # [memory, high: released code]
         if self.label is not None:
             assert labels is not None, "a conditional network needs labels"
             embedding = embedding + self.label(labels)

@@ -5,8 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline_lib.exits import BadConfig
-from pipeline_lib.networks.architectures._adm import Contracting, heads_of
-from pipeline_lib.networks.architectures._unet import group_norm
+from pipeline_lib.networks.architectures._adm import Contracting, group_norm, heads_of
 from pipeline_lib.networks.architectures.encoder import Options
 
 

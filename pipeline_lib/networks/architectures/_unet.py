@@ -10,18 +10,18 @@ from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks.architectures.unet import Options
 
 
-def sinusoid(t: Tensor, channels: int) -> Tensor:
-    """(B,) -> (B, channels): sines and cosines at wavelengths from 2 pi to 10,000 * 2 pi."""
+def sinusoid(t: Tensor, channels: int, reached: bool = True) -> Tensor:
+    """(B,) -> (B, channels): sines and cosines at wavelengths from 2 pi to 10,000 * 2 pi, which is `reached` or not."""
     half = channels // 2
-    rates = torch.exp(torch.arange(half, device=t.device) * (-log(10_000) / (half - 1)))
+    rates = torch.exp(torch.arange(half, device=t.device) * (-log(10_000) / (half - 1 if reached else half)))
     angles = t.float()[:, None] * rates
     return torch.cat((angles.sin(), angles.cos()), dim=1)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
     """32 groups as published; narrower networks keep at least 4 channels in a group."""
     groups = next(g for g in range(min(32, max(channels // 4, 1)), 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    return nn.GroupNorm(groups, channels, eps)
 
 
 def zeroed(module: nn.Module) -> nn.Module:

@@ -1,12 +1,13 @@
-"""Classifier guidance (Dhariwal and Nichol, 2021, Algorithm 2): eps - scale s_t grad ln p(y | x_t) in place of eps.
+"""Classifier guidance (Dhariwal and Nichol, 2021): towards labels y by the gradient of ln p(y | x_t).
 
-The labels are those of the chains, given to the network as well where it is conditional. The classifier is a run of
-its own (objective noisy-classifier).
+Algorithm 2 has eps - scale s_t grad ln p in place of eps, for any sampler. Algorithm 1 moves the mean of a reverse step
+of variance Sigma by scale Sigma grad ln p, for ancestral sampling. The labels are those of the chains, given to the
+network as well where it is conditional. The classifier is a run of its own (objective noisy-classifier).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -30,12 +31,18 @@ class Options(Model):
         pattern="^[^/]+/[^/]+$",
         description="'method/variant' of a noisy-classifier, of the same dataset, seed and path",
     )
+    form: Literal["eps", "mean"] = Field(
+        "eps",
+        description="what is moved: eps, before x_0 is clipped (Algorithm 2), or the mean of a step of the sampler "
+        "ancestral, behind it (Algorithm 1, as released for ancestral chains)",
+    )
 
 
 def build(options: Options, path: GaussianPath, steps: int, guide: Denoiser, labels: Tensor, batch: int) -> Correction:
     """The correction towards labels (B,) by the classifier `guide`, which is given `batch` images at once."""
-    from pipeline_lib.samplers._guidance import guided
+    from pipeline_lib.samplers._guidance import Pushed, guided
 
     if options.scale == 0:
         return lambda prediction, step: prediction
-    return guided(guide.log_probabilities, labels, options.scale, batch)
+    form = guided if options.form == "eps" else Pushed
+    return form(guide.log_probabilities, labels, options.scale, batch)

@@ -116,3 +116,14 @@ def test_labels_change_the_output() -> None:
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], resolution: int, sentence: str) -> None:
     with pytest.raises(BadConfig, match=sentence):
         build(SMALL.model_copy(update=changes), resolution, 1, 1, 0)
+
+
+def test_times_and_normalisation_are_those_of_the_released_code() -> None:
+    """Wavelengths 2 pi 10,000^(i / half) for i < half, the longest not reached; an epsilon of 1e-5 everywhere."""
+    network = build(Options(channels=8, channel_mult=[1], res_blocks=1, attention_resolutions=[]), 8, 3, 3, 0)
+    seen = []
+    network.time.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    network(torch.zeros(1, 3, 8, 8), torch.tensor([500.0]))
+    angles = 500 / 10_000 ** (torch.arange(4) / 4)
+    assert torch.allclose(seen[0][0], torch.cat((angles.sin(), angles.cos())), atol=1e-4)
+    assert {module.eps for module in network.modules() if isinstance(module, torch.nn.GroupNorm)} == {1e-5}
