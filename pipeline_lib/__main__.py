@@ -61,7 +61,7 @@ STAGES = {
         "errors.cumulative",
         "measure the cumulative error",
         ("train", "data", "bandwidths"),
-        ("trends", "influences"),
+        ("trends", "influences", "anatomy"),
         optional=("moments", "guide"),
     ),
     "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference")),

@@ -23,6 +23,7 @@ ENTRY_POINTS = {
     "objectives": "build",
     "samplers": "sample",
     "samplers/corrections": "build",
+    "errors/anatomy": "build",
 }
 
 

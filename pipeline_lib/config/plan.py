@@ -103,7 +103,7 @@ class Plan:
                     asked = {k: drawn[k] for k in ("sampler", "spacing", "nfe", "seed", "clip_x0")}
                     asked["corrections"] = [one for one in drawn["corrections"] if unmeasured(CORRECTION, one)]
                     yield f"{one.path}/{name}/moments", stage("moments", asked, batch)
-                errors = exp.errors.model_dump(mode="json")
+                errors = {**exp.errors.model_dump(mode="json"), "anatomy": exp.anatomy.model_dump(mode="json")}
                 yield f"{one.path}/{name}/sample", stage("sample", drawn, batch)
                 yield f"{one.path}/{name}/errors", stage("errors", {"sampling": measured, **errors}, batch)
                 yield f"{one.path}/{name}/scores", stage("scores", {"samples": exp.scores.samples})
@@ -151,6 +151,7 @@ class Plan:
             "costs": compared.costs(exp, self.instances),
             "checks": [c.model_dump(mode="json") for c in exp.checks],
             "errors": exp.errors.model_dump(mode="json"),
+            "anatomy": exp.anatomy.model_dump(mode="json"),
             "tracking": exp.tracking.model_dump(mode="json"),
         }
 
@@ -188,7 +189,7 @@ class Plan:
         return list(dict.fromkeys(sentence for sentences in found for sentence in sentences))
 
     def records(self, name: str) -> list[str]:
-        """Paths of the records `<name>.parquet` (errors, trends, influences, scores) of all sampled runs."""
+        """Paths of the records `<name>.parquet` (errors, trends, influences, anatomy, scores) of all sampled runs."""
         stage_name = name if name == "scores" else "errors"
         return [
             f"{self.root}/{one.path}/{sampling}/{stage_name}/{name}.parquet"
@@ -244,6 +245,7 @@ class Plan:
             else []
         )
         analytic = ["theory", "exact", "coverage", "leak", "corrections"] if self.experiment.analytic else []
+        trained += ["anatomy"] if self.instances and self.experiment.anatomy.measures else []
         return [*trained, *self.comparisons, *self.sweeps, *analytic]
 
     @property

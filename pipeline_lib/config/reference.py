@@ -34,6 +34,7 @@ PARTS = {
     "objectives": "Objective",
     "samplers": "Sampler",
     "samplers/corrections": "Correction",
+    "errors/anatomy": "Measure",
 }
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "multipleOf": "multiple of"}
 WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}

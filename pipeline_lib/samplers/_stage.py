@@ -76,17 +76,22 @@ def draw(
     observe: Observer | None = None,
     guide: Denoiser | None = None,
     facts: dict[str, Any] | None = None,
+    start: Tensor | None = None,
+    first: int = 0,
+    end: int | None = None,
 ) -> Tensor:
     """Chains number `index` (B,) from x_T to x_0 (B, *shape), in lock-step, so that `observe` sees all at each t.
 
     The chains depend on the sampling's seed and their index alone, not on `batch` or on which are drawn together.
     `guide`: the noisy classifier that the sampling names, which then needs `labels`. `facts` takes up what corrections
-    have to say of the chains.
+    have to say of the chains. `start`: x
+    (B, *shape) at place `first` of the grid, in place of x_T from the prior; the chains stop at place `end`, None: at x_0.
     """
     noise = Noise(sampling.seed, index.device)
-    x = denoiser.path.prior_std * denoiser.path.eps(noise, Stream.PRIOR, index, 0, shape)
+    if start is None:
+        start = denoiser.path.prior_std * denoiser.path.eps(noise, Stream.PRIOR, index, 0, shape)
     module, options = load_part("samplers", sampling.sampler)
-    grid = denoiser.path.grid(sampling.steps(nfe), sampling.spacing)
+    grid = denoiser.path.grid(sampling.steps(nfe), sampling.spacing).part(first, end)
 
     def correction(one: Mapping[str, Any]) -> Correction:
         guidance = (guide, labels, batch) if "classifier" in one else ()
@@ -95,7 +100,7 @@ def draw(
     corrections = [*map(correction, sampling.corrections), *([clip_x0] if sampling.clip_x0 else [])]
     counted = denoiser if isinstance(denoiser, Counted) else Counted(denoiser, batch)
     with torch.no_grad():
-        x = module.sample(counted, grid, x, Draw(noise, index), options, labels, corrections, observe)
+        x = module.sample(counted, grid, start, Draw(noise, index), options, labels, corrections, observe)
     for correct in corrections:
         if facts is not None and hasattr(correct, "facts"):
             facts |= correct.facts()
