@@ -4,7 +4,7 @@ They take samples along the first dimension, compute in float64, and know their 
 """
 
 from dataclasses import dataclass
-from math import hypot, sqrt
+from math import hypot, nan, sqrt
 from statistics import NormalDist
 
 import torch
@@ -41,7 +41,7 @@ def rms(eps: Tensor) -> Measured:
     """Root of the mean squared norm of eps (N, ...), over chains."""
     squared = eps.flatten(1).double().square().sum(1)
     value = float(squared.mean().sqrt())
-    return Measured(value, float(squared.std()) / (2 * value * sqrt(len(squared))))
+    return Measured(value, float(squared.std()) / (2 * value * sqrt(len(squared))) if value else 0.0)
 
 
 def mean(values: Tensor) -> Measured:
@@ -55,7 +55,9 @@ def squared(one: Measured) -> Measured:
 
 
 def ratio(one: Measured, other: Measured) -> Measured:
-    """The quotient of two independent values, neither of them near 0."""
+    """The quotient of two independent values, neither of them near 0; not a number where one is 0."""
+    if not one.value or not other.value:
+        return Measured(nan, nan)
     value = one.value / other.value
     return Measured(value, abs(value) * hypot(one.se / one.value, other.se / other.value))
 
@@ -86,16 +88,18 @@ def spread(values: Tensor) -> Measured:
 def squared_bias(error: Tensor) -> Measured:
     """The mean over pixels of the squared mean of error (N, ...), without the bias that chance adds, so also below 0.
 
-    A U-statistic, the mean product of two different samples, with its jackknife standard error: where the mean is 0 it
-    is degenerate, and the standard error a little large.
+    A U-statistic, the mean product of two different samples: its variance is 4 m'Sm / n + 2 tr(S^2) / n^2 for samples
+    of mean m and covariance S, so that the standard error does not vanish where the mean does.
     """
-    flat = error.flatten(1).double()
-    count, total, own = len(flat), flat.sum(0), flat.square().sum(1)
-    products = total.square().sum() - own.sum()
-    without = products - 2 * (flat @ total - own)
-    left = without / ((count - 1) * (count - 2)) / flat.shape[1]
-    se = float((left - left.mean()).square().sum().mul((count - 1) / count).sqrt())
-    return Measured(float(products) / (count * (count - 1)) / flat.shape[1], se)
+    flat = error.flatten(1).double() / error[0].numel() ** 0.5
+    count, centre = len(flat), flat.mean(0)
+    own = flat.square().sum(1).mean() - centre.square().sum()
+    products = ((flat - centre) @ (flat - centre).T).square()
+    of_chance = float(products.sum() - products.diagonal().sum()) / (count * (count - 1))  # tr(S^2)
+    linear = max(float((flat @ centre).var()) - of_chance / count, 0.0)
+    return Measured(
+        float(centre.square().sum() - own / (count - 1)), sqrt(4 * linear / count + 2 * of_chance / count**2)
+    )
 
 
 def correlation(clock: Tensor, y: Tensor) -> Measured:

@@ -164,12 +164,6 @@ class After(_Place):
         """The prediction at `x`."""
         return self.subject.predict(self.x, self.place, self.subject.labels(len(self.x)))
 
-    @cached_property
-    def trained(self) -> Prediction:
-        """The prediction at the forward samples of the same images."""
-        true = self.subject.true(self.place, len(self.x))
-        return self.subject.predict(true, self.place, self.subject.labels(len(self.x)))
-
     @property
     def perturbation(self) -> Tensor:
         """What was added to x_t of the twins at the start, (perturbed,C,H,W)."""

@@ -2,7 +2,7 @@
 
 The theory of exposure bias takes e = x_0 - x_0(x_t) as Gaussian. At true x_t, of each pixel `draws` errors over images
 are tested: `rejected` is the share of pixels that the test rejects, `level` of them where all errors are normal. Images
-are cut into as many such sets as there are, at most 10; the standard error is over sets, since pixels of an image
+are cut into as many such sets as there are, at most 5; the standard error is over sets, since pixels of an image
 depend on each other. It is a test of each pixel alone: errors that are normal but depend on each other pass.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline_lib.errors.anatomy._views import At
 
-SETS = 10
+SETS = 5
 
 
 class Options(Model):
