@@ -253,6 +253,8 @@ class Plan:
         """Names of the figures that the experiment always has."""
         controlled = any(_has_before(i.method, self._variant(i)) for i in self.instances)
         trained = ["fig2", *(["fig3"] if controlled else []), "training", *self.sweeps] if self.instances else []
+        if self.instances and self.experiment.anatomy.measures:
+            trained += [f"anatomy-{dataset}" for dataset in self.experiment.datasets]
         return trained + (["theory", "leak", "corrections"] if self.experiment.analytic else [])
 
     @property

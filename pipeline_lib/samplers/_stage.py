@@ -84,8 +84,8 @@ def draw(
 
     The chains depend on the sampling's seed and their index alone, not on `batch` or on which are drawn together.
     `guide`: the noisy classifier that the sampling names, which then needs `labels`. `facts` takes up what corrections
-    have to say of the chains. `start`: x
-    (B, *shape) at place `first` of the grid, in place of x_T from the prior; the chains stop at place `end`, None: at x_0.
+    have to say of the chains. `start`: x (B, *shape) at place `first` of the grid, in place of x_T from the
+    prior; the chains stop at place `end`, None: at x_0.
     """
     noise = Noise(sampling.seed, index.device)
     if start is None:
