@@ -157,9 +157,9 @@ def _panels(shown: Sequence[tuple[Panel, Sequence[Line]]], said: Sequence[str] =
     if not kept:
         return empty("Anatomy of the error")
     height = -(-len(kept) // COLUMNS)
-    figure, axes = plt.subplots(
-        height, COLUMNS, figsize=(7.05, 1.75 * height + 0.5), squeeze=False, layout="constrained"
-    )
+    size = (7.05, 1.75 * height + 0.5)
+    with mpl.rc_context({"axes.formatter.limits": (-4, 5)}):  # no power of ten above a panel, where the hint stands
+        figure, axes = plt.subplots(height, COLUMNS, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat[len(kept) :]:
         axis.set_axis_off()
     for axis, (panel, lines, words) in zip(axes.flat, kept, strict=False):
@@ -172,12 +172,13 @@ def _panel(axes: Axes, panel: Panel, lines: Sequence[Line], words: str) -> None:
     for line in lines[:1] if panel.over == "every" else lines:
         _draw(axes, panel, line)
     if panel.log:
-        axes.set_yscale("log")  # an unbiased square that chance has taken below 0 is left out
+        axes.set_yscale("log", nonpositive="mask")  # an unbiased square that chance has taken below 0 is left out
     if panel.level is not None:
         axes.axhline(panel.level, ls=":", lw=1, color=GREY, zorder=1)
-    axes.set_title(panel.title, loc="left", fontsize=7.5)
-    hint = "; ".join(filter(None, (words, panel.hint if panel.over != "every" else lines[0].name)))
-    axes.annotate(hint, (0.02, 0.98), xycoords="axes fraction", fontsize=6, color=GREY, va="top", zorder=4)
+    axes.set_title(panel.title, loc="left", fontsize=7.5, pad=11)
+    hint = "; ".join(filter(None, (words, lines[0].name if panel.over == "every" else panel.hint)))
+    axes.annotate(hint, (0, 1.03), xycoords="axes fraction", fontsize=6, color=GREY, va="bottom")
+    axes.tick_params(labelsize=6.5)
     if panel.over == "start":
         axes.set_xlim(1.04, 0)
         axes.set_xlabel("start of the chain, share of T", fontsize=7)
@@ -187,13 +188,12 @@ def _panel(axes: Axes, panel: Panel, lines: Sequence[Line], words: str) -> None:
 
 
 def _draw(axes: Axes, panel: Panel, line: Line) -> None:
+    handles: dict[str, Any] = {}
     for (reading, start), rows in _curves(panel, line):
         points = rows.groupby("x", sort=True)[["value", "low", "high"]].mean().reset_index()
         if panel.over == "every":
             colour = mpl.colormaps["viridis"](0.9 * start)
-            axes.plot(points["x"], points["value"], color=colour, lw=1)
-            x, y = points.sort_values("x")[["x", "value"]].to_numpy()[0]
-            axes.annotate(f" {start:g}", (x, y), fontsize=6, color=colour, va="center")
+            handles |= {f"from {start:g}": axes.plot(points["x"], points["value"], color=colour, lw=1)[0]}
             continue
         several = len(panel.readings) > 1  # then the dash says which
         dash = panel.readings[reading] if several else line.dash
@@ -202,6 +202,9 @@ def _draw(axes: Axes, panel: Panel, line: Line) -> None:
         axes.plot(points["x"], points["value"], color=line.colour, ls=dash, lw=1.2, label=name, zorder=3)
         if not panel.log:
             axes.fill_between(points["x"], points["low"], points["high"], color=line.colour, alpha=0.15, lw=0)
+
+    if handles:
+        axes.legend(handles.values(), handles.keys(), fontsize=5.5, loc="upper left", handlelength=1, labelspacing=0.2)
 
 
 def _curves(panel: Panel, line: Line) -> Iterator[tuple[tuple[str, float], pd.DataFrame]]:
