@@ -68,8 +68,10 @@ PAGE = (
     Panel("eps-norm", "norm of ε, ratio after a leak", {"ratio": WHOLE}, over="every", level=1),
     LEAK,
     GAIN,
-    Panel("normality", "pixels whose error is not normal", {"rejected": WHOLE}, "dotted: where all are", level=0.05),
-    Panel("norm-correlation", "spread of ln |x_t|", {f"spread-{k}": v for k, v in BOTH.items()}, SAID, log=True),
+    Panel(
+        "normality", "pixels whose error is not normal", {"rejected": WHOLE}, "dotted: if all are normal", level=0.05
+    ),
+    Panel("norm-correlation", "spread of ln |x_t|", {f"spread-{k}": v for k, v in BOTH.items()}, SAID),
     Panel("shifted-time", "time shift: chosen less planned t", {"start": WHOLE, "end": DASHED}, "dashed: end of step"),
 )
 

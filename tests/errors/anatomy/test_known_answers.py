@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from functools import cache
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -153,6 +154,17 @@ def test_errors_of_a_linear_denoiser_on_gaussian_data_pass_as_normal() -> None:
     shares = rows[rows["measure"].eq("normality")]["value"]
     assert len(shares) == NFE
     assert 0.0 <= shares.mean() < 0.15  # 5 %; 2 pixels, 5 sets, 10 places that share their images
+
+
+def test_norms_and_the_noise_level_are_those_of_x_0_with_noise_of_s_over_a() -> None:
+    _, _, subject, rows = dissected(*CASES[0])
+    places, pairs = range(NFE), subject.pairs
+    ratios = [subject.grid.s[i] / subject.grid.a[i] for i in places]
+    norms = np.array([(pairs.x0 + ratio * pairs.eps).flatten(1).norm(dim=1).log().numpy() for ratio in ratios])
+    expected = np.corrcoef(np.log(ratios).repeat(COUNT), norms.flatten())[0, 1]
+    found = rows[rows["measure"].eq("norm-correlation") & rows["step"].isna()].set_index("reading")["value"]
+    assert found["training"] == pytest.approx(expected, abs=1e-5)
+    assert found["sampling"] == pytest.approx(expected, abs=0.05)
 
 
 def test_without_measures_the_network_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
