@@ -1080,6 +1080,8 @@ MUTANTS = (
         "exact.erring(denoiser, 1 / factor)",
         "exact.erring(denoiser, factor)",
         ON_CORRECTED,
+    ),
+    Mutant(
         "bias-with-its-chance",
         "the squared norm of a mean, which chance alone makes positive",
         EXPOSURE,
