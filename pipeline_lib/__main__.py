@@ -72,7 +72,7 @@ STAGES = {
         "errors.cumulative",
         "measure the cumulative error",
         ("train", "data", "bandwidths"),
-        ("trends", "influences"),
+        ("trends", "influences", "anatomy"),
         optional=("moments", "guide", "tuned"),
     ),
     "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference"), ("influences",)),

@@ -24,6 +24,7 @@ ENTRY_POINTS = {
     "samplers": "sample",
     "samplers/corrections": "build",
     "tuning": "find",
+    "errors/anatomy": "build",
 }
 
 

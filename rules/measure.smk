@@ -1,4 +1,4 @@
-# Measurements of trained runs: the cumulative error over t, and the scores of the samples.
+# Measurements of trained runs: the cumulative error over t and how it comes about, and the scores of the samples.
 
 
 rule errors:
@@ -14,6 +14,7 @@ rule errors:
         errors=f"{CELLS}/errors/errors.parquet",
         trends=f"{CELLS}/errors/trends.parquet",
         influences=f"{CELLS}/errors/influences.parquet",
+        anatomy=f"{CELLS}/errors/anatomy.parquet",
     log:
         f"{CELLS}/errors/log.txt",
     benchmark:
@@ -29,7 +30,7 @@ rule errors:
         "python -m pipeline_lib errors --config {input.config} --train {input.train} --data {input.data}"
         " --bandwidths {input.bandwidths} --moments {input.moments} --guide {input.guide}"
         " --tuned {input.tuned} --output {output.errors} --trends {output.trends}"
-        " --influences {output.influences} --attempt {resources.attempt} &> {log}"
+        " --influences {output.influences} --anatomy {output.anatomy} --attempt {resources.attempt} &> {log}"
 
 
 rule scores:

@@ -7,6 +7,7 @@ rule tables:
         errors=plan.records("errors"),
         trends=plan.records("trends"),
         influences=plan.records("influences"),
+        anatomy=plan.records("anatomy"),
         scores=plan.records("scores"),
         controls=plan.controls(),
         trials=plan.trials,

@@ -5,7 +5,6 @@ What is seen below the leak is the error of the steps after it alone, and how it
 """
 
 from collections.abc import Iterator, Mapping
-from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from pipeline_lib.analytic.problems import COMPARED, Study
 from pipeline_lib.config.base import parse
 from pipeline_lib.config.models import Leak, Problem, Setting
 from pipeline_lib.errors.chains import measured
-from pipeline_lib.errors.exposure import Measured, rms, spread_gap
+from pipeline_lib.errors.exposure import Measured, ratio, rms, spread_gap
 from pipeline_lib.errors.uncertainty import estimate
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.records import provenance, tables
@@ -64,7 +63,7 @@ def rows(study: Study, leak: Leak, share: float) -> Iterator[Row]:
             estimates = {
                 "mmd2": Measured(found.value, found.se),
                 "spread-gap": spread_gap(watched.x[p] - a * x0, s),
-                "eps-norm-ratio": _ratio(rms(watched.eps[p - 1]), rms(true.eps)),
+                "eps-norm-ratio": ratio(rms(watched.eps[p - 1]), rms(true.eps)),
             }
         exactly = {
             "kl": exact.kl(link.p_u, link.q_u),
@@ -86,11 +85,6 @@ def chain_of(study: Study, setting: Setting, top: int) -> list[exact.Link]:
     law = exact.marginal(study.data, study.grid.a[0], study.grid.s[0])
     true = study.links(Setting(variance="oracle"), start=law)[:top]
     return [*true, *study.links(setting, study.grid.below(top), true[-1].p_u if true else law)]
-
-
-def _ratio(one: Measured, other: Measured) -> Measured:
-    value = one.value / other.value
-    return Measured(value, value * hypot(one.se / one.value, other.se / other.value))
 
 
 def _estimated(found: Measured | None) -> Row:

@@ -24,6 +24,10 @@ Kernel = Literal["laplace", "gaussian", "rational-quadratic"]
 RunKey = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z0-9_]+)+$")]
 Partial = dict[str, Any]
 CLASSIFIER = "noisy-classifier"  # the objective whose runs guide others
+MEASURES: list[Any] = [
+    *("eps-norm", "mean-bias", "variance", "delta", "leak", "gain", "modular-error", "normality"),
+    *("norm-correlation", "shifted-time"),
+]
 
 _LEAF = re.compile(r"^[A-Za-z0-9.-]+$")  # what may stand in a name
 
@@ -487,6 +491,47 @@ class Errors(Model):
     seed: int = Field(0, ge=0, description="seed of forward samples, permutations and resampling")
 
 
+class Anatomy(Model):
+    """How the error comes about: exposure bias and its kin, measured in the errors job beside MMD^2."""
+
+    measures: list[dict[str, Any]] = Field(
+        MEASURES, description="what is measured: names, or mappings with a name and options; [] switches it off"
+    )
+    observed: int = Field(
+        500, ge=8, description="at most so many sampled chains and forward samples are given to the network at each t"
+    )
+    images: int = Field(
+        200, ge=8, description="training images whose noised x_t single steps and chains start from (at most observed)"
+    )
+    starts: Annotated[list[Annotated[float, Field(gt=0, le=1)]], AfterValidator(_rising)] = Field(
+        [0.1, 0.3, 0.5, 0.7, 1.0],
+        description="shares of T at which chains start from a true x_t (the leak test; 1: the whole chain), rising; of "
+        "the steps of the grid where t is sigma; [] makes no such chains",
+    )
+    perturbation: float = Field(
+        0.05, gt=0, description="size of what is added to those x_t to measure the gain, over their root mean square"
+    )
+    perturbed: int = Field(50, ge=8, description="of the images, so many chains also start from a perturbed x_t")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_parts(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(given := values.get("measures", MEASURES), list):
+            filled = [_part("errors/anatomy", one, f"measures.{i}") for i, one in enumerate(given)]
+            _different([one["name"] for one in filled])
+            return {**values, "measures": filled}
+        return values
+
+    @model_validator(mode="after")
+    def _images_are_observed(self) -> "Anatomy":
+        if not self.perturbed <= self.images <= self.observed:
+            raise ValueError(
+                f"perturbed {self.perturbed}, images {self.images} and observed {self.observed} must not fall: each is "
+                "a part of the next"
+            )
+        return self
+
+
 class Classifier(Model):
     """The small classifier whose features serve where Inception means nothing."""
 
@@ -724,6 +769,9 @@ class Experiment(Model):
     )
     analytic: Analytic | None = Field(None, description="known answers; an experiment may consist of them alone")
     errors: Errors = Field(Errors(), description="cumulative error")
+    anatomy: Anatomy = Field(
+        default_factory=lambda: Anatomy.model_validate({}), description="how the error comes about"
+    )
     scores: Scores = Field(Scores(), description="scores")
     comparisons: dict[Name, Comparison] = Field({}, description="tables of methods by name, such as table1")
     sweeps: dict[Name, Sweep] = Field({}, description="figures of scores against settings by name, such as fig4")

@@ -107,7 +107,8 @@ class Plan:
                     asked = {k: drawn[k] for k in ("sampler", "spacing", "nfe", "seed", "clip_x0")}
                     asked["corrections"] = [one for one in drawn["corrections"] if unmeasured(CORRECTION, one)]
                     yield f"{one.path}/{name}/moments", stage("moments", asked, batch)
-                errors, sought = exp.errors.model_dump(mode="json"), sampling.sought()
+                sought = sampling.sought()
+                errors = {**exp.errors.model_dump(mode="json"), "anatomy": exp.anatomy.model_dump(mode="json")}
                 if sampling.tuning:
                     yield f"{one.path}/{name}/tune", stage("tune", {**measured, **sought}, batch)
                 yield f"{one.path}/{name}/sample", stage("sample", {**drawn, **sought}, batch)
@@ -160,6 +161,7 @@ class Plan:
             "costs": compared.costs(exp, self.instances),
             "checks": [c.model_dump(mode="json") for c in exp.checks],
             "errors": exp.errors.model_dump(mode="json"),
+            "anatomy": exp.anatomy.model_dump(mode="json"),
             "tracking": exp.tracking.model_dump(mode="json"),
         }
 
@@ -197,7 +199,7 @@ class Plan:
         return list(dict.fromkeys(sentence for sentences in found for sentence in sentences))
 
     def records(self, name: str) -> list[str]:
-        """Paths of the records `<name>.parquet` (errors, trends, influences, scores) of all sampled runs."""
+        """Paths of the records `<name>.parquet` (errors, trends, influences, anatomy, scores) of all sampled runs."""
         stage_name = name if name == "scores" else "errors"
         return [
             f"{self.root}/{one.path}/{sampling}/{stage_name}/{name}.parquet"
@@ -254,6 +256,7 @@ class Plan:
         )
         analytic = ["theory", "exact", "coverage", "leak", "corrections"] if self.experiment.analytic else []
         trained += ["tuning", "tuned"] if self.trials else []
+        trained += ["anatomy"] if self.instances and self.experiment.anatomy.measures else []
         return [*trained, *self.comparisons, *self.sweeps, *analytic]
 
     @property
@@ -262,6 +265,8 @@ class Plan:
         controlled = any(_has_before(i.method, self._variant(i)) for i in self.instances)
         trained = ["fig2", *(["fig3"] if controlled else []), "training", *self.sweeps] if self.instances else []
         trained += ["tuning"] if self.trials else []
+        if self.instances and self.experiment.anatomy.measures:
+            trained += [f"anatomy-{dataset}" for dataset in self.experiment.datasets]
         return trained + (["theory", "leak", "corrections"] if self.experiment.analytic else [])
 
     @property

@@ -35,6 +35,7 @@ PARTS = {
     "samplers": "Sampler",
     "samplers/corrections": "Correction",
     "tuning": "Tuning",
+    "errors/anatomy": "Measure",
 }
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "multipleOf": "multiple of"}
 WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}

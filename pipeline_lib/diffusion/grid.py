@@ -1,7 +1,7 @@
 """The sampling grid: which times are visited, in what order, by which transition."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,15 @@ class Step:
 class Grid:
     """Times from the noise end down to clean data (t = 0), with a and s at each: n + 1 times for n steps.
 
-    Step i reads times[i] and writes times[i + 1]; the network is called once per step, at times[i].
+    Step i reads times[i] and writes times[i + 1]; the network is called once per step, at times[i]. Iterating goes from
+    step `first` to the step before `end` (None: to the last one).
     """
 
     times: tuple[float, ...]
     a: tuple[float, ...]
     s: tuple[float, ...]
+    first: int = 0
+    end: int | None = None
 
     def __post_init__(self) -> None:
         if len({len(self.times), len(self.a), len(self.s)}) > 1 or len(self.times) < 2:
@@ -70,7 +73,7 @@ class Grid:
         return len(self.times) - 1
 
     def __iter__(self) -> Iterator[Step]:
-        return (self.step(i) for i in range(len(self)))
+        return (self.step(i) for i in range(len(self))[self.first : self.end])
 
     def step(self, i: int) -> Step:
         """The transition from times[i] to times[i + 1]."""
@@ -79,3 +82,8 @@ class Grid:
     def below(self, place: int) -> "Grid":
         """The grid from times[place] down."""
         return Grid(self.times[place:], self.a[place:], self.s[place:])
+
+    def part(self, first: int, end: int | None = None) -> "Grid":
+        """The same grid, of which only the steps from `first` to the one before `end` are made: they keep their
+        numbers, and the grid its length, on which factors of corrections and amounts of noise depend."""
+        return replace(self, first=first, end=end)

@@ -27,3 +27,4 @@ class Stream(IntEnum):
     AUGMENT = 23  # how an image is flipped, scaled, turned and moved
     MOMENTS = 25  # noise of the training images on which a sampler's moments are measured
     AUTOENCODER = 24  # noise of the latents of an autoencoder in training
+    PERTURBATION = 30  # what the anatomy of the error adds to x_t of chains, to see what is left of it

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from pipeline_lib import device
 from pipeline_lib.config.base import parse
-from pipeline_lib.config.models import Errors, Sampling
+from pipeline_lib.config.models import Anatomy, Errors, Sampling
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.diffusion.grid import Grid
 from pipeline_lib.diffusion.kernels import KERNELS, squared_distances
 from pipeline_lib.diffusion.paths import log_snr
 from pipeline_lib.errors import training_inputs
 from pipeline_lib.errors import trends as trend
+from pipeline_lib.errors.anatomy._views import Dissection, Pairs, Subject
 from pipeline_lib.errors.bandwidths import Bandwidths
 from pipeline_lib.errors.chains import Chains, measured
 from pipeline_lib.errors.forward import MEASURED, ForwardLaw, ForwardSamples, normalise
@@ -39,7 +40,7 @@ from pipeline_lib.samplers import _tuned
 from pipeline_lib.samplers._moments import known
 from pipeline_lib.samplers._stage import classes_of, load_guide
 
-VERSION = 3
+VERSION = 4
 WEIGHTS = "weights.safetensors"
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def run(
     output: Path,
     trends: Path,
     influences: Path,
+    anatomy: Path,
     train: Manifest,
     data: Manifest,
     bandwidths: Manifest,
@@ -60,13 +62,14 @@ def run(
     guide: Manifest | None = None,
     tuned: Manifest | None = None,
 ) -> None:
-    """Measure every cell and write errors to `output`, trends to `trends` and influences to `influences`.
+    """Measure every cell; write errors to `output`, trends, influences and anatomy to the files of that name.
 
-    `config` holds `sampling` and the fields of `Errors`. Raises BadConfig where the dataset has fewer images than
-    forward samples are asked for, and BadData where sampled chains are not finite. `guide`: the training of the noisy
-    classifier that the sampling names; `tuned`: the tuning whose constants it uses.
+    `config` holds `sampling`, `anatomy` and the fields of `Errors`. Raises BadConfig where the dataset has fewer images
+    than forward samples are asked for, and BadData where sampled chains are not finite. `guide`: the training of the
+    noisy classifier that the sampling names; `tuned`: the tuning whose constants it uses.
     """
-    settings = parse(Errors, {k: v for k, v in config.items() if k != "sampling"}, "errors")
+    settings = parse(Errors, {k: v for k, v in config.items() if k not in ("sampling", "anatomy")}, "errors")
+    dissected = parse(Anatomy, config["anatomy"], "anatomy")
     sampling = known(parse(Sampling, config["sampling"], "sampling"), moments)
     where, watch = device.pick(), Stopwatch("errors")
     denoiser, facts = trained.load(train.file(WEIGHTS), where)
@@ -82,21 +85,33 @@ def run(
     points: list[Row] = []
     slopes: list[Row] = []
     shares: list[Row] = []
+    findings: list[Row] = []
+    pairs = Pairs(forward.x0, forward.eps, forward.labels)
     for nfe in sampling.nfe:
         log.info("measuring %d chains of %d calls", settings.chains, nfe)
         shape, batch = tuple(facts["shape"]), runtime["batch"]
         own = _tuned.known(sampling, nfe, tuned)
         chains = Chains(denoiser, weights, own, nfe, settings.chains, shape, classes, batch, where, by)
         cell = Comparison(chains.grid, laws, frozen, settings)
-        calls = chains.visit(settings.times, cell.see)
+        subject = Subject(denoiser, own, nfe, pairs, frozen, dissected, classes, batch, by)
+        parts = Dissection(subject, settings.confidence)
+
+        def see(place: int, x: Tensor, cell: Comparison = cell, parts: Dissection = parts) -> None:
+            cell.see(place, x)
+            parts.see(place, x)
+
+        calls = chains.visit(settings.times, see)
+        parts.finish()
         points += [{"nfe": calls, **row} for row in cell.rows]
         slopes += [{"nfe": calls, **row} for row in cell.trends()]
         shares += [{"nfe": calls, **row} for row in cell.influences()]
+        findings += [{"nfe": calls, **row} for row in parts.rows]
     inputs = {"train": train, "data": data, "bandwidths": bandwidths, "guide": guide, "tuned": tuned}
     made_from = provenance.of("errors", VERSION, config, {k: m for k, m in inputs.items() if m})
     tables.write(output, points, tables.ERRORS, made_from)
     tables.write(trends, slopes, tables.TRENDS, made_from)
     tables.write(influences, shares, tables.INFLUENCES, made_from)
+    tables.write(anatomy, findings, tables.ANATOMY, made_from)
     watch.save(output.parent, images=float(settings.chains * len(sampling.nfe)))
 
 

@@ -93,6 +93,22 @@ INFLUENCES = [
     Column("forward", "float32[]", "", "the same of each forward sample"),
 ]
 
+ANATOMY = [
+    *CELL,
+    Column("measure", "string", "", "what is measured, as in anatomy.measures"),
+    Column("reading", "string", "", "which of its values; docs/anatomy.md says what each is"),
+    Column("start", "float64", "", "share of T at which chains start from a true x_t; empty: no such chains"),
+    Column("step", "int64", "", "as in errors; empty: a value of the whole chain"),
+    Column("t", "float64", "path units", "as in errors"),
+    Column("log_snr", "float64", "nats", "as in errors"),
+    Column("value", "float64", "", "the estimate"),
+    Column("se", "float64", "", "its standard error over samples"),
+    Column("low", "float64", "", "lower end of the confidence interval"),
+    Column("high", "float64", "", "upper end of the confidence interval"),
+    Column("n", "int64", "", "samples that it is made from"),
+    Column("confidence", "float64", "", "level of the interval"),
+]
+
 DIFFERENCES = [
     *CELL,
     Column(
@@ -387,6 +403,7 @@ SCHEMAS: dict[str, list[Column]] = {
     "errors": ERRORS,
     "trends": TRENDS,
     "influences": INFLUENCES,
+    "anatomy": ANATOMY,
     "differences": DIFFERENCES,
     "moments": MOMENTS,
     "trials": TRIALS,

@@ -15,6 +15,7 @@ from pipeline_lib.config.sampled import SOUGHT, samplings_of
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.records.tables import (
+    ANATOMY,
     COSTS,
     DIFFERENCES,
     ERRORS,
@@ -34,6 +35,7 @@ TABLES = {
     "cumulative_error_difference": [*IDENTITY, *DIFFERENCES],
     "sampling_difference": [*IDENTITY, *DIFFERENCES],
     "trends": [*IDENTITY, *TRENDS],
+    "anatomy": [*IDENTITY, *ANATOMY],
     "costs": [*IDENTITY, *COSTS],
 }
 DIFFERENCE_TABLES: dict[str, Literal["methods", "samplings"]] = {
@@ -214,6 +216,7 @@ def collect(folder: Path, experiment: Mapping[str, Any]) -> dict[str, pd.DataFra
         elif job.stage == "errors" and now.status == "done":
             pieces["cumulative_error"].append(_record(folder, job, "errors.parquet", ERRORS))
             pieces["trends"].append(_record(folder, job, "trends.parquet", TRENDS))
+            pieces["anatomy"].append(_record(folder, job, "anatomy.parquet", ANATOMY))
         pieces["costs"].append(_costs(folder, job))
     tables = {name: joined(found, TABLES[name]) for name, found in pieces.items()}
     for name, of in DIFFERENCE_TABLES.items():

@@ -16,7 +16,7 @@ from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.records.tables import SCORES, provenance
-from pipeline_lib.reporting import before_after, comparisons, relative_costs, sweeps, theory, tuning
+from pipeline_lib.reporting import anatomy, before_after, comparisons, relative_costs, sweeps, theory, tuning
 from pipeline_lib.reporting.check import verdicts
 from pipeline_lib.reporting.collect import (
     ANALYTIC_STAGES,
@@ -57,6 +57,7 @@ CONTENTS = {
     "cumulative_error": "MMD² at every measured t, with its interval and the null's quantile",
     "cumulative_error_difference": "MMD² less that of the control, paired by chain, at every step and over the curve",
     "trends": "whether and how fast each curve grows, with a verdict",
+    "anatomy": "exposure bias, leak test, gain of perturbations and their kin at every measured t",
     "costs": "time, memory and device of every job",
     "costs_relative": "time, memory and network calls of a training step beside those of the control",
     "tuning": "every trial of every search for constants of corrections",
@@ -165,6 +166,7 @@ def context(folder: Path, experiment: dict[str, Any]) -> dict[str, Any]:
         "has_control": any(v["control"] for m in experiment["methods"].values() for v in m["variants"].values()),
         "power": POWER,
         "samples": samples(folder, experiment, pictures),
+        "anatomy": [{"title": t, **f} for n, t in anatomy.drawings(experiment) if (f := pictures.figure(n))["link"]],
         "trainings": trainings(folder, experiment, curves),
         "costs": cost_table(tables["costs"]),
         "relative_costs": table(relative_costs.shown(relative_costs.measure(folder, experiment, tables))),

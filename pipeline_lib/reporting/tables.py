@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.tables import COMPARISON, SAMPLINGS, SWEEP, write
-from pipeline_lib.reporting import comparisons, relative_costs, samplings, sweeps, theory, tuning
+from pipeline_lib.reporting import anatomy, comparisons, relative_costs, samplings, sweeps, theory, tuning
 from pipeline_lib.reporting.collect import TABLES, collect
 from pipeline_lib.reporting.summaries import (
     POWER,
@@ -34,6 +34,11 @@ DIFFERENCE_NOTE = (
     "statement on the methods; `below` and `above` count the seeds whose own interval excludes 0. "
     "Every step is in the csv file of this name."
 )
+ANATOMY_NOTE = (
+    "Means over seeds. `last`: the value at the last measured step, in sampling order, that it has; `largest`: its "
+    "largest size at any step. `start`: of chains that start from a true x_t, the share of T. docs/anatomy.md says "
+    "what each reading is; all steps with their intervals are in anatomy.csv."
+)
 SCORE_NOTE = (
     "Mean and standard deviation over seeds. Floor: held-out real images; ceiling: noise. `difference`: paired by "
     "seed, to the control, with the ends of its 95 % t-interval. Every row with its protocol is in scores.csv."
@@ -53,8 +58,11 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         "cumulative_error_difference": difference_text(tables["cumulative_error_difference"]),
         "sampling_difference": difference_text(tables["sampling_difference"], "sampling"),
         "trends": trend_text(tables["trends"]),
+        "anatomy": anatomy_text(tables["anatomy"]),
         "costs": cost_text(tables["costs"]),
     }
+    if not anatomy.measured(experiment):
+        del tables["anatomy"]
     for name, rows in tables.items():
         target = folder / "tables" / name
         write(target.with_suffix(".parquet"), rows, TABLES[name], {"experiment": experiment["experiment"]})
@@ -91,6 +99,11 @@ def difference_text(differences: pd.DataFrame, of: str = "method") -> str:
 def trend_text(trends: pd.DataFrame) -> str:
     """The trends as they are: one line a curve and trend."""
     return f"# Trends of the cumulative error along the chain\n\n{markdown(trends.drop(columns='preset'))}"
+
+
+def anatomy_text(rows: pd.DataFrame) -> str:
+    """One line a reading."""
+    return f"# Anatomy of the error\n\n{ANATOMY_NOTE}\n\n{markdown(anatomy.summary(rows))}"
 
 
 def cost_text(costs: pd.DataFrame) -> str:

@@ -78,17 +78,22 @@ def draw(
     observe: Observer | None = None,
     guide: Denoiser | None = None,
     facts: dict[str, Any] | None = None,
+    start: Tensor | None = None,
+    first: int = 0,
+    end: int | None = None,
 ) -> Tensor:
     """Chains number `index` (B,) from x_T to x_0 (B, *shape), in lock-step, so that `observe` sees all at each t.
 
     The chains depend on the sampling's seed and their index alone, not on `batch` or on which are drawn together.
     `guide`: the noisy classifier that the sampling names, which then needs `labels`. `facts` takes up what corrections
-    have to say of the chains.
+    have to say of the chains. `start`: x (B, *shape) at place `first` of the grid, in place of x_T from the
+    prior; the chains stop at place `end`, None: at x_0.
     """
     noise = Noise(sampling.seed, index.device)
-    x = denoiser.path.prior_std * denoiser.path.eps(noise, Stream.PRIOR, index, 0, shape)
-    grid = denoiser.path.grid(sampling.steps(nfe), sampling.spacing)
-    return onward(denoiser, sampling, grid, x, index, batch, labels, observe, guide, facts=facts)
+    if start is None:
+        start = denoiser.path.prior_std * denoiser.path.eps(noise, Stream.PRIOR, index, 0, shape)
+    grid = denoiser.path.grid(sampling.steps(nfe), sampling.spacing).part(first, end)
+    return onward(denoiser, sampling, grid, start, index, batch, labels, observe, guide, facts=facts)
 
 
 def onward(
@@ -101,17 +106,17 @@ def onward(
     labels: Tensor | None = None,
     observe: Observer | None = None,
     guide: Denoiser | None = None,
-    first: Sequence[Correction] = (),
+    before: Sequence[Correction] = (),
     facts: dict[str, Any] | None = None,
 ) -> Tensor:
-    """As `draw`, from x (B, *shape) where the grid begins; corrections `first` come before those of the sampling."""
+    """As `draw`, from x (B, *shape) where the grid begins; corrections `before` come before those of the sampling."""
     module, options = load_part("samplers", sampling.sampler)
 
     def correction(one: Mapping[str, Any]) -> Correction:
         guidance = (guide, labels, batch) if "classifier" in one else ()
         return build_part("samplers/corrections", one, denoiser.path, len(grid), *guidance)
 
-    corrections = [*first, *map(correction, sampling.corrections), *([clip_x0] if sampling.clip_x0 else [])]
+    corrections = [*before, *map(correction, sampling.corrections), *([clip_x0] if sampling.clip_x0 else [])]
     noise = Noise(sampling.seed, index.device)
     counted = denoiser if isinstance(denoiser, Counted) else Counted(denoiser, batch)
     with torch.no_grad():

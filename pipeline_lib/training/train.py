@@ -23,7 +23,7 @@ from pipeline_lib.training.loop import Trainer
 from pipeline_lib.training.stop import Stop
 
 WEIGHTS = "weights.safetensors"
-VERSION = 1  # bump when the code changes what a training ends with
+VERSION = 2  # bump when the code changes what a training ends with
 log = logging.getLogger(__name__)
 
 

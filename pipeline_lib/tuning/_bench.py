@@ -171,28 +171,16 @@ class Bench:
             if step.index == seen:
                 found["x"] = x
 
-        grid = self.grid
-        span = Span(grid.times, grid.a, grid.s, place, seen)
+        grid = self.grid.part(place, seen + 1)
         own = [build_part("samplers/corrections", correction, self.denoiser.path, len(grid))] if correction else []
         labels = self.data.labels
         wanted = torch.from_numpy(labels[: self.known]).to(x.device) if self.classes and labels is not None else None
-        arguments = (span, x, self._index(), self.batch, wanted, observe, self.guide, [first, *own])
+        arguments = (grid, x, self._index(), self.batch, wanted, observe, self.guide, [first, *own])
         onward(self.counted, self.sampling, *arguments)
         return found["x"], found["eps"]
 
     def _index(self) -> Tensor:
         return torch.arange(FIRST, FIRST + self.known, device=self.device)
-
-
-@dataclass(frozen=True)
-class Span(Grid):
-    """A grid of which only the steps from `first` to `last` are made, each with its place in the whole."""
-
-    first: int
-    last: int
-
-    def __iter__(self) -> Iterator[Step]:
-        return (self.step(i) for i in range(self.first, self.last + 1))
 
 
 def squared(eps: Tensor) -> Tensor:

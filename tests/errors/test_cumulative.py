@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline_lib.config.models import Diffusion, Errors, Run, Training
+from pipeline_lib.config.models import MEASURES, Diffusion, Errors, Run, Training
 from pipeline_lib.errors import bandwidths, chains, cumulative, trends
 from pipeline_lib.errors.bandwidths import Bandwidths
 from pipeline_lib.errors.chains import Chains, measured
@@ -26,6 +26,7 @@ from pipeline_lib.records.store import Manifest
 
 from .conftest import SHAPE
 
+ANATOMY = {"observed": 10, "images": 8, "perturbed": 8, "starts": [0.5, 1.0]}
 SETTINGS = Errors(chains=300, times=8, permutations=199, null_times=8, confidence=0.99)
 
 
@@ -114,9 +115,9 @@ def stage(gaussian_data, tmp_path, monkeypatch):
         return Manifest("train", "1" * 64, str(weights.parent), {weights.name: sha256(weights)})
 
     def measure(objective="ddpm", **changes):
-        paths = [tmp_path / "out" / f"{name}.parquet" for name in ("errors", "trends", "influences")]
+        paths = [tmp_path / "out" / f"{name}.parquet" for name in ("errors", "trends", "influences", "anatomy")]
         frozen = Manifest.load(tmp_path / "bandwidths.json")
-        config = {"sampling": sampling, **errors, **changes}
+        config = {"sampling": sampling, **errors, "anatomy": ANATOMY, **changes}
         cumulative.run(config, {"batch": 5}, *paths, trained_by(objective), gaussian_data.manifest, frozen)
         return paths
 
@@ -125,8 +126,8 @@ def stage(gaussian_data, tmp_path, monkeypatch):
 
 def test_a_run_that_trains_on_its_own_samples_gets_a_second_curve_where_its_network_is_called(stage):
     both = {"forward_laws": ["marginal", "training-inputs"]}
-    errors, slopes, shares = (tables.read(path) for path in stage("ddpm-reg", **both))
-    alone, _, alone_shares = (tables.read(path) for path in stage("ddpm-reg"))
+    errors, slopes, shares = (tables.read(path) for path in stage("ddpm-reg", **both)[:3])
+    alone, _, alone_shares = (tables.read(path) for path in stage("ddpm-reg")[:3])
     assert [len(c) for c in shares["chains"]] == [12] * len(alone_shares)  # of the marginal law alone
     assert errors[errors["law"] == "marginal"].reset_index(drop=True).equals(alone)
     second = errors[errors["law"] == "training-inputs"]
@@ -150,7 +151,7 @@ def test_the_marginal_law_cannot_be_left_out(stage):
 
 
 def test_the_stage_writes_every_cell_with_provenance(stage):
-    errors, trends, influences = stage()
+    errors, trends, influences, _ = stage()
     rows, slopes = tables.read(errors, tables.ERRORS), tables.read(trends, tables.TRENDS)
     assert rows.groupby("nfe").size().to_dict() == {5: 24, 30: 24}
     assert slopes.groupby("nfe").size().to_dict() == {5: 24, 30: 24}
@@ -164,7 +165,7 @@ def test_the_stage_writes_every_cell_with_provenance(stage):
 
 
 def test_the_stored_influences_are_those_of_the_standard_errors(stage):
-    errors, _, influences = stage()
+    errors, _, influences, _ = stage()
     rows = tables.read(influences, tables.INFLUENCES)
     both = rows.merge(tables.read(errors), on=["nfe", "kernel", "bandwidth", "step"], validate="1:1")
     assert len(both) == 48
@@ -192,3 +193,23 @@ def test_bandwidths_are_read_from_the_manifest_only(stage, tmp_path):
     frozen = Bandwidths.load(Manifest.load(tmp_path / "bandwidths.json"))
     rows = tables.read(stage()[0])
     assert set(rows[rows["bandwidth"] == "shared"]["length_scale"]) == {frozen.shared}
+
+
+def test_the_anatomy_stands_beside_the_errors_with_their_steps_and_provenance(stage):
+    errors, *_, anatomy = stage()
+    rows, steps = tables.read(anatomy, tables.ANATOMY), tables.read(errors).groupby("nfe")["step"].unique()
+    assert set(rows["measure"]) == set(MEASURES) - {"normality", "shifted-time"}  # 10 images are too few; no shift
+    ordinary = rows[rows["start"].isna() & rows["step"].notna()]
+    assert {nfe: set(of["step"]) for nfe, of in ordinary.groupby("nfe")} == {k: set(v) for k, v in steps.items()}
+    assert set(rows["start"].dropna()) == {0.5, 1.0}
+    known = rows[rows["reading"] != "ratio"]  # this network predicts eps = 0 before it is trained
+    assert known["value"].notna().all()
+    assert (known["low"] <= known["high"]).all()
+    assert tables.provenance(anatomy) == tables.provenance(errors)
+
+
+def test_without_measures_the_anatomy_is_an_empty_record_and_the_errors_are_the_same(stage):
+    with_it = tables.read(stage()[0])
+    errors, *_, anatomy = stage(anatomy={"measures": []})
+    assert tables.read(errors).equals(with_it)
+    assert tables.read(anatomy, tables.ANATOMY).empty

@@ -74,10 +74,14 @@ def test_a_run_passes_all_stages(objective: str, tiny_data: Manifest, tmp_path: 
     bandwidths.run({"seed": 0}, {"forward": 16}, tmp_path / "bandwidths.json", tiny_data)
     errors = Errors(chains=12, forward=16, times="every", permutations=0).model_dump(mode="json")
     measured = {k: v for k, v in sampling.items() if k != "images"}
-    out = [tmp_path / f"{name}.parquet" for name in ("errors", "trends", "influences")]
+    out = [tmp_path / f"{name}.parquet" for name in ("errors", "trends", "influences", "anatomy")]
     frozen = Manifest.load(tmp_path / "bandwidths.json")
-    cumulative.run({"sampling": measured, **errors}, {"batch": 5}, *out, trained, tiny_data, frozen)
+    anatomy = {"observed": 16, "images": 8, "perturbed": 8}
+    cumulative.run({"sampling": measured, "anatomy": anatomy, **errors}, {"batch": 5}, *out, trained, tiny_data, frozen)
     found = tables.read(out[0])
     assert set(found["nfe"]) == {9}
     assert sorted(found["t"].unique(), reverse=True) == pytest.approx(list(path(kind).grid(5).times))
     assert np.isfinite(found["mmd2"]).all()
+    dissected = tables.read(out[3])
+    assert set(dissected["start"].dropna()) == {1.0, 0.7, 0.3, 0.1}  # of 5 steps; 0.5 falls together with 0.7
+    assert np.isfinite(dissected["value"]).all()

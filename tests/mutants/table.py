@@ -68,6 +68,8 @@ ON_SHIFT = ("tests/samplers/corrections/test_time_shift.py",)
 TUNING = "pipeline_lib/tuning"
 ON_TUNING, ON_WAYS = ("tests/tuning/test_known_answers.py",), ("tests/tuning/test_ways.py",)
 ON_TUNED = ("tests/tuning/test_stage.py",)
+EXPOSURE, VIEWS = "pipeline_lib/errors/exposure.py", "pipeline_lib/errors/anatomy/_views.py"
+ON_ANATOMY = ("tests/errors/anatomy/test_known_answers.py",)
 ON_LOOP, ON_FRECHET = ("tests/training/test_loop.py",), ("tests/scores/test_frechet.py",)
 
 MUTANTS = (
@@ -1246,5 +1248,45 @@ MUTANTS = (
         "file(sampling.transfer.nfe or nfe if sampling.transfer else nfe)",
         "file(nfe)",
         ON_TUNED,
+    ),
+    Mutant(
+        "bias-with-its-chance",
+        "the squared norm of a mean, which chance alone makes positive",
+        EXPOSURE,
+        "own / (count - 1)), sqrt(4",
+        "0 * own), sqrt(4",
+        ("tests/errors/test_exposure.py",),
+    ),
+    Mutant(
+        "leak-from-the-top",
+        "chains that are given a true x_t, but the steps from T",
+        GRID,
+        "range(len(self))[self.first : self.end]",
+        "range(len(self))[: self.end]",
+        ON_ANATOMY,
+    ),
+    Mutant(
+        "step-from-where-it-ends",
+        "single-step delta_t of a chain that starts one step too late",
+        VIEWS,
+        "self.subject.true(before, images), index, before",
+        "self.subject.true(self.place, images), index, before",
+        ON_ANATOMY,
+    ),
+    Mutant(
+        "gain-in-pixels",
+        "the gain between levels whose x_t differ in scale, as on the path of EDM, not over that scale",
+        "pipeline_lib/errors/anatomy/gain.py",
+        "here.x[:count]) / here.subject.scale(here.place)",
+        "here.x[:count]) / here.subject.scale(here.first)",
+        ON_ANATOMY,
+    ),
+    Mutant(
+        "modular-error-reversed",
+        "KL(p || q) for the KL(q || p) of the bound",
+        "pipeline_lib/errors/anatomy/modular_error.py",
+        "kl_of_normals(gap, own, _log_variance(step, prediction, sampling).to(gap))",
+        "kl_of_normals(gap, _log_variance(step, prediction, sampling).to(gap), own)",
+        ON_ANATOMY,
     ),
 )

@@ -12,7 +12,7 @@ from pipeline_lib.config.models import parse_experiment
 from pipeline_lib.config.plan import Plan
 from pipeline_lib.records.files import write_json
 from pipeline_lib.records.store import entry
-from pipeline_lib.records.tables import ERRORS, HISTORY, INFLUENCES, SCORES, TRENDS, write
+from pipeline_lib.records.tables import ANATOMY, ERRORS, HISTORY, INFLUENCES, SCORES, TRENDS, write
 
 STEPS = (0, 5, 10, 15, 20)
 SENTENCE = "the loss is not finite at step 12: the training diverged; lower training.lr."
@@ -63,6 +63,12 @@ class Tree:
         write(self.folder / place / "errors/trends.parquet", trends() + second[1], TRENDS, about)
         shares = influences(0.5 if method == "other" else 1.0)
         write(self.folder / place / "errors/influences.parquet", shares, INFLUENCES, about)
+
+    def dissect(self, method: str, seed: int) -> None:
+        """The anatomy of what `draw` has drawn."""
+        place = f"digits/{method}/base/s{seed}/ancestral"
+        about = {"stage": "errors", "versions": {"torch": "2.11.0"}}
+        write(self.folder / place / "errors/anatomy.parquet", anatomy(1 + seed), ANATOMY, about)
 
     def fail(self, place: str, sentence: str = SENTENCE) -> None:
         """The marker and the log of a stage that failed."""
@@ -140,6 +146,35 @@ def curves(above: int, law: str = "marginal") -> list[dict[str, Any]]:
                     }
                 )
     return rows
+
+
+def anatomy(factor: float) -> list[dict[str, Any]]:
+    """A few measures at every step; values are `factor` times 0.1, 0.2, ... but for those of true x_t, which are 1."""
+
+    def row(measure: str, reading: str, step: int, value: float, start: float | None = None) -> dict[str, Any]:
+        about = {"measure": measure, "reading": reading, "start": start, "step": step, "t": 20.0 - step, "nfe": 20}
+        return {
+            **about,
+            "value": value,
+            "se": 0.1,
+            "low": value - 0.2,
+            "high": value + 0.2,
+            "n": 64,
+            "confidence": 0.95,
+        }
+
+    known = [
+        ("eps-norm", "ratio", None),
+        ("delta", "gap-chain", 1.0),
+        ("delta", "gap-chain", 0.5),
+        ("gain", "gain", 0.5),
+    ]
+    return [
+        row(measure, reading, step, factor * 0.1 * place, start)
+        for measure, reading, start in known
+        for place, step in enumerate(STEPS, start=1)
+        if start != 0.5 or step >= 10
+    ]
 
 
 def influences(scale: float) -> list[dict[str, Any]]:

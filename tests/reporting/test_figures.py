@@ -30,7 +30,7 @@ def test_same_bytes_twice_and_text_is_text(tree):
     built = tree(seeds=(0,)).complete()
     figures.run(built.folder, built.experiment)
     first = {p.name: p.read_bytes() for p in (built.folder / "figures").iterdir()}
-    names = ("fig2", "fig2-ancestral-per-t", "fig3", "training")
+    names = ("fig2", "fig2-ancestral-per-t", "fig3", "training", "anatomy-digits")
     assert set(first) == {f"{n}.{k}" for n in names for k in ("svg", "png")}
     figures.run(built.folder, built.experiment)
     assert first == {p.name: p.read_bytes() for p in (built.folder / "figures").iterdir()}

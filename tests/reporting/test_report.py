@@ -59,8 +59,8 @@ def test_complete(tree):
     assert "2.11.0" in page.text
     assert len([s for s in page.sources if s.startswith("data:image/png")]) == 3  # real images and two methods
     assert (
-        len([s for s in page.sources if s.startswith("data:image/svg")]) == 4
-    )  # two readings of Fig. 2, Fig. 3, the training
+        len([s for s in page.sources if s.startswith("data:image/svg")]) == 5
+    )  # two readings of Fig. 2, Fig. 3, the training, the anatomy
 
     assert all(source.startswith("data:") for source in page.sources)
     text = (built.folder / "report.html").read_text()

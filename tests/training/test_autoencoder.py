@@ -130,8 +130,13 @@ def test_diffusion_on_latents_from_training_to_scores(data: Manifest) -> None:
 
     bandwidths.run({"seed": 0}, {"forward": 24}, Path("bandwidths.json"), on)
     kernels = Manifest.load("bandwidths.json")
-    settings = {"sampling": sampling, **Errors(chains=24, permutations=0, times=3).model_dump(mode="json")}
-    written = (Path("e.parquet"), Path("t.parquet"), Path("i.npz"))
+    anatomy = {"observed": 24, "images": 12, "perturbed": 8}
+    settings = {
+        "sampling": sampling,
+        "anatomy": anatomy,
+        **Errors(chains=24, permutations=0, times=3).model_dump(mode="json"),
+    }
+    written = (Path("e.parquet"), Path("t.parquet"), Path("i.npz"), Path("a.parquet"))
     cumulative.run(settings, {"batch": 32}, *written, run, on, kernels)
     assert set(pd.read_parquet("e.parquet")["n"]) == {24}
     chain = next(Path("work/chains").rglob("00004.npy"))
