@@ -2,11 +2,14 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from pipeline_lib.reporting import figures, findings, report
-from pipeline_lib.reporting.collect import collect
+from pipeline_lib.reporting import page as page_room
+from pipeline_lib.reporting.collect import collect, jobs, manifest, state
+from pipeline_lib.reporting.sections import errors, training
 from tests.reporting.conftest import SENTENCE
 
 VOID = {"meta", "link", "img", "br"}
@@ -101,16 +104,16 @@ def test_only_a_failure(tree):
 
 def test_a_changed_picture_is_left_out(tree):
     built = tree(seeds=(0,)).complete()
-    made = report.manifest(built.folder, "digits/data")
-    report.Path(made.folder, "grid.png").write_bytes(b"something else")
+    made = manifest(built.folder, "digits/data")
+    Path(made.folder, "grid.png").write_bytes(b"something else")
     page = build(built)
     assert len([s for s in page.sources if s.startswith("data:image/png")]) == 2
 
 
 def test_pictures_beyond_the_budget_are_links(tree):
     built = tree(seeds=(0,)).complete()
-    made = report.manifest(built.folder, "digits/data")
-    pictures = report.Pictures(built.folder, left=10)
+    made = manifest(built.folder, "digits/data")
+    pictures = page_room.Pictures(built.folder, left=10)
     found = pictures.stored(made, "grid.png")
     assert found["source"] == ""
     assert (built.folder / found["link"]).is_file()
@@ -119,7 +122,7 @@ def test_pictures_beyond_the_budget_are_links(tree):
 def test_counts_blame_only_the_job_that_failed(tree):
     built = tree().complete()
     built.fail("digits/ddpm/base/s0/train")
-    states = {job.place: (job, report.state(built.folder, job)) for job in report.jobs(built.experiment)}
+    states = {job.place: (job, state(built.folder, job)) for job in jobs(built.experiment)}
     assert report.counts(states) == {"done": 17, "pending": 3, "failed": 1}
 
 
@@ -132,11 +135,11 @@ def test_counts_blame_only_the_job_that_failed(tree):
     ],
 )
 def test_sparkline(values, points):
-    assert report.sparkline(values) == points
+    assert training.sparkline(values) == points
 
 
 def test_long_sparkline_keeps_its_ends():
-    points = report.sparkline([float(i) for i in range(1000)]).split()
+    points = training.sparkline([float(i) for i in range(1000)]).split()
     assert (len(points), points[0], points[-1]) == (120, "0.0,23.0", "120.0,1.0")
 
 
@@ -151,16 +154,16 @@ def test_spent(seconds, shown):
 def test_a_picture_that_no_manifest_hashes_is_shown(tree):
     built = tree(seeds=(0,))
     built.manifest("digits/data", {}, [])
-    made = report.manifest(built.folder, "digits/data")
-    report.Path(made.folder, "grid.png").write_bytes(b"picture")
-    assert report.Pictures(built.folder).stored(made, "grid.png")["source"] == "data:image/png;base64,cGljdHVyZQ=="
+    made = manifest(built.folder, "digits/data")
+    Path(made.folder, "grid.png").write_bytes(b"picture")
+    assert page_room.Pictures(built.folder).stored(made, "grid.png")["source"] == "data:image/png;base64,cGljdHVyZQ=="
 
 
 def test_a_trend_without_a_value_is_said_to_be_undefined(tree):
     built = tree(seeds=(0,)).complete()
     trends = collect(built.folder, built.experiment)["trends"]
     trends.loc[trends["trend"].eq("growth-ratio"), ["value", "low", "high"]] = None
-    shown = report.trend_table(trends, built.experiment)
+    shown = errors.trend_table(trends, built.experiment)
     row = dict(zip(shown.columns, shown.rows[0], strict=True))
     assert row["growth-ratio"] == "not defined"
     assert row["rank-correlation"] == "0.7 [0.5, 0.8]"
@@ -212,7 +215,7 @@ def test_growth_from_nothing_has_no_factor(tree):
 
 
 def test_a_very_long_table_is_cut_and_says_so(tree, monkeypatch):
-    monkeypatch.setattr(report, "LARGEST_TABLE", 3)
+    monkeypatch.setattr(page_room, "LARGEST_TABLE", 3)
     page = build(tree().complete())
     assert "The first 3 of 8 rows; the CSV file has all." in page.text
 

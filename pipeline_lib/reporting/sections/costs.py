@@ -1,0 +1,24 @@
+"""The section of what everything cost."""
+
+import pandas as pd
+
+from pipeline_lib.reporting import relative_costs
+from pipeline_lib.reporting.page import Results, Section, Table, render, table
+
+
+def section(results: Results) -> Section:
+    """A training step beside that of its control, and every job."""
+    experiment, tables = results.experiment, results.tables
+    values = {
+        "experiment": experiment,
+        "cost_reading": relative_costs.READING,
+        "relative_costs": table(relative_costs.shown(relative_costs.measure(results.folder, experiment, tables))),
+        "costs": cost_table(tables["costs"]),
+    }
+    return Section("Costs", "costs", render("costs", values))
+
+
+def cost_table(costs: pd.DataFrame) -> Table:
+    """The costs without columns that are empty throughout."""
+    kept = costs.drop(columns=["preset", "host"])
+    return table(kept.dropna(axis="columns", how="all") if len(kept) else kept)
