@@ -122,6 +122,7 @@ DIFFERENCES = [
     Column("of", "string", "", "step: a point of the curve; mean: the mean over its steps, without x_T"),
     Column("step", "int64", "", "as in errors; empty for the mean"),
     Column("t", "float64", "path units", "as in errors; empty for the mean"),
+    Column("log_snr", "float64", "nats", "as in errors; empty for the mean"),
     Column("mmd2", "float64", "", "MMD^2 of the method"),
     Column("difference", "float64", "", "less that of the control; empty where there is none, and note says why"),
     Column("se", "float64", "", "jackknife standard error of the difference, from the pairs of chains"),

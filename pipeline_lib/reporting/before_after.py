@@ -5,21 +5,57 @@ what its network was given at t while it trained. The published figure uses the 
 stands the difference of the first two curves, paired by chain, whose band is narrower than theirs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline_lib.reporting.curves import Line, Strip, panels, style
-from pipeline_lib.reporting.style import DASHES, empty
+from pipeline_lib.reporting.curves import Axis, Line, axis, curve, draw, power
+from pipeline_lib.reporting.style import COLOURS, DASHES, GREY, empty, legend
 from pipeline_lib.reporting.summaries import label, main_bandwidth, main_sampling, marginal
 
 NAME = "fig3"
-OTHERS = DASHES[2:]  # of the curve against training inputs, in the colour of its method
+COLUMNS = 5  # pairs beside each other
+AFTER, OWN, DIFFERENCE = COLOURS[0], COLOURS[4], COLOURS[1]  # blue, amber, vermilion: in every panel the same
+BEFORE, BEFORE_DASH = "#1a1a1a", DASHES[1]
+Who = tuple[str, str]  # method, variant
 
 
-def pairs(experiment: Mapping[str, Any]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+@dataclass(frozen=True)
+class Pair:
+    """One method beside its control in one cell: two panels above each other. `shared` have the same y axes."""
+
+    name: str
+    shared: tuple[str, str, int]  # dataset, sampling, calls
+    before: pd.DataFrame
+    after: pd.DataFrame
+    own: pd.DataFrame
+    difference: pd.DataFrame
+
+    @property
+    def lines(self) -> list[Line]:
+        """Curves of the upper panel; the control, dashed and without a band, above the others."""
+        found = [
+            Line("after: the method", self.after, AFTER, DASHES[0]),
+            Line("after, against training inputs", self.own, OWN, DASHES[2]),
+            Line("before: the control", self.before, BEFORE, BEFORE_DASH, band=False),
+        ]
+        return [line for line in found if len(line.rows)]
+
+
+def drawings(experiment: Mapping[str, Any]) -> dict[str, str]:
+    """Name of the files -> kernel: the figure is drawn for each kernel, `fig3` for the first."""
+    if not pairs(experiment):
+        return {}
+    first, *others = experiment["errors"]["kernels"]
+    return {NAME: first, **{f"{NAME}-{kernel}": kernel for kernel in others}}
+
+
+def pairs(experiment: Mapping[str, Any]) -> list[tuple[Who, Who]]:
     """(method, variant) of every trained run whose control is another method, and of the control.
 
     Points of a grid are left out: they have a sweep of their own.
@@ -34,54 +70,96 @@ def pairs(experiment: Mapping[str, Any]) -> list[tuple[tuple[str, str], tuple[st
     return found
 
 
-def before_after(errors: pd.DataFrame, differences: pd.DataFrame, experiment: Mapping[str, Any]) -> Figure:
-    """A row of panels per method, dataset and number of calls, and one of the difference.
+def before_after(
+    errors: pd.DataFrame, differences: pd.DataFrame, experiment: Mapping[str, Any], kernel: str
+) -> Figure:
+    """Two panels per method, dataset and number of calls: the curves, and below them their difference.
 
     `errors` and `differences` are collected; of them, the method's first sampling at the main bandwidth is
-    drawn. A difference is left out where the runs share no steps, or the control is not sampled in this way.
+    drawn. A difference is missing where the runs share no steps, or the control is not sampled in this way.
     """
-    strips = list(_strips(errors, differences, experiment))
-    if not strips:
+    found = list(_pairs(errors, differences, experiment, kernel))
+    if not found:
         return empty("MMD² before and after regularisation")
-    return panels(strips, experiment["errors"]["kernels"])
+    columns = min(COLUMNS, len(found))
+    rows = -(-len(found) // columns)
+    size = (max(3.4, 0.5 + 1.75 * columns), 2.75 * rows + 0.8)
+    figure, axes = plt.subplots(
+        2 * rows, columns, figsize=size, squeeze=False, layout="constrained", height_ratios=[1.25, 1] * rows
+    )
+    common = axis(pd.concat([line.rows["log_snr"] for pair in found for line in pair.lines]))
+    above, below = (list(axes[start::2].flat) for start in (0, 1))
+    for place, (pair, upper, lower) in enumerate(zip(found, above, below, strict=False)):
+        _draw(pair, upper, lower, common)
+        if place % columns == 0:
+            upper.set_ylabel(f"MMD², {kernel}")
+            lower.set_ylabel("difference")
+        if place + columns >= len(found):
+            lower.set_xlabel("log-SNR, nats →", fontsize=7.5)
+    for unused in [*above[len(found) :], *below[len(found) :]]:
+        unused.remove()
+    _share(found, above)
+    _share(found, below)
+    legend(figure, [a for pair in zip(above, below, strict=True) for a in pair][: 2 * len(found)])
+    return figure
 
 
-def _strips(rows: pd.DataFrame, differences: pd.DataFrame, experiment: Mapping[str, Any]) -> Iterator[Strip]:
-    for after, before in pairs(experiment):
-        read = {"sampler": main_sampling(experiment, after[0]), "bandwidth": main_bandwidth(experiment)}
-        of_after, paired_after = (r[(r[list(read)] == list(read.values())).all(axis=1)] for r in (rows, differences))
-        mine = _of(of_after, *after)
-        for dataset in experiment["datasets"]:
-            for nfe in sorted(set(mine.loc[mine["dataset"].eq(dataset), "nfe"])):
-                cell, paired = (r[r["dataset"].eq(dataset) & r["nfe"].eq(nfe)] for r in (of_after, paired_after))
-                name = f"{label(experiment, *after)}\n{dataset}, {nfe} calls"
-                yield Strip(name, _lines(cell, experiment, after, before))
-                steps = _of(paired, *after).query("of == 'step'")
-                if len(steps):
-                    yield Strip(name, [_difference(steps, experiment, after, before)], "difference")
+def _draw(pair: Pair, upper: Axes, lower: Axes, common: Axis) -> None:
+    draw(upper, pair.lines, common)
+    upper.set_title(pair.name, loc="left", pad=14, fontsize=7.5)
+    power(upper, pair.after, "power")
+    upper.tick_params(labelbottom=False)
+    common.label(lower)
+    lower.axhline(0, ls=":", lw=1, color=GREY, zorder=1)
+    if pair.difference.empty:
+        lower.text(0.5, 0.5, "not paired", transform=lower.transAxes, ha="center", va="center", color=GREY)
+        return
+    rows = pair.difference.drop(columns="mmd2").rename(columns={"difference": "mmd2"})
+    curve(lower, Line("difference, paired by chain: after less before", rows, DIFFERENCE, DASHES[0]), common)
+    power(lower, pair.difference, "power")
 
 
-def _difference(
-    steps: pd.DataFrame, experiment: Mapping[str, Any], after: tuple[str, str], before: tuple[str, str]
-) -> Line:
-    names = " less ".join(label(experiment, *who) for who in (after, before))
-    rows = steps.drop(columns="mmd2").rename(columns={"difference": "mmd2"})
-    return Line(f"difference, paired: {names}", rows, *style(experiment, *after))
+def _share(found: Sequence[Pair], axes: Sequence[Axes]) -> None:
+    """The same y axis for all methods in one cell of sampling."""
+    first: dict[tuple[str, str, int], Axes] = {}
+    for pair, panel in zip(found, axes, strict=False):
+        if pair.shared in first:
+            panel.sharey(first[pair.shared])
+        first.setdefault(pair.shared, panel)
+    for panel in first.values():
+        panel.autoscale_view(scalex=False)
 
 
-def _lines(
-    cell: pd.DataFrame, experiment: Mapping[str, Any], after: tuple[str, str], before: tuple[str, str]
-) -> list[Line]:
-    old, new = (label(experiment, *who) for who in (before, after))
-    control, mine = _of(cell, *before), _of(cell, *after)
-    colour, dash = style(experiment, *after)
-    found = [Line(f"before: {old}", marginal(control), *style(experiment, *before))] if len(control) else []
-    found.append(Line(f"after: {new}", marginal(mine), colour, dash))
-    own = mine[mine["law"].eq("training-inputs")]
-    if len(own):
-        other = next(d for d in OTHERS if d != dash)
-        found.append(Line(f"after, against training inputs: {new}", own, colour, other))
-    return found
+def _pairs(
+    errors: pd.DataFrame, differences: pd.DataFrame, experiment: Mapping[str, Any], kernel: str
+) -> Iterator[Pair]:
+    """In the order of datasets, samplings and calls, so that panels with the same axes stand together."""
+    read = {"bandwidth": main_bandwidth(experiment), "kernel": kernel}
+    curves, paired = (r[(r[list(read)] == list(read.values())).all(axis=1)] for r in (errors, differences))
+    steps = paired[paired["of"].eq("step")]
+    for dataset, sampler, nfe in _cells(experiment):
+        cell, both = (
+            r[r["dataset"].eq(dataset) & r["sampler"].eq(sampler) & r["nfe"].eq(nfe)] for r in (curves, steps)
+        )
+        for after, before in pairs(experiment):
+            mine = _of(cell, *after)
+            if main_sampling(experiment, after[0]) != sampler or mine.empty:
+                continue
+            yield Pair(
+                f"{label(experiment, *after)}\nless {label(experiment, *before)}\n{dataset}, {sampler}, {nfe} calls",
+                (dataset, sampler, nfe),
+                marginal(_of(cell, *before)),
+                marginal(mine),
+                mine[mine["law"].eq("training-inputs")],
+                _of(both, *after),
+            )
+
+
+def _cells(experiment: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+    for dataset in experiment["datasets"]:
+        for sampler, about in experiment["samplings"].items():
+            for nfe in sorted(about["nfe"], reverse=True):
+                yield dataset, sampler, nfe
 
 
 def _of(rows: pd.DataFrame, method: str, variant: str) -> pd.DataFrame:

@@ -4,7 +4,7 @@ Tables, figures, report and check all start here, from the records themselves, s
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -200,6 +200,18 @@ def manifest(folder: Path, place: str) -> Manifest | None:
         return None
 
 
+def first_of_each(folder: Path, found: Iterable[Job]) -> list[Job]:
+    """The jobs without those whose stored result an earlier one has: cells of an experiment can share a training.
+
+    Jobs without a manifest count each.
+    """
+    first: dict[str, Job] = {}
+    for job in found:
+        made = manifest(folder, job.place)
+        first.setdefault(f"{made.stage} {made.fingerprint}" if made else job.place, job)
+    return list(first.values())
+
+
 def collect(folder: Path, experiment: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """All records below `folder` (results/<experiment>) as the frames of `TABLES`; what is missing never stops it.
 
@@ -270,9 +282,14 @@ def _controls(folder: Path, job: Job, now: State) -> pd.DataFrame:
 
 
 def _costs(folder: Path, job: Job) -> pd.DataFrame:
-    path = folder / job.place / "costs.json"
-    if not path.is_file():
-        return pd.DataFrame()
     known = {c.name for c in COSTS}
-    values = {k: v for k, v in json.loads(path.read_text()).items() if k in known}
+    values = {k: v for k, v in costs_of(folder, job).items() if k in known}
+    if not values:
+        return pd.DataFrame()
     return pd.DataFrame([{"stage": job.stage, **values, **job.identity}])
+
+
+def costs_of(folder: Path, job: Job) -> dict[str, Any]:
+    """What a job noted of its costs; empty where it did not end."""
+    path = folder / job.place / "costs.json"
+    return json.loads(path.read_text()) if path.is_file() else {}

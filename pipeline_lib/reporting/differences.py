@@ -87,7 +87,8 @@ def _curve(curve: pd.DataFrame, mine: Mapping[Key, Estimate], theirs: Mapping[Ke
     """The difference at every step of one curve, then their mean; x_T, the same noise in both, is not in the mean."""
     found = [mine[key] - theirs[key] for key in _keys(curve)]
     for row, difference in zip(curve.itertuples(), found, strict=True):
-        yield {"of": "step", "step": row.step, "t": row.t, "mmd2": row.mmd2, **_numbers(row, difference)}
+        place = {"step": row.step, "t": row.t, "log_snr": row.log_snr}
+        yield {"of": "step", **place, "mmd2": row.mmd2, **_numbers(row, difference)}
     later = [one for one, step in zip(found, curve["step"], strict=True) if step > 0]
     value = curve.loc[curve["step"].gt(0), "mmd2"].mean()
     yield {"of": "mean", "mmd2": value, **_numbers(next(curve.itertuples()), mean(later))}

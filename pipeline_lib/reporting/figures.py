@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.tables import read
-from pipeline_lib.reporting import anatomy, sweeps, theory_figures, tuning
-from pipeline_lib.reporting.before_after import NAME, before_after, pairs
+from pipeline_lib.reporting import anatomy, before_after, sweeps, theory_figures, tuning
 from pipeline_lib.reporting.collect import collect, manifest
 from pipeline_lib.reporting.curves import Line, Strip, panels, style
 from pipeline_lib.reporting.style import STYLE, empty, legend, save
@@ -60,8 +59,8 @@ def drawings(experiment: Mapping[str, Any]) -> list[Drawing]:
 def run(folder: Path, experiment: dict[str, Any]) -> None:
     """Write `figures/{fig2,training}.{svg,png}` below `folder`, and a fig2-* for every other reading that has data.
 
-    Also `figures/fig3` where a method has a control, `figures/anatomy-*` with an anatomy, and
-    `figures/{theory,leak,corrections}` with an analytic section.
+    Also `figures/fig3` and fig3-* of the other kernels where a method has a control, `figures/anatomy-*` with an anatomy,
+    and `figures/{theory,leak,corrections}` with an analytic section.
     """
     if experiment["analytic"]:
         with mpl.rc_context(STYLE):
@@ -71,16 +70,16 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
     tables = collect(folder, experiment)
     errors = tables["cumulative_error"]
     drawn = folder / "figures"
-    for old in [*drawn.glob("fig2-*"), *drawn.glob(f"{NAME}.*")]:  # of samplings and controls that are no more
+    for old in [*drawn.glob("fig2-*"), *drawn.glob(f"{before_after.NAME}[.-]*")]:  # of samplings and controls that are no more
         old.unlink()
     with mpl.rc_context(STYLE):
         for drawing in drawings(experiment):
             rows = _rows(marginal(errors), drawing, experiment)
             if len(rows) or drawing.name == "fig2":
                 save(cumulative_error(rows, experiment), folder / "figures" / drawing.name)
-        if pairs(experiment):
-            figure = before_after(errors, tables["cumulative_error_difference"], experiment)
-            save(figure, folder / "figures" / NAME)
+        for name, kernel in before_after.drawings(experiment).items():
+            differences = tables["cumulative_error_difference"]
+            save(before_after.before_after(errors, differences, experiment, kernel), folder / "figures" / name)
         save(training(dict(histories(folder, experiment)), experiment), folder / "figures" / "training")
         sweeps.draw(folder, experiment)
         if tuning.has(experiment):

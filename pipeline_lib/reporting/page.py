@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -70,12 +70,18 @@ class Pictures:
 
 @dataclass
 class Table:
-    """A table of the page: column names, rows of texts, and which columns are numbers."""
+    """A table of the page: column names, rows of texts, and which columns are numbers.
+
+    `same` is what all rows share, said above the table and not repeated in it. `marks` are the places of rows that are
+    no result but a yardstick, such as floor and ceiling.
+    """
 
     columns: list[str]
     rows: list[list[str]]
     numeric: set[str] = field(default_factory=set)
     total: int = 0
+    same: dict[str, str] = field(default_factory=dict)
+    marks: set[int] = field(default_factory=set)
 
 
 class Results:
@@ -108,12 +114,23 @@ class Results:
         return [*comparisons.sections(*given), *sweeps.sections(*given)]
 
 
-def table(rows: pd.DataFrame) -> Table:
-    """A frame as texts at readable precision; of a very long one the beginning."""
-    numeric = {c for c in rows.columns if pd.api.types.is_numeric_dtype(rows[c])}
-    texts = [[number(v) for v in row] for row in rows[:LARGEST_TABLE].itertuples(index=False, name=None)]
-    names = [str(c).replace("_", " ") for c in rows.columns]
-    return Table(names, texts, {c.replace("_", " ") for c in numeric}, len(rows))
+def table(rows: pd.DataFrame, numeric: Iterable[str] = (), varies: Iterable[str] = ()) -> Table:
+    """A frame as texts at readable precision; of a very long one the beginning.
+
+    Columns of which all rows have the same are moved to `same` (with several rows; never those in `varies`), and
+    dropped where that is nothing. `numeric` names columns of texts that begin with a number, such as '4.2 ± 0.1'.
+    """
+    texts = rows.map(number)
+    constant = [c for c in rows.columns if len(rows) > 1 and c not in set(varies) and texts[c].nunique() == 1]
+    same = {_heading(c): text for c in constant if (text := texts[c].iloc[0])}
+    shown = rows.drop(columns=constant)
+    numbers = {_heading(c) for c in shown.columns if c in set(numeric) or pd.api.types.is_numeric_dtype(shown[c])}
+    columns = [_heading(c) for c in shown.columns]
+    return Table(columns, texts[shown.columns][:LARGEST_TABLE].to_numpy().tolist(), numbers, len(rows), same)
+
+
+def _heading(column: Any) -> str:
+    return str(column).replace("_", " ")
 
 
 @cache

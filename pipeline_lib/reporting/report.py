@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.records.files import write_text
-from pipeline_lib.reporting.collect import Job, State
+from pipeline_lib.reporting.collect import Job, State, costs_of, first_of_each
 from pipeline_lib.reporting.page import Results, Section, render
 from pipeline_lib.reporting.sections import (
     anatomy,
@@ -50,13 +50,15 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
 def run(folder: Path, experiment: dict[str, Any]) -> None:
     """Write `report.html` in `folder`, from whatever is there."""
     results = Results(folder, experiment)
+    once = first_of_each(folder, [job for job, _ in results.states.values()])
     values = {
         "experiment": experiment,
         "sections": [made for make in SECTIONS if (made := make(results))],
         "methods": list(dict.fromkeys(experiment["methods"][i["method"]]["label"] for i in experiment["instances"])),
         "counts": counts(results.states),
         "failures": failures(results.states),
-        "spent": spent(float(results.tables["costs"]["seconds"].sum())),
+        "trainings": len([job for job in once if job.stage == "train"]),
+        "spent": spent(sum(costs_of(folder, job).get("seconds") or 0.0 for job in once)),
     }
     write_text(folder / "report.html", render("report", values))
 

@@ -54,6 +54,20 @@ def label(experiment: Mapping[str, Any], method: str, variant: str) -> str:
     return about["label"] if len(about["variants"]) == 1 else f"{about['label']} ({variant})"
 
 
+def sampling_words(experiment: Mapping[str, Any], name: str) -> str:
+    """How a sampling draws: 'ancestral (variance fixed-small), spacing uniform, no corrections'."""
+    about = experiment["samplings"][name]
+    parts = [_part(about["sampler"]), f"spacing {about['spacing']}"]
+    corrections = [_part(one) for one in about["corrections"]]
+    return ", ".join([*parts, f"corrections: {'; '.join(corrections)}" if corrections else "no corrections"])
+
+
+def _part(options: Mapping[str, Any]) -> str:
+    """'name (option value, ...)' of a sampler or a correction."""
+    said = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in options.items() if k != "name" and v is not None)
+    return f"{options['name']} ({said})" if said else str(options["name"])
+
+
 def done_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """Rows of trained runs that hold a number."""
     return scores[(scores["status"] == "done") & ~scores["method"].isin(CONTROLS.values()) & scores["value"].notna()]
@@ -65,13 +79,14 @@ def frechet(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def control_value(scores: pd.DataFrame, dataset: str, metric: str, control: str) -> float:
-    """The floor or ceiling of a metric on a dataset; NaN where it is not known yet."""
+    """Floor, ceiling or reconstruction of a metric on a dataset; NaN where it is not known."""
     rows = scores[scores["method"].eq(CONTROLS[control]) & scores["dataset"].eq(dataset) & scores["metric"].eq(metric)]
     return float(rows["value"].mean())
 
 
 def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
-    """Per cell and metric: mean and standard deviation over seeds, floor, ceiling, and the difference to the control.
+    """Per cell and metric: mean and standard deviation over seeds, floor, ceiling and what the autoencoder's images of
+    held-out ones get (reconstruction), and the difference to the control.
 
     The difference is paired: the mean over seeds that both have, since they share sampling noise and data order, with
     its 95 % t-interval.
@@ -92,22 +107,25 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
                 "mean": values.mean(),
                 "sd": values.std(),
                 "seeds": len(values),
-                "floor": control_value(scores, str(dataset), str(metric), "floor"),
-                "ceiling": control_value(scores, str(dataset), str(metric), "ceiling"),
+                **{c: control_value(scores, str(dataset), str(metric), c) for c in CONTROLS},
                 "control": control or "",
                 "difference": difference.mean,
                 "difference_low": difference.low,
                 "difference_high": difference.high,
             }
         )
-    about = ["mean", "sd", "seeds", "floor", "ceiling", "control", "difference", "difference_low", "difference_high"]
-    return pd.DataFrame(rows, columns=[*RUN, "metric", *about])
+    differences = ["control", "difference", "difference_low", "difference_high"]
+    columns = [*RUN, "metric", "mean", "sd", "seeds", *CONTROLS, *differences]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def without_unused_control(summary: pd.DataFrame) -> pd.DataFrame:
-    """A score summary without the columns about controls where no method has one."""
-    unused = [c for c in summary.columns if c.startswith(("control", "difference"))]
-    return summary if (summary["control"] != "").any() else summary.drop(columns=unused)
+    """A score summary without the columns about controls where no method has one, and without reconstructions where
+    there is no autoencoder."""
+    controlled = (summary["control"] != "").any()
+    unused = [] if controlled else [c for c in summary.columns if c.startswith(("control", "difference"))]
+    unused += ["reconstruction"] if summary["reconstruction"].isna().all() else []
+    return summary.drop(columns=unused)
 
 
 def error_summary(errors: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_lib.reporting import before_after
+from pipeline_lib.reporting import before_after, plots
+from pipeline_lib.reporting.curves import MANY
 from pipeline_lib.reporting.figures import drawings
 from pipeline_lib.reporting.findings import interval
 from pipeline_lib.reporting.page import Results, Section, Table, render, table
@@ -18,11 +19,15 @@ def section(results: Results) -> Section | None:
     if not experiment["instances"]:
         return None
     figures = [{"title": d.title, "name": d.name, **pictures.figure(d.name)} for d in drawings(experiment)]
-    pairs = before_after.pairs(experiment)
+    drawn = [{"name": n, "kernel": k, **pictures.figure(n)} for n, k in before_after.drawings(experiment).items()]
+    plot = plots.error_plot(tables, experiment)
     values = {
         "experiment": experiment,
         "figures": [f for f in figures if f["link"]],
-        "before_after": pictures.figure(before_after.NAME) if pairs else {"link": ""},
+        "has_curves": bool(plot["curves"]),
+        "curves": plots.script(plot),
+        "many": MANY,
+        "before_after": [f for f in drawn if f["link"]],
         "bandwidth": main_bandwidth(experiment),
         "trends": trend_table(tables["trends"], experiment),
         "errors": table(error_summary(tables["cumulative_error"]).drop(columns="confidence")),

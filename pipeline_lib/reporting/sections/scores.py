@@ -1,51 +1,132 @@
-"""The section of the scores: their means beside floor and ceiling, the cells without one, and the protocol."""
+"""The section of the scores: methods by sampling, every cell with its protocol, and the cells without a score."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from pipeline_lib.records.tables import SCORES
+from pipeline_lib.reporting.collect import CONTROLS
 from pipeline_lib.reporting.page import Results, Section, Table, render, table
-from pipeline_lib.reporting.summaries import score_summary, with_interval, with_spread, without_unused_control
+from pipeline_lib.reporting.summaries import (
+    RUN,
+    cells,
+    done_scores,
+    label,
+    number,
+    score_summary,
+    with_interval,
+    with_spread,
+)
 
 PROTOCOL = [c.name for c in SCORES[SCORES.index(next(c for c in SCORES if c.name == "extractor")) :]]
+YARDSTICKS = {
+    "floor": "floor (held-out real images)",
+    "reconstruction": "reconstruction (these through the autoencoder)",
+    "ceiling": "ceiling (noise)",
+}
+NUMBERS = ("score", "difference", "nfe", "samples", "reference_images")  # texts that begin with a number
+MANY = 3  # runs that are named one by one where they lack a score for the same reason
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One metric on one dataset: a row for each method, a column for each sampling and number of calls."""
+
+    title: str
+    table: Table
+    yardsticks: str
 
 
 def section(results: Results) -> Section | None:
     """None where nothing is trained."""
-    if not results.experiment["instances"]:
+    experiment = results.experiment
+    if not experiment["instances"]:
         return None
     rows = results.tables["scores"]
+    summary = score_summary(rows, experiment)
     values = {
-        "scores": score_table(rows, results.experiment),
-        "missing_scores": missing_scores(rows),
-        "protocol": protocol(rows),
+        "matrices": matrices(summary, experiment),
+        "scores": score_table(rows, summary, experiment),
+        "has_control": bool((summary["control"] != "").any()),
+        "missing_scores": missing_scores(rows, experiment),
     }
     return Section("Scores", "scores", render("scores", values))
 
 
-def score_table(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
-    """Mean and spread over seeds beside floor and ceiling."""
-    summary = score_summary(scores, experiment)
-    rows = summary.assign(
-        mean=list(map(with_spread, summary["mean"], summary["sd"])),
+def matrices(summary: pd.DataFrame, experiment: Mapping[str, Any]) -> list[Matrix]:
+    """Samplings side by side, which draw from the same trainings; `summary` as `score_summary` gives it."""
+    found = []
+    for (dataset, metric), rows in summary.groupby(["dataset", "metric"], sort=False):
+        named = rows.assign(
+            run=[label(experiment, *who) for who in zip(rows["method"], rows["variant"], strict=True)],
+            cell=[f"{sampler}, {nfe} calls" for sampler, nfe in zip(rows["sampler"], rows["nfe"], strict=True)],
+            score=list(map(with_spread, rows["mean"], rows["sd"])),
+        )
+        wide = named.pivot(index="run", columns="cell", values="score").reindex(named["run"].unique())
+        order = [c for c in (f"{sampler}, {nfe} calls" for sampler, nfe in cells(experiment)) if c in wide]
+        shown = wide[order].reset_index().rename(columns={"run": "method"})
+        known = [f"{name} {number(rows[c].iloc[0])}" for c, name in YARDSTICKS.items() if pd.notna(rows[c].iloc[0])]
+        text = f"{', '.join(known)}." if known else ""
+        found.append(Matrix(f"{metric} on {dataset}", table(shown, order, shown.columns), text.capitalize()))
+    return found
+
+
+def score_table(scores: pd.DataFrame, summary: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
+    """Every cell with its difference to the control and its protocol, after the yardsticks of its dataset."""
+    ways = protocol(scores)
+    names = [label(experiment, *who) for who in zip(summary["method"], summary["variant"], strict=True)]
+    runs = summary.assign(
+        of=names,
+        score=list(map(with_spread, summary["mean"], summary["sd"])),
         difference=list(map(with_interval, *(summary[c] for c in ("difference", "difference_low", "difference_high")))),
-    ).drop(columns=["sd", "difference_low", "difference_high"])
-    shown = table(without_unused_control(rows))
-    return replace(shown, numeric=shown.numeric | {"mean", "difference"})
+        control=[label(experiment, *c.split("/")) if c else "" for c in summary["control"]],
+    ).merge(ways, on=[*RUN, "metric"], how="left")
+    sticks = scores[scores["method"].isin(CONTROLS.values()) & scores["value"].notna()]
+    sticks = sticks.assign(
+        of=sticks["control"].map(YARDSTICKS), score=sticks["value"].map(number), control="", nfe=pd.NA, **_short(sticks)
+    )
+    rows = pd.concat([sticks, runs], ignore_index=True).sort_values(
+        "dataset", kind="stable", key=lambda names: names.map(list(experiment["datasets"]).index)
+    )
+    columns = ["dataset", "of", "sampler", "nfe", "metric", "score", "seeds", "control", "difference", *PROTOCOL]
+    kept = [c for c in columns if c in rows and rows[c].replace("", pd.NA).notna().any()]
+    shown = table(rows[kept].rename(columns={"of": "method"}), NUMBERS, ("method", "score"))
+    marks = {place for place, method in enumerate(rows["method"]) if method in CONTROLS.values()}
+    return replace(shown, marks=marks)
 
 
-def missing_scores(scores: pd.DataFrame) -> Table:
-    """The cells that have no number, and why."""
-    columns = ["dataset", "method", "variant", "seed", "sampler", "nfe", "metric", "status", "note"]
-    return table(scores.loc[scores["status"] != "done", columns])
+def protocol(scores: pd.DataFrame) -> pd.DataFrame:
+    """How the scores of each cell and metric came about: a row for each, several ways (of seeds) in one text."""
+    done = done_scores(scores)
+    known = done.assign(**_short(done)).groupby([*RUN, "metric"], sort=False)[PROTOCOL]
+    return known.agg(lambda values: ", ".join(dict.fromkeys(number(v) for v in values if pd.notna(v)))).reset_index()
 
 
-def protocol(scores: pd.DataFrame) -> Table:
-    """How the numbers came about: one row for each way."""
-    columns = ["dataset", "metric", *PROTOCOL, "note"]
-    shown = scores.loc[scores["status"] == "done", columns].drop_duplicates()
-    shas = {c: shown[c].str.slice(0, 12) for c in columns if c.endswith("_sha")}
-    return table(shown.assign(**shas))
+def _short(rows: pd.DataFrame) -> dict[str, "pd.Series[Any]"]:
+    return {c: rows[c].str.slice(0, 12) for c in PROTOCOL if c.endswith("_sha")}
+
+
+def missing_scores(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
+    """The cells that have no number, and why; those that share a reason in one row."""
+    lost = scores[scores["status"] != "done"].fillna({"metric": "", "note": ""})
+    rows = [
+        {
+            **dict(zip(("dataset", "metric", "status"), key, strict=False)),
+            "cells": len(group),
+            "of": _who(group, experiment),
+            "note": key[-1],
+        }
+        for key, group in lost.groupby(["dataset", "metric", "status", "note"], sort=False)
+    ]
+    return table(pd.DataFrame(rows, columns=["dataset", "metric", "status", "cells", "of", "note"]), (), ("note",))
+
+
+def _who(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
+    """Runs by name and seed where they are few."""
+    runs = rows[~rows["method"].isin(CONTROLS.values())]
+    whose: Sequence[Any] = list(dict.fromkeys(zip(runs["method"], runs["variant"], runs["seed"], strict=True)))
+    if len(whose) > MANY:
+        return f"{len(whose)} runs"
+    return ", ".join([*(f"{label(experiment, m, v)} s{s}" for m, v, s in whose), *(["controls"] * (len(runs) < len(rows)))])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import log
 from typing import Any
 
+from pipeline_lib.reporting import plots
 from pipeline_lib.reporting.collect import manifest
 from pipeline_lib.reporting.figures import of_key
 from pipeline_lib.reporting.page import Results, Section, render
@@ -14,7 +15,11 @@ def section(results: Results) -> Section | None:
     """None where nothing is trained."""
     if not results.experiment["instances"]:
         return None
-    values = {"training_figure": results.pictures.figure("training"), "trainings": trainings(results)}
+    values = {
+        "training_figure": results.pictures.figure("training"),
+        "trainings": trainings(results),
+        "curves": plots.script(plots.training_plot(results.histories, results.experiment)),
+    }
     return Section("Training", "training", render("training", values))
 
 
