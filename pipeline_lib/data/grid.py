@@ -24,10 +24,16 @@ def save_grid(images: np.ndarray, path: Path, columns: int | None = None, scale:
         raise ValueError(f"a grid needs uint8 images (N, 1 or 3, H, W), not {images.dtype} {images.shape}")
     scale = scale or max(1, VISIBLE // max(images.shape[2:]))
     columns = columns or math.ceil(math.sqrt(len(images)))
-    data = io.BytesIO()  # Pillow loses the number of a file error, so it writes to memory
-    _picture(images.repeat(scale, axis=2).repeat(scale, axis=3), columns).save(data, "PNG")
+    content = png(images.repeat(scale, axis=2).repeat(scale, axis=3), columns)
     with atomic(path) as temporary:
-        temporary.write_bytes(data.getvalue())
+        temporary.write_bytes(content)
+
+
+def png(images: np.ndarray, columns: int) -> bytes:
+    """Images uint8 (N,C,H,W), C 1 or 3, row by row as the content of a PNG file, with white gaps of 2 pixels."""
+    data = io.BytesIO()  # Pillow loses the number of a file error, so it writes to memory
+    _picture(images, columns).save(data, "PNG")
+    return data.getvalue()
 
 
 def _picture(images: np.ndarray, columns: int) -> Image.Image:

@@ -70,9 +70,7 @@ def pairs(experiment: Mapping[str, Any]) -> list[tuple[Who, Who]]:
     return found
 
 
-def before_after(
-    errors: pd.DataFrame, differences: pd.DataFrame, experiment: Mapping[str, Any], kernel: str
-) -> Figure:
+def before_after(errors: pd.DataFrame, differences: pd.DataFrame, experiment: Mapping[str, Any], kernel: str) -> Figure:
     """Two panels per method, dataset and number of calls: the curves, and below them their difference.
 
     `errors` and `differences` are collected; of them, the method's first sampling at the main bandwidth is

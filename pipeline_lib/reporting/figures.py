@@ -70,7 +70,10 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
     tables = collect(folder, experiment)
     errors = tables["cumulative_error"]
     drawn = folder / "figures"
-    for old in [*drawn.glob("fig2-*"), *drawn.glob(f"{before_after.NAME}[.-]*")]:  # of samplings and controls that are no more
+    for old in [
+        *drawn.glob("fig2-*"),
+        *drawn.glob(f"{before_after.NAME}[.-]*"),
+    ]:  # of samplings and controls that are no more
         old.unlink()
     with mpl.rc_context(STYLE):
         for drawing in drawings(experiment):
@@ -78,8 +81,9 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
             if len(rows) or drawing.name == "fig2":
                 save(cumulative_error(rows, experiment), folder / "figures" / drawing.name)
         for name, kernel in before_after.drawings(experiment).items():
-            differences = tables["cumulative_error_difference"]
-            save(before_after.before_after(errors, differences, experiment, kernel), folder / "figures" / name)
+            if errors["kernel"].eq(kernel).any() or name == before_after.NAME:
+                given = errors, tables["cumulative_error_difference"], experiment, kernel
+                save(before_after.before_after(*given), folder / "figures" / name)
         save(training(dict(histories(folder, experiment)), experiment), folder / "figures" / "training")
         sweeps.draw(folder, experiment)
         if tuning.has(experiment):

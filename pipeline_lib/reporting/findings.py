@@ -11,9 +11,12 @@ from pipeline_lib.reporting.summaries import (
     label,
     main_rows,
     marginal,
+    of_grid,
     of_main_sampling,
 )
 
+CELL = ["dataset", "method", "variant", "sampler", "nfe"]
+COUNTED = {"below": "below", "above": "above", "pairs": "seeds"}
 VERDICTS = ("grows", "falls", "horizontal", "undecided")
 
 
@@ -120,3 +123,104 @@ def _rank_correlations(trends: pd.DataFrame) -> str:
         shown = interval(next(rows.itertuples())) if len(rows) == 1 else f"{rows['value'].mean():.3g}"
         values.append(f"{shown} ({kernel})")
     return f"rank correlation with the step {', '.join(values)}"
+
+
+def overview(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) -> pd.DataFrame:
+    """What `readings` says, as numbers: a row for every trained method in each cell of its first sampling.
+
+    `grid` marks points of a grid. Of so many `curves` (kernels and seeds) the verdicts are counted, of so many `pairs`
+    those whose own interval lies `below` or `above` 0.
+    The difference is that of the mean over the curve, of the first kernel.
+    """
+    errors, trends = (marginal(main_rows(tables[name], experiment)) for name in ("cumulative_error", "trends"))
+    paired = main_rows(tables["cumulative_error_difference"], experiment)
+    means = difference_summary(paired).query("of == 'mean over the curve'")
+    rows = []
+    for key, curves in errors.groupby(CELL, sort=False):
+        mine, pairs = (r[(r[CELL] == list(key)).all(axis=1)] for r in (trends, means))
+        dataset, method, variant, sampler = map(str, key[:4])
+        about = {"dataset": dataset, "method": method, "variant": variant, "sampler": sampler, "nfe": key[4]}
+        control = experiment["methods"][method]["variants"][variant]["control"]
+        rows.append(
+            {
+                **about,
+                "label": label(experiment, method, variant),
+                "grid": of_grid(experiment, method, variant),
+                **_growth(curves, mine),
+                "control": label(experiment, *control.split("/")) if control else "",
+                **_paired(pairs, experiment["errors"]["kernels"][0]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _growth(curves: pd.DataFrame, trends: pd.DataFrame) -> dict[str, Any]:
+    """Verdicts on the curves of one cell, the share of their steps above the null, and their mean rank correlation."""
+    verdict = trends.loc[trends["trend"].eq("fluctuation"), "verdict"]
+    summary = error_summary(curves)
+    return {
+        "curves": len(verdict),
+        **{kind: int(verdict.eq(kind).sum()) for kind in VERDICTS},
+        "above_null": summary["above"].sum() / summary["tested"].sum() if summary["tested"].any() else None,
+        "rank_correlation": trends.loc[trends["trend"].eq("rank-correlation"), "value"].mean(),
+    }
+
+
+def _paired(pairs: pd.DataFrame, kernel: str) -> dict[str, Any]:
+    """The paired difference of one cell in one kernel, and how many of all kernels and seeds are apart from 0."""
+    one = pairs[pairs["kernel"].eq(kernel)].iloc[:1]
+    values = {k: one[k].iloc[0] if len(one) else None for k in ("difference", "low", "high", "half_width")}
+    return values | {name: int(pairs[k].sum()) for name, k in COUNTED.items()}
+
+
+def important(found: pd.DataFrame, scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Iterator[str]:
+    """Few sentences on the most calls of each method: whose error grows, and who is apart from its control.
+
+    `found` is an `overview`, `scores` a `score_summary`; points of grids are left out.
+    """
+    if found.empty:
+        return
+    main = found[~found["grid"] & found["nfe"].eq(found.groupby(["dataset", "method"])["nfe"].transform("max"))]
+    several = main["dataset"].nunique() > 1
+    names = main["label"] + (" on " + main["dataset"] if several else "")
+    yield from _listed(
+        "The error grows along the chain (most network calls)",
+        {
+            "in every curve of": names[main["grows"].eq(main["curves"]) & main["curves"].gt(0)],
+            "in some curves of": names[main["grows"].between(1, main["curves"] - 1)],
+            "in no curve of": names[main["grows"].eq(0)],
+        },
+    )
+    paired = main["pairs"].gt(0)
+    lower, higher = (paired & main[k].eq(main["pairs"]) for k in ("below", "above"))
+    yield from _listed(
+        "Paired by chain with its control, the mean MMD² over the curve (most network calls) is",
+        {
+            "lower in every curve for": names[lower],
+            "higher in every curve for": names[higher],
+            "neither for": names[paired & ~lower & ~higher],
+        },
+    )
+    yield from _score_sentences(scores, experiment)
+
+
+def _score_sentences(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Iterator[str]:
+    """Cells whose paired score difference excludes 0 over seeds."""
+    known = scores[scores["difference_low"].notna()]
+    grid = [of_grid(experiment, *who) for who in zip(known["method"], known["variant"], strict=True)]
+    known = known[~pd.Series(grid, index=known.index, dtype=bool)]
+    for metric, rows in known.groupby("metric", sort=False):
+        who = zip(rows["method"], rows["variant"], strict=True)
+        where = rows["dataset"] + ", " + rows["sampler"] + ", " + rows["nfe"].astype(str) + " calls"
+        names = pd.Series([label(experiment, *one) for one in who], index=rows.index) + " (" + where + ")"
+        low, high = rows["difference_high"].lt(0), rows["difference_low"].gt(0)
+        rest = f"{int((~low & ~high).sum())} of {len(rows)} cells"
+        kinds = {"lower for": names[low], "higher for": names[high], "not told apart in": pd.Series([rest])}
+        yield from _listed(f"{metric} less that of the control, over training seeds (95 % t-interval), is", kinds)
+
+
+def _listed(question: str, kinds: Mapping[str, "pd.Series[str]"]) -> Iterator[str]:
+    """'question kind names; kind names.'"""
+    said = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if len(names)]
+    if said:
+        yield f"{question} {'; '.join(said)}."

@@ -8,10 +8,12 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline_lib.data.grid import png
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.reporting import comparisons, sweeps
@@ -46,11 +48,22 @@ class Pictures:
         if not path.is_file():
             return {"source": "", "link": ""}
         link = os.path.relpath(path, self.folder)
-        content = path.read_bytes()
+        return {"source": self._uri(path.read_bytes(), MEDIA[path.suffix]), "link": link}
+
+    def column(self, path: Path, count: int) -> str:
+        """The first `count` images of an array uint8 (N,C,H,W) above each other; '' without it, or over the budget."""
+        try:
+            images = np.asarray(np.load(path, mmap_mode="r")[:count])
+        except (OSError, ValueError):
+            return ""
+        return self._uri(png(images, 1), "image/png")
+
+    def _uri(self, content: bytes, media: str) -> str:
+        """A data URI, or '' where it is over the budget."""
         if len(content) > self.left:
-            return {"source": "", "link": link}
+            return ""
         self.left -= len(content)
-        return {"source": f"data:{MEDIA[path.suffix]};base64,{base64.b64encode(content).decode()}", "link": link}
+        return f"data:{media};base64,{base64.b64encode(content).decode()}"
 
     def figure(self, name: str) -> dict[str, str]:
         """A drawn figure, as SVG unless that is very large."""

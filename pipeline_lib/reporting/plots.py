@@ -73,7 +73,13 @@ def training_plot(histories: Mapping[Who, pd.DataFrame], experiment: Mapping[str
                     "y": numbers(points),
                 }
             )
-    return {"keys": ["quantity", "dataset"], "x": "images seen", "clean": "", "y": "mean since the line before", "curves": curves}
+    return {
+        "keys": ["quantity", "dataset"],
+        "x": "images seen",
+        "clean": "",
+        "y": "mean since the line before",
+        "curves": curves,
+    }
 
 
 def look(experiment: Mapping[str, Any], method: str, variant: str) -> list[str]:

@@ -54,6 +54,11 @@ def label(experiment: Mapping[str, Any], method: str, variant: str) -> str:
     return about["label"] if len(about["variants"]) == 1 else f"{about['label']} ({variant})"
 
 
+def of_grid(experiment: Mapping[str, Any], method: str, variant: str) -> bool:
+    """Whether a variant is a point of a grid."""
+    return bool(experiment["methods"][method]["variants"][variant].get("family"))
+
+
 def sampling_words(experiment: Mapping[str, Any], name: str) -> str:
     """How a sampling draws: 'ancestral (variance fixed-small), spacing uniform, no corrections'."""
     about = experiment["samplings"][name]

@@ -134,6 +134,7 @@ def curves(above: int, law: str = "marginal") -> list[dict[str, Any]]:
                         "statistic": "u",
                         "step": step,
                         "t": 20.0 - step,
+                        "log_snr": step - 10.0 if step < STEPS[-1] else np.inf,
                         "mmd2": mmd2,
                         "se": 0.001,
                         "low": mmd2 - 0.002,

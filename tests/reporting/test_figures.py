@@ -8,6 +8,9 @@ from pipeline_lib.reporting import before_after, figures
 from pipeline_lib.reporting.collect import collect
 from pipeline_lib.reporting.style import COLOURS, DASHES
 
+PLACES = [-10.0, -5.0, 0.0, 5.0, 6.8]  # log-SNR; x_0 stands 12 % of the range behind the last
+BEFORE, AFTER = "before: the control", "after: the method"
+
 
 def test_empty_tree_says_so(tree):
     built = tree()
@@ -30,7 +33,7 @@ def test_same_bytes_twice_and_text_is_text(tree):
     built = tree(seeds=(0,)).complete()
     figures.run(built.folder, built.experiment)
     first = {p.name: p.read_bytes() for p in (built.folder / "figures").iterdir()}
-    names = ("fig2", "fig2-ancestral-per-t", "fig3", "training", "anatomy-digits")
+    names = ("fig2", "fig2-ancestral-per-t", "fig3", "fig3-gaussian", "training", "anatomy-digits")
     assert set(first) == {f"{n}.{k}" for n in names for k in ("svg", "png")}
     figures.run(built.folder, built.experiment)
     assert first == {p.name: p.read_bytes() for p in (built.folder / "figures").iterdir()}
@@ -48,10 +51,9 @@ def test_curve_is_the_mean_over_seeds_against_falling_t(tree):
     rows = errors[errors["bandwidth"] == drawing.bandwidth]
     figure = figures.cumulative_error(rows, built.experiment)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
-    assert list(lines["DDPM"].get_xdata()) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert list(lines["DDPM"].get_xdata()) == pytest.approx(PLACES)
     assert list(lines["DDPM"].get_ydata()) == pytest.approx([0.001, 0.002, 0.023, 0.024, 0.025])
-    left, right = figure.axes[0].get_xlim()
-    assert left > right
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()][-1] == "x₀"
     assert list(lines["null, 95 % quantile"].get_ydata()) == [0.01] * 5
     plt.close(figure)
 
@@ -77,24 +79,24 @@ def lines(figure):
 
 def drawn(built):
     found = collect(built.folder, built.experiment)
-    return before_after.before_after(found["cumulative_error"], found["cumulative_error_difference"], built.experiment)
+    errors, differences = found["cumulative_error"], found["cumulative_error_difference"]
+    return before_after.before_after(errors, differences, built.experiment, "laplace")
 
 
 def test_before_and_after_stand_in_one_panel_with_both_laws(tree):
     built = tree(seeds=(0,)).complete()
     built.draw("other", 0, 4.0, 1, own=True)
     figure = drawn(built)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["laplace", "gaussian"] * 2
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Other\nless DDPM\ndigits, ancestral, 20 calls", ""]
     found = lines(figure)
-    assert list(found["before: DDPM"].get_ydata()) == pytest.approx([0, 0.001, 0.022, 0.023, 0.024])
-    assert list(found["after: Other"].get_ydata()) == pytest.approx([0, 0.001, 0.002, 0.003, 0.024])
-    own = found["after, against training inputs: Other"]
+    before, after, own = (found[k] for k in (BEFORE, AFTER, "after, against training inputs"))
+    assert list(before.get_ydata()) == pytest.approx([0, 0.001, 0.022, 0.023, 0.024])
+    assert list(after.get_ydata()) == pytest.approx([0, 0.001, 0.002, 0.003, 0.024])
     assert list(own.get_ydata()) == pytest.approx([0, 0.001, 0.002, 0.003])
-    assert list(own.get_xdata()) == [1.0, 0.75, 0.5, 0.25]
-    assert own.get_color() == found["after: Other"].get_color()
-    assert own.get_linestyle() != found["after: Other"].get_linestyle()
-    assert figure.axes[0].get_ylabel().startswith("Other\ndigits, 20 calls")
-    assert figure.axes[0].texts[0].get_text() == "80 % power from 1.1e-02"
+    assert list(own.get_xdata()) == PLACES[:-1]
+    assert len({line.get_color() for line in (before, after, own)}) == 3
+    assert len(figure.axes[0].collections) == 3  # bands of both curves of the method, and the null
+    assert figure.axes[0].texts[0].get_text() == "power 1.1e-02"
     plt.close(figure)
 
 
@@ -125,11 +127,11 @@ def test_after_is_drawn_while_its_control_has_no_curve(tree):
     built = tree(seeds=(0,)).complete()
     built.fail("digits/ddpm/base/s0/train")
     figure = drawn(built)
-    assert set(lines(figure)) == {"after: Other", "null, 95 % quantile"}
+    assert set(lines(figure)) == {AFTER, "null, 95 % quantile"}
     plt.close(figure)
 
 
-def test_every_method_with_a_control_has_its_own_row(tree):
+def test_every_method_with_a_control_has_its_own_column(tree):
     built = tree(seeds=(0,)).complete()
     experiment = built.experiment
     variants = {"base": {"preset": None, "control": "other/base"}}
@@ -139,31 +141,34 @@ def test_every_method_with_a_control_has_its_own_row(tree):
     found = collect(built.folder, built.experiment)
     errors, differences = found["cumulative_error"], found["cumulative_error_difference"]
     more = pd.concat([errors, errors[errors["method"].eq("other")].assign(method="third")])
-    figure = before_after.before_after(more, differences, experiment)
-    assert len(figure.axes) == 6  # the third has no influences
-    assert {"before: Other", "after: Third"} <= {line.get_label() for line in figure.axes[4].lines}
+    figure = before_after.before_after(more, differences, experiment, "laplace")
+    first, second, _, unpaired = figure.axes
+    assert second.get_title(loc="left").startswith("Third\nless Other\n")
+    assert first.get_ylim() == second.get_ylim()
+    assert [text.get_text() for text in unpaired.texts] == ["not paired"]  # the third has no influences
     plt.close(figure)
 
 
 def test_the_difference_stands_below_with_its_band_around_a_line_at_zero(tree):
     figure = drawn(tree(seeds=(0,)).complete())
-    panel = figure.axes[2]
-    assert panel.get_ylabel() == "Other\ndigits, 20 calls\ndifference"
-    line = next(line for line in panel.lines if line.get_label() == "difference, paired: Other less DDPM")
-    assert list(line.get_xdata()) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    upper, panel = figure.axes
+    assert panel.get_ylabel() == "difference"
+    line = next(line for line in panel.lines if line.get_label().startswith("difference, paired by chain"))
+    assert line.get_color() not in {other.get_color() for other in upper.lines}
+    assert list(line.get_xdata()) == pytest.approx(PLACES)
     assert list(line.get_ydata()) == pytest.approx([0, 0, -0.02, -0.02, 0])
     low, high = panel.collections[0].get_paths()[0].get_extents().get_points()[:, 1]
     assert (low, high) == pytest.approx((-0.02 - 1.96 * 0.0005, 1.96 * 0.0005), rel=1e-4)
     assert [list(one.get_ydata()) for one in panel.lines if len(one.get_ydata()) == 2] == [[0, 0]]
-    assert panel.texts[0].get_text() == f"80 % power from {(1.96 + 0.8416) * 0.0005:.1e}"
+    assert panel.texts[0].get_text() == f"power {(1.96 + 0.8416) * 0.0005:.1e}"
     plt.close(figure)
 
 
-def test_without_a_paired_difference_there_is_no_row_for_it(tree):
+def test_without_a_paired_difference_its_panel_says_so(tree):
     built = tree(seeds=(0,)).complete()
     (built.folder / "digits/ddpm/base/s0/ancestral/errors/influences.parquet").unlink()
     figure = drawn(built)
-    assert len(figure.axes) == 2
+    assert [text.get_text() for text in figure.axes[1].texts] == ["not paired"]
     plt.close(figure)
 
 

@@ -96,9 +96,9 @@ def test_curves_of_a_method_stand_beside_those_of_its_control_in_its_own_samplin
     assert lost["few"] == differences.NOT_SAMPLED
     assert lost["ddim"] == differences.NO_INFLUENCES  # which this tree has not
     empty = pd.DataFrame(columns=[*errors.columns, "control", "of", "difference", "note"])
-    strips = list(before_after._strips(errors, empty, tree.experiment))
-    assert len(strips) == 1
-    assert [set(line.rows["sampler"]) for line in strips[0].lines] == [{"ddim"}, {"ddim"}]
+    pairs = list(before_after._pairs(errors, empty, tree.experiment, "laplace"))
+    assert [pair.shared[:2] for pair in pairs] == [("digits", "ddim")]
+    assert [set(line.rows["sampler"]) for line in pairs[0].lines] == [{"ddim"}, {"ddim"}]
     about = {"dataset": "digits", "variant": "paper", "seed": 0, "sampler": "ddim"}
     tables = {
         "cumulative_error": errors,

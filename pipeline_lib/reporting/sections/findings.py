@@ -1,18 +1,50 @@
-"""The section of what the numbers say: the experiment's checks and the readings of its curves."""
+"""The section of what the numbers say: the experiment's checks, few sentences, and a row for each method."""
+
+import pandas as pd
 
 from pipeline_lib.reporting.check import verdicts
 from pipeline_lib.reporting.figures import drawings
-from pipeline_lib.reporting.findings import readings
-from pipeline_lib.reporting.page import Results, Section, render
+from pipeline_lib.reporting.findings import VERDICTS, important, overview, readings
+from pipeline_lib.reporting.page import Results, Section, Table, render, table
+from pipeline_lib.reporting.summaries import score_summary, with_interval
+
+NUMBERS = ("difference",)  # texts that begin with a number
 
 
 def section(results: Results) -> Section | None:
     """None where nothing is trained."""
-    if not results.experiment["instances"]:
+    experiment, tables = results.experiment, results.tables
+    if not experiment["instances"]:
         return None
+    found = overview(tables, experiment)
     values = {
-        "verdicts": verdicts(results.tables, results.experiment),
-        "readings": readings(results.tables, results.experiment),
-        "main": drawings(results.experiment)[0].title,
+        "verdicts": verdicts(tables, experiment),
+        "important": list(important(found, score_summary(tables["scores"], experiment), experiment)),
+        "methods": shown(found[~found["grid"]]) if len(found) else Table([], []),
+        "points": shown(found[found["grid"]]) if len(found) else Table([], []),
+        "kernel": experiment["errors"]["kernels"][0],
+        "readings": readings(tables, experiment),
+        "main": drawings(experiment)[0].title,
     }
     return Section("Findings", "findings", render("findings", values))
+
+
+def shown(found: pd.DataFrame) -> Table:
+    """An overview as a reader sees it: counts as '6 of 6'."""
+    pairs = found["pairs"].gt(0)
+    columns = {
+        "method": found["label"],
+        "dataset": found["dataset"],
+        "sampler": found["sampler"],
+        "nfe": found["nfe"],
+        **{kind: found[kind].astype(str) + " of " + found["curves"].astype(str) for kind in VERDICTS},
+        "steps above null": found["above_null"].map("{:.0%}".format, na_action="ignore"),
+        "rank correlation": found["rank_correlation"].map("{:.2f}".format, na_action="ignore"),
+        "control": found["control"],
+        "difference": list(map(with_interval, found["difference"], found["low"], found["high"])),
+        "half-width over seeds": found["half_width"].astype(float),
+        "lower": (found["below"].astype(str) + " of " + found["pairs"].astype(str)).where(pairs, ""),
+        "higher": (found["above"].astype(str) + " of " + found["pairs"].astype(str)).where(pairs, ""),
+    }
+    numeric = (*NUMBERS, *VERDICTS, "steps above null", "rank correlation", "lower", "higher")
+    return table(pd.DataFrame(columns), numeric, ("method", "nfe"))

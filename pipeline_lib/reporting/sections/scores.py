@@ -73,8 +73,10 @@ def matrices(summary: pd.DataFrame, experiment: Mapping[str, Any]) -> list[Matri
     return found
 
 
-def score_table(scores: pd.DataFrame, summary: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
-    """Every cell with its difference to the control and its protocol, after the yardsticks of its dataset."""
+def score_table(
+    scores: pd.DataFrame, summary: pd.DataFrame, experiment: Mapping[str, Any], yardsticks: bool = True
+) -> Table:
+    """Every cell of `summary` with its difference to the control and its protocol, after the yardsticks."""
     ways = protocol(scores)
     names = [label(experiment, *who) for who in zip(summary["method"], summary["variant"], strict=True)]
     runs = summary.assign(
@@ -83,10 +85,9 @@ def score_table(scores: pd.DataFrame, summary: pd.DataFrame, experiment: Mapping
         difference=list(map(with_interval, *(summary[c] for c in ("difference", "difference_low", "difference_high")))),
         control=[label(experiment, *c.split("/")) if c else "" for c in summary["control"]],
     ).merge(ways, on=[*RUN, "metric"], how="left")
-    sticks = scores[scores["method"].isin(CONTROLS.values()) & scores["value"].notna()]
-    sticks = sticks.assign(
-        of=sticks["control"].map(YARDSTICKS), score=sticks["value"].map(number), control="", nfe=pd.NA, **_short(sticks)
-    )
+    sticks = scores[scores["method"].isin(CONTROLS.values()) & scores["value"].notna() & yardsticks]
+    named: dict[str, Any] = {"of": sticks["control"].map(YARDSTICKS), "score": sticks["value"].map(number), "control": ""}
+    sticks = sticks.drop(columns="nfe").assign(**named, **_short(sticks))
     rows = pd.concat([sticks, runs], ignore_index=True).sort_values(
         "dataset", kind="stable", key=lambda names: names.map(list(experiment["datasets"]).index)
     )
@@ -101,7 +102,11 @@ def protocol(scores: pd.DataFrame) -> pd.DataFrame:
     """How the scores of each cell and metric came about: a row for each, several ways (of seeds) in one text."""
     done = done_scores(scores)
     known = done.assign(**_short(done)).groupby([*RUN, "metric"], sort=False)[PROTOCOL]
-    return known.agg(lambda values: ", ".join(dict.fromkeys(number(v) for v in values if pd.notna(v)))).reset_index()
+    return known.agg(_all_of).reset_index()
+
+
+def _all_of(values: "pd.Series[Any]") -> str:
+    return ", ".join(dict.fromkeys(number(v) for v in values if pd.notna(v)))
 
 
 def _short(rows: pd.DataFrame) -> dict[str, "pd.Series[Any]"]:
@@ -129,4 +134,6 @@ def _who(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
     whose: Sequence[Any] = list(dict.fromkeys(zip(runs["method"], runs["variant"], runs["seed"], strict=True)))
     if len(whose) > MANY:
         return f"{len(whose)} runs"
-    return ", ".join([*(f"{label(experiment, m, v)} s{s}" for m, v, s in whose), *(["controls"] * (len(runs) < len(rows)))])
+    return ", ".join(
+        [*(f"{label(experiment, m, v)} s{s}" for m, v, s in whose), *(["controls"] * (len(runs) < len(rows)))]
+    )
