@@ -16,10 +16,15 @@ rule tables:
         leak=plan.known_answers("leak"),
         corrections=plan.known_answers("corrections"),
     output:
+        report(
+            expand("results/{{experiment}}/tables/{table}.csv", table=plan.tables),
+            caption="captions/tables.rst",
+            category="Tables",
+        ),
         expand(
             "results/{{experiment}}/tables/{table}.{form}",
             table=plan.tables,
-            form=["parquet", "csv", "md"],
+            form=["parquet", "md"],
         ),
     log:
         "results/{experiment}/tables/log.txt",
@@ -36,11 +41,12 @@ rule figures:
         rules.tables.output,
         train=plan.manifests("train"),
     output:
-        expand(
-            "results/{{experiment}}/figures/{figure}.{form}",
-            figure=plan.figures,
-            form=["svg", "png"],
+        report(
+            expand("results/{{experiment}}/figures/{figure}.svg", figure=plan.figures),
+            caption="captions/figures.rst",
+            category="Figures",
         ),
+        expand("results/{{experiment}}/figures/{figure}.png", figure=plan.figures),
     log:
         "results/{experiment}/figures/log.txt",
     benchmark:
@@ -57,7 +63,11 @@ rule report:
         rules.figures.output,
         sample=plan.manifests("sample"),
     output:
-        "results/{experiment}/report.html",
+        report(
+            "results/{experiment}/report.html",
+            caption="captions/report.rst",
+            category="Report",
+        ),
     log:
         "results/{experiment}/config/report-log.txt",
     benchmark:

@@ -30,7 +30,8 @@ class Tree:
     def dataset(self) -> None:
         """Data, classifier, reference, bandwidths and controls of the dataset."""
         for stage in ("data", "classifier", "reference", "bandwidths"):
-            self.manifest(f"digits/{stage}", {"images": 100}, ["grid.png"] if stage == "data" else [])
+            files = ["grid.png", "train-images.npy"] if stage == "data" else []
+            self.manifest(f"digits/{stage}", {"images": 100}, files)
         rows = [
             {**score(0, 2.0), "control": "floor"},
             {**score(0, 500.0), "control": "ceiling"},
@@ -55,7 +56,7 @@ class Tree:
         """
         place = f"digits/{method}/base/s{seed}/ancestral"
         cells = [{"nfe": 20, "calls": 20, "images": "nfe0020/images.npy", "grid": "nfe0020/grid.png", "count": 36}]
-        self.manifest(f"{place}/sample", {"cells": cells}, ["nfe0020/grid.png"])
+        self.manifest(f"{place}/sample", {"cells": cells}, ["nfe0020/grid.png", "nfe0020/images.npy"])
         about = {"stage": "errors", "versions": {"torch": "2.11.0"}}
         write(self.folder / place / "scores/scores.parquet", [score(20, fd)], SCORES, about)
         second = (curves(0, "training-inputs"), trends("training-inputs", "horizontal")) if own else ([], [])
@@ -84,6 +85,8 @@ class Tree:
             (store.folder / name).parent.mkdir(parents=True, exist_ok=True)
             if name.endswith(".png"):
                 _grid(store.folder / name, len(place))
+            elif name.endswith(".npy"):
+                np.save(store.folder / name, np.full((36, 1, 8, 8), len(place), np.uint8))
             else:
                 write(store.folder / name, history or [], HISTORY)
         store.folder.mkdir(parents=True, exist_ok=True)

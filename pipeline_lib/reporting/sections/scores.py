@@ -86,7 +86,11 @@ def score_table(
         control=[label(experiment, *c.split("/")) if c else "" for c in summary["control"]],
     ).merge(ways, on=[*RUN, "metric"], how="left")
     sticks = scores[scores["method"].isin(CONTROLS.values()) & scores["value"].notna() & yardsticks]
-    named: dict[str, Any] = {"of": sticks["control"].map(YARDSTICKS), "score": sticks["value"].map(number), "control": ""}
+    named: dict[str, Any] = {
+        "of": sticks["control"].map(YARDSTICKS),
+        "score": sticks["value"].map(number),
+        "control": "",
+    }
     sticks = sticks.drop(columns="nfe").assign(**named, **_short(sticks))
     rows = pd.concat([sticks, runs], ignore_index=True).sort_values(
         "dataset", kind="stable", key=lambda names: names.map(list(experiment["datasets"]).index)

@@ -1,6 +1,6 @@
 // Plots whose curves are switched on and off: <div class="plotter" data-plot="ID of a JSON script">, see plots.py.
 // data-only, a JSON list of names, leaves other curves out; data-pick, a JSON object, says what is chosen first.
-const SVG = "http://www.w3.org/2000/svg";
+const SVG = new DOMParser().parseFromString("<svg></svg>", "text/html").querySelector("svg").namespaceURI;
 const FRAME = { width: 760, height: 340, left: 70, right: 16, top: 14, bottom: 46 };
 const GAP = 0.12; // of the x range, before the place of what has no finite x (clean data, on a log-SNR axis)
 

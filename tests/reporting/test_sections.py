@@ -1,0 +1,195 @@
+"""What the sections make of the records: constants said once, shared results counted once, methods side by side."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.records.files import write_json
+from pipeline_lib.records.tables import SCORES, write
+from pipeline_lib.reporting import findings, page, plots, report
+from pipeline_lib.reporting.collect import collect, first_of_each, jobs
+from pipeline_lib.reporting.page import Results
+from pipeline_lib.reporting.sections import compared, methods, samples, scores
+from pipeline_lib.reporting.summaries import sampling_words, score_summary
+from tests.reporting.compared_tree import Grown
+from tests.reporting.conftest import score
+
+
+def written(tree):
+    report.run(tree.folder, tree.experiment)
+    return (tree.folder / "report.html").read_text()
+
+
+def test_what_all_rows_share_is_said_above_the_table():
+    rows = pd.DataFrame({"a_b": ["x", "x"], "c": [1.0, 2.0], "d": [None, None], "e": ["5 ± 1", "5 ± 1"]})
+    shown = page.table(rows, numeric=("e",), varies=("e",))
+    assert shown.same == {"a b": "x"}
+    assert shown.columns == ["c", "e"]
+    assert shown.rows == [["1", "5 ± 1"], ["2", "5 ± 1"]]
+    assert shown.numeric == {"c", "e"}
+    assert page.table(rows[:1]).columns == ["a b", "c", "d", "e"]
+
+
+def test_a_stored_result_that_two_cells_share_is_counted_once(tree):
+    built = tree(seeds=(0,)).complete()
+    first, second = (built.folder / f"digits/{m}/base/s0/train" for m in ("ddpm", "other"))
+    before = written(built)
+    assert re.search(r"2\s+trainings,", before)
+    assert "<b>25.0</b>seconds" in before
+    (second / "manifest.json").write_bytes((first / "manifest.json").read_bytes())
+    after = written(built)
+    assert re.search(r"1\s+training \(some of the 2 rows share one\)", after)
+    assert "<b>12.5</b>seconds" in after
+    once = [job.place for job in first_of_each(built.folder, jobs(built.experiment)) if job.stage == "train"]
+    assert once == ["digits/ddpm/base/s0/train"]
+
+
+def test_samplings_of_one_run_stand_in_one_row_beside_their_yardsticks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tree = Grown([0, 1]).complete()
+    tree.run("reg/paper", 0, {10: 7.0, 100: 3.0})
+    rows = tree.tables["scores"]
+    found = scores.matrices(score_summary(rows, tree.experiment), tree.experiment)
+    assert [m.title for m in found] == ["FD (classifier-digits) on digits"]
+    assert found[0].table.columns == ["method", "ancestral, 100 calls", "ancestral, 10 calls"]
+    assert ["Regularised (paper)", "3 ± 0", "5 ± 2.8"] in found[0].table.rows
+    assert found[0].table.numeric == {"ancestral, 100 calls", "ancestral, 10 calls"}
+    assert found[0].yardsticks == "Floor (held-out real images) 2, ceiling (noise) 500."
+
+
+def test_the_reconstruction_stands_where_floor_and_ceiling_are(tree):
+    built = tree(seeds=(0,)).complete()
+    controls = [{**score(0, value), "control": name} for name, value in YARDSTICKS.items()]
+    write(built.folder / "digits/controls/scores.parquet", controls, SCORES)
+    rows = collect(built.folder, built.experiment)["scores"]
+    summary = score_summary(rows, built.experiment)
+    assert set(summary["reconstruction"]) == {2.5}
+    (matrix,) = scores.matrices(summary, built.experiment)
+    assert "reconstruction (these through the autoencoder) 2.5" in matrix.yardsticks
+    shown = scores.score_table(rows, summary, built.experiment)
+    assert [shown.rows[i][0] for i in sorted(shown.marks)] == [scores.YARDSTICKS[name] for name in YARDSTICKS]
+
+
+YARDSTICKS = {"floor": 2.0, "reconstruction": 2.5, "ceiling": 500.0}
+
+
+def test_protocol_is_in_the_scores_table_and_in_a_fold_of_each_comparison(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tree = Grown([0, 1]).complete()
+    tree.run("reg/paper", 0, 2.0, samples=50)
+    results = Results(tree.folder, tree.experiment)
+    summary = score_summary(results.tables["scores"], tree.experiment)
+    shown = scores.score_table(results.tables["scores"], summary, tree.experiment)
+    assert shown.same["extractor"] == "classifier-digits"
+    assert shown.same["reference split"] == "train"
+    row = next(row for row in shown.rows if row[0] == "Regularised (paper)")
+    assert row[shown.columns.index("samples")] == "50, 100"  # seeds that were scored in two ways
+    table1 = next(s for s in results.compared if s.name == "table1")
+    ways = compared.protocol_table(table1.rows, results)
+    assert ways.same["extractor"] == "classifier-digits"
+    assert ways.same["drawn"].startswith("ancestral (variance")
+    assert {row[ways.columns.index("samples")] for row in ways.rows} == {"100", "50, 100"}
+
+
+def test_sampling_is_told_with_its_corrections(tree):
+    experiment = tree().experiment
+    assert sampling_words(experiment, "ancestral").endswith("spacing uniform, no corrections")
+    experiment["samplings"]["ancestral"]["corrections"] = [{"name": "epsilon-scaling", "scale": 1.005}]
+    assert sampling_words(experiment, "ancestral").endswith("corrections: epsilon-scaling (scale 1.005)")
+
+
+def test_findings_are_few_sentences_and_a_row_for_each_method(tree):
+    built = tree().complete()
+    tables = collect(built.folder, built.experiment)
+    found = findings.overview(tables, built.experiment).set_index("method")
+    assert found.loc["ddpm", ["curves", "grows", "pairs"]].tolist() == [4, 4, 0]
+    assert found.loc["other", ["below", "above", "pairs"]].tolist() == [4, 0, 4]
+    assert found.loc["other", "difference"] == pytest.approx(-0.01)
+    assert found.loc["ddpm", "above_null"] == 0.75
+    said = list(
+        findings.important(found.reset_index(), score_summary(tables["scores"], built.experiment), built.experiment)
+    )
+    growth, paired, distance = said
+    assert growth == "The error grows along the chain (most network calls) in every curve of DDPM, Other."
+    assert paired.endswith("(most network calls) is lower in every curve for Other.")
+    assert distance.startswith("FD (classifier-digits) less that of the control, over training seeds")
+    assert distance.endswith("is not told apart in 1 of 1 cells.")
+
+
+def test_points_of_grids_are_folded_away(tree):
+    built = tree(seeds=(0,)).complete()
+    built.experiment["methods"]["other"]["variants"]["base"]["family"] = "grid"
+    tables = collect(built.folder, built.experiment)
+    found = findings.overview(tables, built.experiment)
+    assert found.set_index("method")["grid"].to_dict() == {"ddpm": False, "other": True}
+    said = findings.important(found, score_summary(tables["scores"], built.experiment), built.experiment)
+    assert not any("Other" in text for text in said)
+    assert "1 rows of points of grids" in written(built)
+
+
+def test_curves_of_a_plot_are_means_over_seeds_with_clean_data_at_no_number(tree):
+    built = tree().complete()
+    tables = collect(built.folder, built.experiment)
+    tables["cumulative_error"].loc[tables["cumulative_error"]["seed"].eq(1), "mmd2"] += 0.002
+    plot = plots.error_plot(tables, built.experiment)
+    of = ["MMD²", "digits", "ancestral, 20 calls", "laplace", "shared"]
+    curve = next(c for c in plot["curves"] if c["of"] == of and c["who"] == "DDPM")
+    assert curve["x"] == [-10, -5, 0, 5, None]
+    assert curve["y"] == [0.001, 0.002, 0.023, 0.024, 0.025]
+    assert curve["null"] == [0.01] * 5
+    difference = next(c for c in plot["curves"] if c["of"] == [plots.DIFFERENCE, *of[1:]])
+    assert difference["who"] == "Other"
+    assert difference["y"] == pytest.approx([0.0, 0.0, -0.02, -0.02, 0.0])
+    assert difference["x"] == curve["x"]
+
+
+def test_a_name_cannot_end_the_script_of_a_plot():
+    text = str(plots.script({"who": "</script><b>"}))
+    assert "<" not in text
+    assert json.loads(text) == {"who": "</script><b>"}
+
+
+def test_samples_of_all_methods_are_the_same_chains(tree):
+    built = tree(seeds=(0,)).complete()
+    (sheet,) = samples.sheets(Results(built.folder, built.experiment))
+    assert [c.label for c in sheet.columns] == ["DDPM", "Other"]
+    assert sheet.real.startswith("data:image/png")
+    assert sheet.lost == []
+
+
+def test_samples_that_are_gone_are_named(tree):
+    built = tree(seeds=(0,)).complete()
+    store = page.Path(samples.manifest(built.folder, "digits/other/base/s0/ancestral/sample").folder)
+    (store / "nfe0020/images.npy").unlink()
+    (sheet,) = samples.sheets(Results(built.folder, built.experiment))
+    assert ([c.label for c in sheet.columns], sheet.lost) == (["DDPM"], ["Other"])
+
+
+def test_a_column_of_samples_is_made_of_the_first_chains(tmp_path):
+    images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1).repeat(4, 2).repeat(4, 3)
+    np.save(tmp_path / "images.npy", images)
+    pictures = page.Pictures(tmp_path)
+    first = pictures.column(tmp_path / "images.npy", 2)
+    assert first != pictures.column(tmp_path / "images.npy", 3)
+    assert page.Pictures(tmp_path, left=3).column(tmp_path / "images.npy", 2) == ""
+
+
+def test_a_method_shows_what_it_changes_from_its_control(tree):
+    built = tree(seeds=(0,)).complete()
+    for method, lr in (("ddpm", 0.1), ("other", 0.2)):
+        config = {"config": {"objective": {"name": "ddpm"}, "training": {"lr": lr}, "seed": 0}, "runtime": {}}
+        write_json(built.folder / f"digits/{method}/base/s0/train/config.json", config)
+    ddpm, other = methods.methods(Results(built.folder, built.experiment))
+    assert ddpm.changed.rows == []
+    assert (other.changed.columns, other.changed.rows) == (
+        ["variant", "key", "value", "control's"],
+        [["base", "training.lr", "0.2", "0.1"]],
+    )
+    assert ["training.lr", "0.2"] in other.options.rows
+    assert other.curves == ["Other", "DDPM"]
+    assert other.says.startswith("DDPM")
+    assert [g["text"] for g in other.grids] == ["base on digits, ancestral, 20 calls, seed 0"]
+    assert 'id="method-other"' in written(built)
