@@ -16,7 +16,7 @@ from markupsafe import Markup
 from pipeline_lib.data.grid import png
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.store import Manifest
-from pipeline_lib.reporting import comparisons, sweeps
+from pipeline_lib.reporting import comparisons, samplings, sweeps
 from pipeline_lib.reporting.collect import Job, State, collect, jobs, state
 from pipeline_lib.reporting.figures import Who, histories
 from pipeline_lib.reporting.summaries import number
@@ -122,9 +122,10 @@ class Results:
 
     @cached_property
     def compared(self) -> list[comparisons.Section]:
-        """Comparisons and sweeps of the experiment."""
+        """Comparisons and sweeps of the experiment, and its samplings where there are several."""
         given = self.folder, self.experiment, self.tables
-        return [*comparisons.sections(*given), *sweeps.sections(*given)]
+        several = [samplings.section(self.experiment, self.tables)] if len(self.experiment["samplings"]) > 1 else []
+        return [*comparisons.sections(*given), *sweeps.sections(*given), *several]
 
 
 def table(rows: pd.DataFrame, numeric: Iterable[str] = (), varies: Iterable[str] = ()) -> Table:

@@ -139,6 +139,13 @@ def described(sampling: Mapping[str, Any]) -> str:
     return ", ".join(_part(kind, values) for kind, values in parts)
 
 
+def drawn(sampling: Mapping[str, Any]) -> str:
+    """'ancestral, spacing uniform, no corrections': all that says how samples are drawn, but the number of calls."""
+    return (
+        f"{described(sampling)}, spacing {sampling['spacing']}{'' if sampling['corrections'] else ', no corrections'}"
+    )
+
+
 def _part(kind: str, values: Mapping[str, Any]) -> str:
     defaults = _defaults(kind, values["name"])
     given = [f"{k} {v}" for k, v in values.items() if k not in ("name", "code") and v != defaults.get(k, ...)]

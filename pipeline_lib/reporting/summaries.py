@@ -59,20 +59,6 @@ def of_grid(experiment: Mapping[str, Any], method: str, variant: str) -> bool:
     return bool(experiment["methods"][method]["variants"][variant].get("family"))
 
 
-def sampling_words(experiment: Mapping[str, Any], name: str) -> str:
-    """How a sampling draws: 'ancestral (variance fixed-small), spacing uniform, no corrections'."""
-    about = experiment["samplings"][name]
-    parts = [_part(about["sampler"]), f"spacing {about['spacing']}"]
-    corrections = [_part(one) for one in about["corrections"]]
-    return ", ".join([*parts, f"corrections: {'; '.join(corrections)}" if corrections else "no corrections"])
-
-
-def _part(options: Mapping[str, Any]) -> str:
-    """'name (option value, ...)' of a sampler or a correction."""
-    said = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in options.items() if k != "name" and v is not None)
-    return f"{options['name']} ({said})" if said else str(options["name"])
-
-
 def done_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """Rows of trained runs that hold a number."""
     return scores[(scores["status"] == "done") & ~scores["method"].isin(CONTROLS.values()) & scores["value"].notna()]

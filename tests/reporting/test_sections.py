@@ -12,8 +12,9 @@ from pipeline_lib.records.tables import SCORES, write
 from pipeline_lib.reporting import findings, page, plots, report
 from pipeline_lib.reporting.collect import collect, first_of_each, jobs
 from pipeline_lib.reporting.page import Results
+from pipeline_lib.reporting.samplings import drawn
 from pipeline_lib.reporting.sections import compared, methods, samples, scores
-from pipeline_lib.reporting.summaries import sampling_words, score_summary
+from pipeline_lib.reporting.summaries import score_summary
 from tests.reporting.compared_tree import Grown
 from tests.reporting.conftest import score
 
@@ -90,15 +91,15 @@ def test_protocol_is_in_the_scores_table_and_in_a_fold_of_each_comparison(tmp_pa
     table1 = next(s for s in results.compared if s.name == "table1")
     ways = compared.protocol_table(table1.rows, results)
     assert ways.same["extractor"] == "classifier-digits"
-    assert ways.same["drawn"].startswith("ancestral (variance")
+    assert ways.same["drawn"].startswith("ancestral")
     assert {row[ways.columns.index("samples")] for row in ways.rows} == {"100", "50, 100"}
 
 
 def test_sampling_is_told_with_its_corrections(tree):
-    experiment = tree().experiment
-    assert sampling_words(experiment, "ancestral").endswith("spacing uniform, no corrections")
-    experiment["samplings"]["ancestral"]["corrections"] = [{"name": "epsilon-scaling", "scale": 1.005}]
-    assert sampling_words(experiment, "ancestral").endswith("corrections: epsilon-scaling (scale 1.005)")
+    sampling = tree().experiment["samplings"]["ancestral"]
+    assert drawn(sampling).endswith("spacing uniform, no corrections")
+    sampling["corrections"] = [{"name": "epsilon-scaling", "b": 1.01}]
+    assert drawn(sampling).endswith("epsilon-scaling (b 1.01), spacing uniform")
 
 
 def test_findings_are_few_sentences_and_a_row_for_each_method(tree):

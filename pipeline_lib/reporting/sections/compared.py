@@ -3,8 +3,9 @@
 import pandas as pd
 
 from pipeline_lib.reporting.page import Results, Section, Table, render, table
+from pipeline_lib.reporting.samplings import drawn
 from pipeline_lib.reporting.sections.scores import protocol
-from pipeline_lib.reporting.summaries import RUN, sampling_words
+from pipeline_lib.reporting.summaries import RUN
 
 NUMBERS = ("score", "difference", "seconds a step", "CPU seconds a step")  # texts that begin with a number
 
@@ -29,5 +30,5 @@ def protocol_table(rows: pd.DataFrame, results: Results) -> Table:
     """How the scores of a comparison came about: extractor, reference, samples, library; a row for each way."""
     ways = protocol(results.tables["scores"])
     mine = ways.merge(rows[[*RUN, "metric"]].drop_duplicates(), on=[*RUN, "metric"])
-    mine = mine.assign(drawn=[sampling_words(results.experiment, name) for name in mine["sampler"]])
+    mine = mine.assign(drawn=[drawn(results.experiment["samplings"][name]) for name in mine["sampler"]])
     return table(mine.drop(columns=["method", "variant"]).drop_duplicates(), (), ("dataset", "metric"))

@@ -9,7 +9,8 @@ from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.reporting.collect import manifest
 from pipeline_lib.reporting.page import Results, Section, render
-from pipeline_lib.reporting.summaries import cells, label, sampling_words
+from pipeline_lib.reporting.samplings import drawn
+from pipeline_lib.reporting.summaries import cells, label
 
 CHAINS = 8  # images of each method: chain i of every method starts from the same noise
 
@@ -53,7 +54,7 @@ def sheets(results: Results) -> Iterator[Sheet]:
             if found:
                 title = f"{dataset}, {sampler}, {nfe} network calls"
                 lost = [c.label for c in found if not c.source]
-                yield Sheet(title, sampling_words(results.experiment, sampler), real, there, lost)
+                yield Sheet(title, drawn(results.experiment["samplings"][sampler]), real, there, lost)
 
 
 def _columns(results: Results, dataset: str, sampler: str, nfe: int) -> Iterator[Column]:
