@@ -198,7 +198,7 @@ def important(found: pd.DataFrame, scores: pd.DataFrame, experiment: Mapping[str
         {
             "lower in every curve for": names[lower],
             "higher in every curve for": names[higher],
-            "neither for": names[paired & ~lower & ~higher],
+            "not the same in every curve for": names[paired & ~lower & ~higher],
         },
     )
     yield from _score_sentences(scores, experiment)

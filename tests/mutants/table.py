@@ -682,6 +682,22 @@ MUTANTS = (
         ("tests/reporting/test_theory.py",),
     ),
     Mutant(
+        "clean-data-at-the-last-noise",
+        "x_0, whose log-SNR is infinite, drawn on top of the last noise level",
+        "pipeline_lib/reporting/curves.py",
+        "return Axis(low, high, high + MARGIN * ((high - low) or 1.0))",
+        "return Axis(low, high, high)",
+        ("tests/reporting/test_figures.py",),
+    ),
+    Mutant(
+        "shared-trainings-counted-twice",
+        "a training that two cells share counted and charged twice",
+        "pipeline_lib/reporting/collect.py",
+        'first.setdefault(f"{made.stage} {made.fingerprint}" if made else job.place, job)',
+        "first.setdefault(job.place, job)",
+        ("tests/reporting/test_sections.py",),
+    ),
+    Mutant(
         "importance-weight-without-T",
         "one draw of t weighted by w_t alone: the regulariser is T times too weak",
         REGULARISED,

@@ -42,7 +42,7 @@ def test_same_bytes_twice_and_text_is_text(tree):
     assert "dc:date" not in text
 
 
-def test_curve_is_the_mean_over_seeds_against_falling_t(tree):
+def test_curve_is_the_mean_over_seeds_against_the_log_snr(tree):
     built = tree().complete()
     errors = collect(built.folder, built.experiment)["cumulative_error"]
     higher = errors["seed"].eq(1)
