@@ -19,6 +19,10 @@ from tests.reporting.compared_tree import Grown
 from tests.reporting.conftest import score
 
 
+def summarised(rows, experiment):
+    return scores.with_score(score_summary(rows, experiment), rows)
+
+
 def written(tree):
     report.run(tree.folder, tree.experiment)
     return (tree.folder / "report.html").read_text()
@@ -53,7 +57,7 @@ def test_samplings_of_one_run_stand_in_one_row_beside_their_yardsticks(tmp_path,
     tree = Grown([0, 1]).complete()
     tree.run("reg/paper", 0, {10: 7.0, 100: 3.0})
     rows = tree.tables["scores"]
-    found = scores.matrices(score_summary(rows, tree.experiment), tree.experiment)
+    found = scores.matrices(summarised(rows, tree.experiment), tree.experiment)
     assert [m.title for m in found] == ["FD (classifier-digits) on digits"]
     assert found[0].table.columns == ["method", "ancestral, 100 calls", "ancestral, 10 calls"]
     assert ["Regularised (paper)", "3 ± 0", "5 ± 2.8"] in found[0].table.rows
@@ -61,12 +65,26 @@ def test_samplings_of_one_run_stand_in_one_row_beside_their_yardsticks(tmp_path,
     assert found[0].yardsticks == "Floor (held-out real images) 2, ceiling (noise) 500."
 
 
+def test_other_scores_stand_apart_and_a_single_seed_has_its_interval_over_samples(tree):
+    built = tree(seeds=(0,)).complete()
+    rows = [score(20, 3.0), {**score(20, 0.25), "metric": "recall (classifier-digits)", "low": 0.2, "high": 0.3}]
+    write(built.folder / "digits/ddpm/base/s0/ancestral/scores/scores.parquet", rows, SCORES)
+    summary = summarised(collect(built.folder, built.experiment)["scores"], built.experiment)
+    found = scores.matrices(summary, built.experiment)
+    assert {m.title: m.is_frechet for m in found} == {
+        "FD (classifier-digits) on digits": True,
+        "recall (classifier-digits) on digits": False,
+    }
+    assert ["DDPM", "0.25 [0.2, 0.3]"] in found[1].table.rows
+    assert "Other scores: recall (classifier-digits) on digits" in written(built)
+
+
 def test_the_reconstruction_stands_where_floor_and_ceiling_are(tree):
     built = tree(seeds=(0,)).complete()
     controls = [{**score(0, value), "control": name} for name, value in YARDSTICKS.items()]
     write(built.folder / "digits/controls/scores.parquet", controls, SCORES)
     rows = collect(built.folder, built.experiment)["scores"]
-    summary = score_summary(rows, built.experiment)
+    summary = summarised(rows, built.experiment)
     assert set(summary["reconstruction"]) == {2.5}
     (matrix,) = scores.matrices(summary, built.experiment)
     assert "reconstruction (these through the autoencoder) 2.5" in matrix.yardsticks
@@ -82,7 +100,7 @@ def test_protocol_is_in_the_scores_table_and_in_a_fold_of_each_comparison(tmp_pa
     tree = Grown([0, 1]).complete()
     tree.run("reg/paper", 0, 2.0, samples=50)
     results = Results(tree.folder, tree.experiment)
-    summary = score_summary(results.tables["scores"], tree.experiment)
+    summary = summarised(results.tables["scores"], tree.experiment)
     shown = scores.score_table(results.tables["scores"], summary, tree.experiment)
     assert shown.same["extractor"] == "classifier-digits"
     assert shown.same["reference split"] == "train"

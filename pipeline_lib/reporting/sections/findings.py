@@ -6,7 +6,7 @@ from pipeline_lib.reporting.check import verdicts
 from pipeline_lib.reporting.figures import drawings
 from pipeline_lib.reporting.findings import VERDICTS, important, overview, readings
 from pipeline_lib.reporting.page import Results, Section, Table, render, table
-from pipeline_lib.reporting.summaries import score_summary, with_interval
+from pipeline_lib.reporting.summaries import frechet, score_summary, with_interval
 
 NUMBERS = ("difference",)  # texts that begin with a number
 
@@ -19,7 +19,7 @@ def section(results: Results) -> Section | None:
     found = overview(tables, experiment)
     values = {
         "verdicts": verdicts(tables, experiment),
-        "important": list(important(found, score_summary(tables["scores"], experiment), experiment)),
+        "important": list(important(found, score_summary(frechet(tables["scores"]), experiment), experiment)),
         "methods": shown(found[~found["grid"]]) if len(found) else Table([], []),
         "points": shown(found[found["grid"]]) if len(found) else Table([], []),
         "kernel": experiment["errors"]["kernels"][0],

@@ -14,7 +14,7 @@ from pipeline_lib.exits import PipelineError
 from pipeline_lib.reporting import relative_costs
 from pipeline_lib.reporting.page import Results, Section, Table, render, table
 from pipeline_lib.reporting.sections.samples import cell_of, sampled
-from pipeline_lib.reporting.sections.scores import score_table
+from pipeline_lib.reporting.sections.scores import score_table, with_score
 from pipeline_lib.reporting.summaries import cells, label, of_grid, score_summary
 
 DOCS = Path("docs/methods")  # of the repository that the workflow runs in
@@ -47,7 +47,7 @@ def section(results: Results) -> Section | None:
 def methods(results: Results) -> Iterator[Method]:
     """In the order of the experiment."""
     experiment, tables = results.experiment, results.tables
-    summary = score_summary(tables["scores"], experiment)
+    summary = with_score(score_summary(tables["scores"], experiment), tables["scores"])
     costs = relative_costs.measure(results.folder, experiment, tables)
     for name in dict.fromkeys(i["method"] for i in experiment["instances"]):
         about = experiment["methods"][name]

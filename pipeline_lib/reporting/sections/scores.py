@@ -13,6 +13,7 @@ from pipeline_lib.reporting.summaries import (
     RUN,
     cells,
     done_scores,
+    frechet,
     label,
     number,
     score_summary,
@@ -37,6 +38,7 @@ class Matrix:
     title: str
     table: Table
     yardsticks: str
+    is_frechet: bool
 
 
 def section(results: Results) -> Section | None:
@@ -45,9 +47,11 @@ def section(results: Results) -> Section | None:
     if not experiment["instances"]:
         return None
     rows = results.tables["scores"]
-    summary = score_summary(rows, experiment)
+    summary = with_score(score_summary(rows, experiment), rows)
+    found = matrices(summary, experiment)
     values = {
-        "matrices": matrices(summary, experiment),
+        "distances": [m for m in found if m.is_frechet],
+        "others": [m for m in found if not m.is_frechet],
         "scores": score_table(rows, summary, experiment),
         "has_control": bool((summary["control"] != "").any()),
         "missing_scores": missing_scores(rows, experiment),
@@ -55,21 +59,31 @@ def section(results: Results) -> Section | None:
     return Section("Scores", "scores", render("scores", values))
 
 
+def with_score(summary: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """A score summary with the column `score`: mean and spread over seeds, or of a single seed the interval over
+    samples."""
+    ends = done_scores(scores).groupby([*RUN, "metric"], sort=False)[["low", "high"]].first().reset_index()
+    rows = summary.merge(ends, on=[*RUN, "metric"], how="left")
+    values = zip(*(rows[c] for c in ("mean", "sd", "seeds", "low", "high")), strict=True)
+    return rows.assign(score=[with_spread(m, sd) if n > 1 else with_interval(m, lo, hi) for m, sd, n, lo, hi in values])
+
+
 def matrices(summary: pd.DataFrame, experiment: Mapping[str, Any]) -> list[Matrix]:
-    """Samplings side by side, which draw from the same trainings; `summary` as `score_summary` gives it."""
-    found = []
+    """Samplings side by side, which draw from the same trainings; `summary` as `with_score` gives it."""
+    distances, found = set(frechet(summary)["metric"]), []
     for (dataset, metric), rows in summary.groupby(["dataset", "metric"], sort=False):
         named = rows.assign(
             run=[label(experiment, *who) for who in zip(rows["method"], rows["variant"], strict=True)],
             cell=[f"{sampler}, {nfe} calls" for sampler, nfe in zip(rows["sampler"], rows["nfe"], strict=True)],
-            score=list(map(with_spread, rows["mean"], rows["sd"])),
         )
         wide = named.pivot(index="run", columns="cell", values="score").reindex(named["run"].unique())
         order = [c for c in (f"{sampler}, {nfe} calls" for sampler, nfe in cells(experiment)) if c in wide]
         shown = wide[order].reset_index().rename(columns={"run": "method"})
         known = [f"{name} {number(rows[c].iloc[0])}" for c, name in YARDSTICKS.items() if pd.notna(rows[c].iloc[0])]
         text = f"{', '.join(known)}." if known else ""
-        found.append(Matrix(f"{metric} on {dataset}", table(shown, order, shown.columns), text.capitalize()))
+        found.append(
+            Matrix(f"{metric} on {dataset}", table(shown, order, shown.columns), text.capitalize(), metric in distances)
+        )
     return found
 
 
@@ -81,7 +95,6 @@ def score_table(
     names = [label(experiment, *who) for who in zip(summary["method"], summary["variant"], strict=True)]
     runs = summary.assign(
         of=names,
-        score=list(map(with_spread, summary["mean"], summary["sd"])),
         difference=list(map(with_interval, *(summary[c] for c in ("difference", "difference_low", "difference_high")))),
         control=[label(experiment, *c.split("/")) if c else "" for c in summary["control"]],
     ).merge(ways, on=[*RUN, "metric"], how="left")
