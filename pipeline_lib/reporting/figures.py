@@ -59,8 +59,8 @@ def drawings(experiment: Mapping[str, Any]) -> list[Drawing]:
 def run(folder: Path, experiment: dict[str, Any]) -> None:
     """Write `figures/{fig2,training}.{svg,png}` below `folder`, and a fig2-* for every other reading that has data.
 
-    Also `figures/fig3` and fig3-* of the other kernels where a method has a control, `figures/anatomy-*` with an anatomy,
-    and `figures/{theory,leak,corrections}` with an analytic section.
+    Also `figures/fig3` and fig3-* of the other kernels where a method has a control, `figures/anatomy-*` with an
+    anatomy, and `figures/{theory,leak,corrections}` with an analytic section.
     """
     if experiment["analytic"]:
         with mpl.rc_context(STYLE):
