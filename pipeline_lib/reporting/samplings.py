@@ -25,6 +25,7 @@ from pipeline_lib.reporting.comparisons import (
     published,
     published_text,
     remarks,
+    unscored,
     without_constants,
 )
 from pipeline_lib.reporting.summaries import (
@@ -53,8 +54,11 @@ def section(experiment: Mapping[str, Any], tables: Tables) -> Section:
     """The table with what a reader must know."""
     rows = measure(experiment, tables)
     reading = [READING, VERDICTS] if rows["verdict"].notna().any() else [READING]
-    constant, readable = without_constants(shown(rows))
-    return Section(NAME, TITLE, reading, [constant] if constant else [], rows, readable, [])
+    lost = unscored(rows, tables["scores"])
+    there = rows[[key not in lost for key in zip(rows["dataset"], rows["metric"], strict=True)]]
+    constant, readable = without_constants(shown(there))
+    beneath = [f"{metric} on {dataset}: {why}" for (dataset, metric), why in lost.items()]
+    return Section(NAME, TITLE, reading, [constant] if constant else [], rows, readable, beneath)
 
 
 def measure(experiment: Mapping[str, Any], tables: Tables) -> pd.DataFrame:
@@ -134,9 +138,19 @@ def _chains(experiment: Mapping[str, Any], tables: Tables) -> dict[Who, dict[str
 
 
 def described(sampling: Mapping[str, Any]) -> str:
-    """'ddim (eta 0.2), epsilon-scaling (b 1.01)': sampler and corrections with what differs from their defaults."""
+    """'ddim (eta 0.2), epsilon-scaling (b 1.01)': sampler and corrections with what differs from their defaults.
+
+    Constants that are tuned or transferred differ from run to run: the table `tuned` has them.
+    """
     parts = [("samplers", sampling["sampler"]), *(("samplers/corrections", c) for c in sampling["corrections"])]
-    return ", ".join(_part(kind, values) for kind, values in parts)
+    found = [_part(kind, values) for kind, values in parts]
+    if sampling["tuning"]:
+        found.append(f"tuned by {sampling['tuning']['name']}")
+    if given := sampling["transfer"]:
+        place = [f"at {given['nfe']} calls"] if given["nfe"] else []
+        place += [f"on {given['dataset']}"] if given["dataset"] else []
+        found.append(" ".join([f"constants of {given['sampling']}", *place]))
+    return ", ".join(found)
 
 
 def drawn(sampling: Mapping[str, Any]) -> str:
