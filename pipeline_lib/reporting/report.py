@@ -54,6 +54,7 @@ LARGEST_SVG = 300_000  # curves of very many points are smaller as PNG
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 CONTENTS = {
     "scores": "every score with its protocol, floor and ceiling, and why a cell has none",
+    "score_difference": "every score less that of its control, paired by image, with its interval over samples",
     "cumulative_error": "MMD² at every measured t, with its interval and the null's quantile",
     "cumulative_error_difference": "MMD² less that of the control, paired by chain, at every step and over the curve",
     "trends": "whether and how fast each curve grows, with a verdict",

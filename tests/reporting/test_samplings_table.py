@@ -45,7 +45,7 @@ def tree() -> Grown:
 
 
 def test_differences_are_paired_by_seed_and_by_chain(tree: Grown) -> None:
-    rows = samplings.measure(tree.experiment, tree.tables).set_index(["sampler", "nfe"])
+    rows = samplings.measure(tree.folder, tree.experiment, tree.tables).set_index(["sampler", "nfe"])
     assert list(rows.index) == [("ddim", 20), ("ddim", 10), ("scaled", 20), ("scaled", 5)]
     one = rows.loc[("scaled", 20)]
     assert (one["control"], one["pairs"], one["difference"]) == ("ddim", 2, -1.5)
@@ -58,7 +58,7 @@ def test_differences_are_paired_by_seed_and_by_chain(tree: Grown) -> None:
 
 
 def test_a_published_row_is_that_of_the_sampling_and_of_a_variant_in_its_first_sampling_alone(tree: Grown) -> None:
-    rows = samplings.measure(tree.experiment, tree.tables).set_index(["sampler", "nfe"])
+    rows = samplings.measure(tree.folder, tree.experiment, tree.tables).set_index(["sampler", "nfe"])
     assert rows.loc[("ddim", 20), "source"].startswith("Li and van der Schaar (2024), Table 1")
     assert rows.loc[("scaled", 20), "source"].startswith("Ning et al. (2024), DDIM")
     assert rows.loc[("scaled", 20), "verdict"] == "not comparable: dataset"
@@ -68,7 +68,7 @@ def test_a_published_row_is_that_of_the_sampling_and_of_a_variant_in_its_first_s
 
 
 def test_what_a_sampling_is_stands_beside_its_name(tree: Grown) -> None:
-    section = samplings.section(tree.experiment, tree.tables)
+    section = samplings.section(tree.folder, tree.experiment, tree.tables)
     assert set(section.shown["sampler and corrections"]) == {
         "ddim (eta 0.2)",
         "ddim (eta 0.2), epsilon-scaling (b 1.01)",
