@@ -17,7 +17,7 @@ from pipeline_lib.scores.estimates import Estimate
 from tests.reporting.conftest import Tree, score
 
 COUNT, DIM, SHIFT = 400, 4, 0.5  # images, features, shift of the worse method's mean in each of them
-STANDARD = frechet.Moments(torch.zeros(DIM, dtype=torch.float64), torch.eye(DIM, dtype=torch.float64))
+STANDARD = frechet.Moments.given(torch.zeros(DIM, dtype=torch.float64), torch.eye(DIM, dtype=torch.float64))
 METRIC = "FD (classifier-digits)"
 Build = Callable[..., Tree]
 
