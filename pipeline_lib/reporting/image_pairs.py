@@ -102,7 +102,7 @@ def _ends(value: Any) -> Any:
     many = list(value.values()) if isinstance(value, Mapping) else value
     if isinstance(many, list) and many and all(isinstance(v, float | int) for v in many):
         return f"{min(many):.4g} to {max(many):.4g}"
-    return f"{value:.6g}" if isinstance(value, float) else value
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def sheet(pairs: Sequence[Pair], about: str, name: str, control: str, plain: str) -> Figure:
