@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TAKEN = {
     "scores",
+    "score_difference",
     "cumulative_error",
     "cumulative_error_difference",
     "sampling_difference",

@@ -243,6 +243,7 @@ class Plan:
         trained = (
             [
                 "scores",
+                "score_difference",
                 "cumulative_error",
                 "cumulative_error_difference",
                 "sampling_difference",

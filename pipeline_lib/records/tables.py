@@ -210,6 +210,22 @@ SCORE_INFLUENCES = [
     Column("images", "float32[]", "", "influence of each scored image on the score, centred"),
 ]
 
+SCORE_DIFFERENCES = [
+    *CELL,
+    Column("metric", "string", "", "as in scores; those that have a standard error"),
+    Column("of", "string", "", "what the control is: method (of the same seed and sampling), or sampling (of one run)"),
+    Column("control", "string", "", "method/variant, or sampling, that is subtracted; on the same random numbers"),
+    Column("seeds", "int64", "", "1; in rows without a seed, those that it is the mean of"),
+    Column("value", "float64", "", "the score"),
+    Column("difference", "float64", "", "less that of the control; empty where there is none, and note says why"),
+    Column("se", "float64", "", "standard error of the difference over samples, from the pairs of images"),
+    Column("low", "float64", "", "lower end of its interval over samples, for these trained networks"),
+    Column("high", "float64", "", "upper end of the interval, which does not speak of other training seeds"),
+    Column("confidence", "float64", "", "level of the interval"),
+    Column("n", "int64", "images", "pairs of images"),
+    Column("note", "string", "", "why there is no paired difference"),
+]
+
 COSTS = [
     Column("stage", "string", "", "stage of the pipeline"),
     Column("seconds", "float64", "s", "wall time over all segments"),
@@ -338,6 +354,8 @@ COMPARISON = [
     Column("low", "float64", "", "lower end of its 95 % t-interval; empty with fewer than two pairs"),
     Column("high", "float64", "", "upper end of the interval"),
     Column("half_width", "float64", "", "half its width: below it a difference cannot be told from zero"),
+    Column("difference_sample_low", "float64", "", "lower end of its interval over samples, paired by image"),
+    Column("difference_sample_high", "float64", "", "upper end; of these trained networks, not of other seeds"),
     Column("published", "float64", "", "published score on this dataset"),
     Column("elsewhere", "string", "", "the row's published scores on all its datasets"),
     Column("tag", "string", "", "how sure the published scores are: found in a source, or from memory"),
@@ -411,6 +429,7 @@ SCHEMAS: dict[str, list[Column]] = {
     "tuned": TUNED,
     "scores": SCORES,
     "score_influences": SCORE_INFLUENCES,
+    "score_differences": SCORE_DIFFERENCES,
     "costs": COSTS,
     "costs_relative": COSTS_RELATIVE,
     "history": HISTORY,

@@ -20,6 +20,7 @@ from pipeline_lib.records.tables import (
     DIFFERENCES,
     ERRORS,
     IDENTITY,
+    SCORE_DIFFERENCES,
     SCORES,
     TRENDS,
     Column,
@@ -28,9 +29,11 @@ from pipeline_lib.records.tables import (
     read,
 )
 from pipeline_lib.reporting.differences import differences
+from pipeline_lib.reporting.score_differences import score_differences
 
 TABLES = {
     "scores": [*IDENTITY, *SCORES],
+    "score_difference": [*IDENTITY, *SCORE_DIFFERENCES],
     "cumulative_error": [*IDENTITY, *ERRORS],
     "cumulative_error_difference": [*IDENTITY, *DIFFERENCES],
     "sampling_difference": [*IDENTITY, *DIFFERENCES],
@@ -234,6 +237,8 @@ def collect(folder: Path, experiment: Mapping[str, Any]) -> dict[str, pd.DataFra
     for name, of in DIFFERENCE_TABLES.items():
         paired = pd.DataFrame(differences(folder, experiment, tables["cumulative_error"], of))
         tables[name] = joined([paired], TABLES[name])
+    of_scores = pd.DataFrame(score_differences(folder, experiment, tables["scores"]))
+    tables["score_difference"] = joined([of_scores], TABLES["score_difference"])
     return tables
 
 

@@ -25,14 +25,16 @@ from pipeline_lib.reporting.summaries import (
     markdown,
     number,
     with_interval,
+    with_intervals,
     with_spread,
 )
 
 READING = (
     "Mean ± standard deviation over seeds; of a single seed the 95 % interval over samples, which says nothing of "
-    "other trainings. Difference: to the control, paired by seed, with its 95 % t-interval; intervals are not widened "
-    "for the number of rows. Seconds a step: the median of a training; wall time also counts the neighbours "
-    "on the machine, CPU time (all threads, not given for a GPU) hardly does. Memory: the largest over "
+    "other trainings. Difference: to the control, paired by seed, with its 95 % t-interval, and after 'samples' the "
+    "interval over samples, paired by image, of these trained networks, which does not speak of other seeds; intervals "
+    "are not widened for the number of rows. Seconds a step: the median of a training; wall time also counts the "
+    "neighbours on the machine, CPU time (all threads, not given for a GPU) hardly does. Memory: the largest over "
     "seeds, of tensors on a GPU, and on a CPU of the whole process, interpreter, libraries and data included. Images "
     "in control's time: what the method would have processed in the wall time of its control's training, at the speed "
     "of its own, over the seeds that both have."
@@ -134,13 +136,13 @@ def compare(
     folder: Path, experiment: Mapping[str, Any], tables: Tables, pairs: Sequence[Sequence[str]]
 ) -> pd.DataFrame:
     """Rows of `COMPARISON`: for each dataset and cell, the given (method, variant) in order, under every metric."""
-    scores = Scores(tables["scores"])
+    scores, over_samples = Scores(tables["scores"]), sample_differences(tables, "method")
     trained = trainings(folder, experiment, tables["costs"])
     rows: list[dict[str, Any]] = []
     for dataset in experiment["datasets"]:
         for sampler, nfe in cells(experiment):
             for metric in scores.metrics(dataset):
-                rows += _rows(experiment, scores, trained, pairs, Cell(dataset, sampler, nfe, metric))
+                rows += _rows(experiment, scores, over_samples, trained, pairs, Cell(dataset, sampler, nfe, metric))
     return joined([pd.DataFrame(rows)], COMPARISON)
 
 
@@ -172,6 +174,7 @@ class Scores:
 def _rows(
     experiment: Mapping[str, Any],
     scores: Scores,
+    over_samples: Mapping[Any, Any],
     trained: Mapping[Who, pd.DataFrame],
     pairs: Sequence[Sequence[str]],
     cell: Cell,
@@ -196,7 +199,7 @@ def _rows(
             **_over_samples(mine, cell.metric, values),
             "seeds": len(values),
             "control": control or "",
-            **difference(values, other),
+            **difference(values, other, over_samples.get((*who, cell.sampler, cell.nfe, cell.metric))),
             **published(experiment, cell, method, variant, mine, values),
             **_costs(trained, who, control),
             "note": "; ".join(
@@ -221,11 +224,21 @@ def _over_samples(mine: pd.DataFrame, metric: str, values: pd.Series[float]) -> 
     return {"sample_low": row["low"], "sample_high": row["high"]}
 
 
-def difference(values: pd.Series[float], control: pd.Series[float] | None) -> dict[str, Any]:
+def sample_differences(tables: Tables, of: str) -> dict[Any, Any]:
+    """(dataset, method, variant, sampler, nfe, metric) -> the mean over seeds of the differences paired by image."""
+    rows = tables["score_difference"]
+    found = each(rows[rows["of"].eq(of) & rows["seed"].isna()])
+    return {tuple(getattr(row, name) for name in (*RUN, "metric")): row for row in found}
+
+
+def difference(values: pd.Series[float], control: pd.Series[float] | None, over_samples: Any) -> dict[str, Any]:
+    """Paired by seed; with the interval over samples where all these seeds are paired by image, too."""
     if control is None:
         return {}
     found = paired(values, control)
     ends = {"low": found.low, "high": found.high, "half_width": found.half_width}
+    if over_samples is not None and over_samples.seeds == found.pairs:
+        ends |= {"difference_sample_low": over_samples.low, "difference_sample_high": over_samples.high}
     return {"difference": found.mean, "pairs": found.pairs, **ends}
 
 
@@ -411,7 +424,7 @@ def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
             "score": [_score(r) for r in each(rows)],
             "seeds": rows["seeds"],
             "control": [_control(experiment, c) for c in rows["control"]],
-            "difference": [with_interval(r.difference, r.low, r.high) for r in each(rows)],
+            "difference": [difference_text(r) for r in each(rows)],
             "half-width": rows["half_width"],
             "published": [published_text(r) for r in each(rows)],
             "verdict": rows["verdict"].fillna(""),
@@ -428,6 +441,12 @@ def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
 def _score(row: Any) -> str:
     """The spread over seeds, or of a single one the interval over samples."""
     return with_spread(row.mean, row.sd) if row.seeds > 1 else with_interval(row.mean, row.sample_low, row.sample_high)
+
+
+def difference_text(row: Any) -> str:
+    """With its intervals over seeds and over samples."""
+    samples = (row.difference_sample_low, row.difference_sample_high)
+    return with_intervals(row.difference, (row.low, row.high), samples)
 
 
 def without_constants(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:

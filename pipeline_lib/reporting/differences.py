@@ -44,7 +44,7 @@ def differences(
     cells = dict(iter(errors[errors["law"].eq("marginal")].groupby([*RUN, "sampler", "nfe"], sort=False)))
     load = lru_cache(maxsize=2)(_influences)  # of a run and its control, for all numbers of calls
     for key, cell in cells.items():
-        control = (_control_method if of == "methods" else _control_sampling)(experiment, key)
+        control = (control_method if of == "methods" else control_sampling)(experiment, key)
         if control is None:
             continue
         name, other, shared = control
@@ -54,7 +54,7 @@ def differences(
         yield from ({**about, **row} for row in found)
 
 
-def _control_method(experiment: Mapping[str, Any], key: Key) -> tuple[str, Key, bool] | None:
+def control_method(experiment: Mapping[str, Any], key: Key) -> tuple[str, Key, bool] | None:
     """Name and cell of the method that the method of a cell is compared with, and whether it is sampled likewise."""
     dataset, method, variant, seed, sampler, nfe = key
     name = experiment["methods"][method]["variants"][variant]["control"]
@@ -64,7 +64,7 @@ def _control_method(experiment: Mapping[str, Any], key: Key) -> tuple[str, Key, 
     return name, (dataset, *control, seed, sampler, nfe), sampler in samplings_of(experiment, control[0])
 
 
-def _control_sampling(experiment: Mapping[str, Any], key: Key) -> tuple[str, Key, bool] | None:
+def control_sampling(experiment: Mapping[str, Any], key: Key) -> tuple[str, Key, bool] | None:
     """Name and cell of the sampling that the sampling of a cell is compared with, and whether it has such a cell."""
     *run, sampler, nfe = key
     name = experiment["samplings"][sampler]["control"]

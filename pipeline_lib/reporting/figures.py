@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.tables import read
-from pipeline_lib.reporting import anatomy, before_after, sweeps, theory_figures, tuning
+from pipeline_lib.reporting import anatomy, before_after, image_pairs, sweeps, theory_figures, tuning
 from pipeline_lib.reporting.collect import collect, manifest
 from pipeline_lib.reporting.curves import Line, Strip, panels, style
 from pipeline_lib.reporting.style import STYLE, empty, legend, save
@@ -60,7 +60,8 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
     """Write `figures/{fig2,training}.{svg,png}` below `folder`, and a fig2-* for every other reading that has data.
 
     Also `figures/fig3` and fig3-* of the other kernels where a method has a control, `figures/anatomy-*` with an
-    anatomy, and `figures/{theory,leak,corrections}` with an analytic section.
+    anatomy, `figures/pairs-*` of samplings with a control, and `figures/{theory,leak,corrections}` with an analytic
+    section.
     """
     if experiment["analytic"]:
         with mpl.rc_context(STYLE):
@@ -89,6 +90,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         if tuning.has(experiment):
             save(tuning.sensitivity(tuning.trials(folder, experiment), experiment), folder / "figures" / tuning.FIGURE)
         anatomy.draw(folder, experiment, tables["anatomy"])
+        image_pairs.draw(folder, experiment, tables["scores"])
 
 
 def _rows(errors: pd.DataFrame, drawing: Drawing, experiment: Mapping[str, Any]) -> pd.DataFrame:

@@ -124,7 +124,11 @@ class Results:
     def compared(self) -> list[comparisons.Section]:
         """Comparisons and sweeps of the experiment, and its samplings where there are several."""
         given = self.folder, self.experiment, self.tables
-        several = [samplings.section(self.experiment, self.tables)] if len(self.experiment["samplings"]) > 1 else []
+        several = (
+            [samplings.section(self.folder, self.experiment, self.tables)]
+            if len(self.experiment["samplings"]) > 1
+            else []
+        )
         return [*comparisons.sections(*given), *sweeps.sections(*given), *several]
 
 

@@ -6,6 +6,7 @@ sampler and its corrections.
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ import pandas as pd
 from pipeline_lib import registry
 from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.records.tables import SAMPLINGS
-from pipeline_lib.reporting.collect import joined
+from pipeline_lib.reporting.collect import joined, manifest
 from pipeline_lib.reporting.comparisons import (
     VERDICTS,
     Cell,
@@ -21,10 +22,12 @@ from pipeline_lib.reporting.comparisons import (
     Section,
     Tables,
     difference,
+    difference_text,
     each,
     published,
     published_text,
     remarks,
+    sample_differences,
     unscored,
     without_constants,
 )
@@ -41,18 +44,19 @@ NAME = "samplings"
 TITLE = "Samplers and corrections"
 READING = (
     "Mean ± standard deviation over training seeds. Difference: to the control sampling of the same runs, paired by "
-    "seed, with its 95 % t-interval. MMD² at x_0 under the first kernel; its difference is paired by chain (the same "
-    "network, noise and labels), and its interval is that of one trained network, the mean over seeds: it says nothing "
-    "of other networks. Intervals are not widened for the number of rows. Every step of the curves is in "
-    "sampling_difference.csv."
+    "seed, with its 95 % t-interval, and after 'samples' the interval over samples, paired by image. MMD² at x_0 under "
+    "the first kernel; its difference is paired by chain (the same network, noise and labels). The intervals over "
+    "samples and of the MMD² (the mean over seeds) are those of the trained networks: they say nothing of other "
+    "networks. Intervals are not widened for the number of rows. Every step of the curves is in "
+    "sampling_difference.csv, every score in score_difference.csv."
 )
 OTHER_CALLS = "the control is not sampled with so many network calls"
 Who = tuple[Any, ...]
 
 
-def section(experiment: Mapping[str, Any], tables: Tables) -> Section:
-    """The table with what a reader must know."""
-    rows = measure(experiment, tables)
+def section(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> Section:
+    """The table with what a reader must know; `folder` is that of the experiment."""
+    rows = measure(folder, experiment, tables)
     reading = [READING, VERDICTS] if rows["verdict"].notna().any() else [READING]
     lost = unscored(rows, tables["scores"])
     there = rows[[key not in lost for key in zip(rows["dataset"], rows["metric"], strict=True)]]
@@ -61,18 +65,21 @@ def section(experiment: Mapping[str, Any], tables: Tables) -> Section:
     return Section(NAME, TITLE, reading, [constant] if constant else [], rows, readable, beneath)
 
 
-def measure(experiment: Mapping[str, Any], tables: Tables) -> pd.DataFrame:
+def measure(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> pd.DataFrame:
     """Rows of `SAMPLINGS`: for every run and metric, its samplings in the order of the plan, most calls first."""
     scores, chains = Scores(tables["scores"]), _chains(experiment, tables)
     runs = dict.fromkeys((i["dataset"], i["method"], i["variant"]) for i in experiment["instances"])
-    found = [row for run in runs for row in _rows(experiment, scores, chains, *run)]
+    over_samples, shares = sample_differences(tables, "sampling"), _infeasible(folder, experiment)
+    found = [row for run in runs for row in _rows(experiment, scores, over_samples, chains, shares, *run)]
     return joined([pd.DataFrame(found)], SAMPLINGS)
 
 
 def _rows(
     experiment: Mapping[str, Any],
     scores: Scores,
+    over_samples: Mapping[Who, Any],
     chains: Mapping[Who, Mapping[str, float]],
+    shares: Mapping[Who, list[float]],
     dataset: str,
     method: str,
     variant: str,
@@ -88,6 +95,7 @@ def _rows(
             sampling = experiment["samplings"][sampler]
             for nfe in sorted(sampling["nfe"], reverse=True):
                 cell = Cell(dataset, sampler, nfe, metric)
+                who = (dataset, method, variant, sampler, nfe)
                 mine, values = scores.rows(cell, method, variant), scores.values(cell, method, variant)
                 yield {
                     **vars(cell),
@@ -100,10 +108,18 @@ def _rows(
                     "sd": values.std(),
                     "seeds": len(values),
                     "control": sampling["control"] or "",
-                    **difference(values, _control(experiment, scores, cell, method, variant)),
+                    **difference(
+                        values, _control(experiment, scores, cell, method, variant), over_samples.get((*who, metric))
+                    ),
                     **published(experiment, cell, method, variant, mine, values),
-                    **chains.get((dataset, method, variant, sampler, nfe), {}),
-                    "note": "; ".join([*remarks(mine, metric, seeds, values), *_other_calls(experiment, cell)]),
+                    **chains.get(who, {}),
+                    "note": "; ".join(
+                        [
+                            *remarks(mine, metric, seeds, values),
+                            *_other_calls(experiment, cell),
+                            *_without_noise(shares.get(who, [])),
+                        ]
+                    ),
                 }
 
 
@@ -119,6 +135,24 @@ def _control(
 def _other_calls(experiment: Mapping[str, Any], cell: Cell) -> list[str]:
     control = experiment["samplings"][cell.sampler]["control"]
     return [OTHER_CALLS] if control and cell.nfe not in experiment["samplings"][control]["nfe"] else []
+
+
+def _infeasible(folder: Path, experiment: Mapping[str, Any]) -> dict[Who, list[float]]:
+    """Cell -> share of its noisy steps that variance downscaling leaves without noise, of every seed that is drawn."""
+    found: dict[Who, list[float]] = {}
+    for one in experiment["instances"]:
+        for sampler in samplings_of(experiment, one["method"]):
+            made = manifest(folder, f"{one['path']}/{sampler}/sample")
+            for cell in made.facts["cells"] if made else ():
+                who = (one["dataset"], one["method"], one["variant"], sampler, cell["nfe"])
+                found.setdefault(who, []).extend([cell["infeasible"]] if "infeasible" in cell else [])
+    return found
+
+
+def _without_noise(shares: list[float]) -> Iterator[str]:
+    if shares:
+        ends = " to ".join(dict.fromkeys(f"{100 * share:.0f}" for share in (min(shares), max(shares))))
+        yield f"variance downscaling is infeasible at {ends} % of the noisy steps, which add no noise"
 
 
 def _chains(experiment: Mapping[str, Any], tables: Tables) -> dict[Who, dict[str, float]]:
@@ -185,7 +219,7 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
             "score": [with_spread(r.mean, r.sd) for r in each(rows)],
             "seeds": rows["seeds"],
             "control": rows["control"],
-            "difference": [with_interval(r.difference, r.low, r.high) for r in each(rows)],
+            "difference": [difference_text(r) for r in each(rows)],
             "published": [published_text(r) for r in each(rows)],
             "verdict": rows["verdict"].fillna(""),
             "MMD² at x_0": rows["mmd2"],

@@ -218,6 +218,12 @@ def with_interval(mean: float, low: float, high: float) -> str:
     return f"{number(mean)} [{low:.3g}, {high:.3g}]" if pd.notna(low) else number(mean)
 
 
+def with_intervals(mean: float, seeds: tuple[float, float], samples: tuple[float, float]) -> str:
+    """'-0.12 [-0.2, -0.04], samples [-0.15, -0.09]': the intervals over seeds and over samples, where there are."""
+    text = with_interval(mean, *seeds)
+    return f"{text}, samples [{samples[0]:.3g}, {samples[1]:.3g}]" if pd.notna(samples[0]) else text
+
+
 def markdown(rows: pd.DataFrame) -> str:
     """A Markdown table with readable numbers."""
     if rows.empty:

@@ -44,6 +44,13 @@ SCORE_NOTE = (
     "seed, to the control, with the ends of its 95 % t-interval. Every row with its protocol is in scores.csv."
 )
 
+SCORE_DIFFERENCE_NOTE = (
+    "A score less that of its control, paired by image: image i of both starts from the same noise and label. "
+    "Rows are means over training seeds. The interval is that of these trained networks over other samples (or of one "
+    "network in two samplings), and does not speak of other training seeds: for a statement on the methods, the "
+    "t-intervals over seeds are in scores.md and in the comparisons. Every seed is in score_difference.csv."
+)
+
 
 def run(folder: Path, experiment: dict[str, Any]) -> None:
     """Write all of `TABLES` as `tables/*.{parquet,csv,md}` below `folder`, and those of theory."""
@@ -54,6 +61,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
     tables = collect(folder, experiment)
     texts = {
         "scores": score_text(tables["scores"], experiment),
+        "score_difference": score_difference_text(tables["score_difference"]),
         "cumulative_error": error_text(tables["cumulative_error"]),
         "cumulative_error_difference": difference_text(tables["cumulative_error_difference"]),
         "sampling_difference": difference_text(tables["sampling_difference"], "sampling"),
@@ -73,7 +81,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
     name = experiment["experiment"]
     comparisons.write_tables(folder, comparisons.sections(folder, experiment, tables), COMPARISON, name)
     comparisons.write_tables(folder, sweeps.sections(folder, experiment, tables), SWEEP, name)
-    comparisons.write_tables(folder, [samplings.section(experiment, tables)], SAMPLINGS, name)
+    comparisons.write_tables(folder, [samplings.section(folder, experiment, tables)], SAMPLINGS, name)
 
 
 def score_text(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
@@ -81,6 +89,17 @@ def score_text(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
     missing = scores[scores["status"] != "done"][[*RUN[:3], "seed", *RUN[3:], "metric", "status", "note"]]
     text = f"# Scores\n\n{SCORE_NOTE}\n\n{markdown(without_unused_control(score_summary(scores, experiment)))}"
     return text if missing.empty else f"{text}\n## Cells without a score\n\n{markdown(missing)}"
+
+
+def score_difference_text(rows: pd.DataFrame) -> str:
+    """The means over seeds, then the scores without a difference and why."""
+    lost = rows[rows["difference"].isna()].drop_duplicates([*RUN, "metric", "of", "note"])
+    columns = [*RUN, "metric", "of", "control", "seeds", "value", "difference", "se", "low", "high", "n"]
+    text = f"# Scores: paired difference to the control\n\n{SCORE_DIFFERENCE_NOTE}\n\n"
+    text += markdown(rows.loc[rows["seed"].isna(), columns])
+    if lost.empty:
+        return text
+    return f"{text}\n## Without a difference\n\n{markdown(lost[[*RUN, 'metric', 'of', 'control', 'note']])}"
 
 
 def error_text(errors: pd.DataFrame) -> str:

@@ -5,6 +5,7 @@ its samples as the mean of their influences does, to first order, so one pass ov
 would draw hundreds of times (the infinitesimal jackknife; Efron, 1982, ch. 6). The reference counts as known.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
@@ -41,6 +42,17 @@ class Estimate:
         if len(self.influence) != len(other.influence):
             raise ValueError(f"{len(self.influence)} and {len(other.influence)} samples cannot be paired")
         return Estimate(self.value - other.value, self.influence - other.influence)
+
+
+def mean(found: Sequence[Estimate]) -> Estimate:
+    """The mean of estimates whose samples i share their random numbers, such as those of training seeds.
+
+    Its standard error knows of what they share, as the root mean square of theirs would not. Raises ValueError where
+    their numbers of samples differ.
+    """
+    if len(sizes := {len(one.influence) for one in found}) != 1:
+        raise ValueError(f"{sorted(sizes)} samples have no mean")
+    return Estimate(float(np.mean([one.value for one in found])), np.mean([one.influence for one in found], axis=0))
 
 
 def share(hits: np.ndarray) -> Estimate:

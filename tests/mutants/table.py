@@ -71,6 +71,7 @@ ON_TUNED = ("tests/tuning/test_stage.py",)
 EXPOSURE, VIEWS = "pipeline_lib/errors/exposure.py", "pipeline_lib/errors/anatomy/_views.py"
 ON_ANATOMY = ("tests/errors/anatomy/test_known_answers.py",)
 ON_LOOP, ON_FRECHET = ("tests/training/test_loop.py",), ("tests/scores/test_frechet.py",)
+ON_SCORE_DIFFERENCES = ("tests/reporting/test_score_differences.py",)
 
 MUTANTS = (
     Mutant(
@@ -584,6 +585,22 @@ MUTANTS = (
         "self.influence - other.influence",
         "self.influence + other.influence",
         ON_FRECHET,
+    ),
+    Mutant(
+        "seeds-as-if-independent",
+        "the mean over training seeds with the error of independent images, though seeds share the noise of each",
+        "pipeline_lib/scores/estimates.py",
+        "np.mean([one.influence for one in found], axis=0)",
+        "np.mean([one.influence for one in found], axis=0) / len(found) ** 0.5",
+        ON_SCORE_DIFFERENCES,
+    ),
+    Mutant(
+        "control-less-the-method",
+        "a paired difference of scores with its sign turned",
+        "pipeline_lib/reporting/score_differences.py",
+        "self._estimate(row) - self._estimate(control)",
+        "self._estimate(control) - self._estimate(row)",
+        ON_SCORE_DIFFERENCES,
     ),
     Mutant(
         "a-neighbour-of-itself",

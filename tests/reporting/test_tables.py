@@ -79,7 +79,7 @@ def test_same_bytes_twice(tree):
     first = {p.name: p.read_bytes() for p in (built.folder / "tables").iterdir()}
     tables.run(built.folder, built.experiment)
     assert first == {p.name: p.read_bytes() for p in (built.folder / "tables").iterdir()}
-    assert len(first) == 27
+    assert len(first) == 30
 
 
 def test_score_summary(tree):

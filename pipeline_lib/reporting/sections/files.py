@@ -4,6 +4,7 @@ from pipeline_lib.reporting.page import Results, Section, render
 
 CONTENTS = {
     "scores": "every score with its protocol, floor and ceiling, and why a cell has none",
+    "score_difference": "every score less that of its control, paired by image, with its interval over samples",
     "cumulative_error": "MMD² at every measured t, with its interval and the null's quantile",
     "cumulative_error_difference": "MMD² less that of the control, paired by chain, at every step and over the curve",
     "trends": "whether and how fast each curve grows, with a verdict",

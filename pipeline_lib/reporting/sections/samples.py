@@ -8,6 +8,7 @@ from typing import Any
 from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.reporting.collect import manifest
+from pipeline_lib.reporting.image_pairs import PREFIX
 from pipeline_lib.reporting.page import Results, Section, render
 from pipeline_lib.reporting.samplings import drawn
 from pipeline_lib.reporting.summaries import cells, label
@@ -39,7 +40,9 @@ def section(results: Results) -> Section | None:
     """None where nothing is trained."""
     if not results.experiment["instances"]:
         return None
-    values = {"sheets": list(sheets(results)), "chains": CHAINS}
+    names = sorted({path.stem for path in (results.folder / "figures").glob(f"{PREFIX}*.png")})
+    pairs = [{"name": name.removeprefix(PREFIX), **results.pictures.figure(name)} for name in names]
+    values = {"sheets": list(sheets(results)), "chains": CHAINS, "pairs": [p for p in pairs if p["link"]]}
     return Section("Samples", "samples", render("samples", values))
 
 
