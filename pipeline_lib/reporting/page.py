@@ -124,7 +124,7 @@ class Results:
     def compared(self) -> list[comparisons.Section]:
         """Comparisons and sweeps of the experiment, and its samplings where there are several."""
         given = self.folder, self.experiment, self.tables
-        several = (
+        several = [samplings.section(*given)] if len(self.experiment["samplings"]) > 1 else []
             [samplings.section(self.folder, self.experiment, self.tables)]
             if len(self.experiment["samplings"]) > 1
             else []
