@@ -12,7 +12,7 @@ from textwrap import fill
 from typing import Any
 
 from pipeline_lib.config.base import load_part
-from pipeline_lib.config.models import Dataset
+from pipeline_lib.config.models import Dataset, Sampling
 from pipeline_lib.config.plan import Instance, Plan
 from pipeline_lib.data.sizes import needs
 from pipeline_lib.exits import BadData
@@ -73,8 +73,8 @@ def _needs(plan: Plan, name: str) -> Needs:
 
     images_shape, classes = _shape(dataset.recipe), 1  # a label is one more vector of the embedding, which is little
     shape = latent_shape(dataset.autoencoder, images_shape) if dataset.autoencoder and images_shape else images_shape
-    trained = _distinct(i for i in plan.instances if i.dataset == name)
-    cells = [(s, nfe) for i in trained for s in plan.samplings_of(i).values() for nfe in s.nfe]
+    here = [i for i in plan.instances if i.dataset == name]
+    trained, cells = _distinct(here), _cells(plan, here)
     errors, pixels = plan.experiment.errors, prod(images_shape) if images_shape else None
     numbers = prod(shape) if shape else None
     sizes = [parameters(i.run, shape, classes) for i in trained] if shape else None
@@ -133,7 +133,21 @@ def _shape(recipe: dict[str, Any]) -> tuple[int, int, int] | None:
 
 def _distinct(instances: Iterable[Instance]) -> list[Instance]:
     """Equal trainings are trained, sampled and measured once."""
-    found = {json.dumps([i.run.model_dump(mode="json"), i.seed, i.init], sort_keys=True): i for i in instances}
+    return list({_training_of(i): i for i in instances}.values())
+
+
+def _training_of(one: Instance) -> str:
+    return json.dumps([one.run.model_dump(mode="json"), one.seed, one.init], sort_keys=True)
+
+
+def _cells(plan: Plan, instances: Iterable[Instance]) -> list[tuple[Sampling, int]]:
+    """(sampling, calls) of every sampled set. Equal trainings may be drawn from by other samplings, or by the same."""
+    found = {}
+    for one in instances:
+        for sampling in plan.samplings_of(one).values():
+            drawn = {**sampling.drawn(), **sampling.sought(), "nfe": None}
+            key = _training_of(one), json.dumps(drawn, sort_keys=True)
+            found |= {(*key, nfe): (sampling, nfe) for nfe in sampling.nfe}
     return list(found.values())
 
 
