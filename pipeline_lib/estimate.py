@@ -152,7 +152,7 @@ def _training_of(one: Instance) -> str:
 
 def _cells(plan: Plan, instances: Iterable[Instance]) -> list[tuple[Sampling, int]]:
     """(sampling, calls) of every sampled set. Equal trainings may be drawn from by other samplings, or by the same."""
-    found = {}
+    found: dict[tuple[str, str, int], tuple[Sampling, int]] = {}
     for one in instances:
         for sampling in plan.samplings_of(one).values():
             drawn = {**sampling.drawn(), **sampling.sought(), "nfe": None}
