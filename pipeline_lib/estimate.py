@@ -12,7 +12,7 @@ from textwrap import fill
 from typing import Any
 
 from pipeline_lib.config.base import load_part
-from pipeline_lib.config.models import Dataset
+from pipeline_lib.config.models import Dataset, Sampling
 from pipeline_lib.config.plan import Instance, Plan
 from pipeline_lib.data.sizes import needs
 from pipeline_lib.exits import BadData
@@ -69,15 +69,13 @@ def datasets(plan: Plan) -> list[Needs]:
 def _needs(plan: Plan, name: str) -> Needs:
     dataset = plan.experiment.datasets[name]
     source, why = _source(dataset.recipe, dataset.holdout)
-    from pipeline_lib.networks.trained import parameters  # torch counts them; a wrong configuration ends before that
-
     images_shape, classes = _shape(dataset.recipe), 1  # a label is one more vector of the embedding, which is little
     shape = latent_shape(dataset.autoencoder, images_shape) if dataset.autoencoder and images_shape else images_shape
-    trained = _distinct(i for i in plan.instances if i.dataset == name)
-    cells = [(s, nfe) for i in trained for s in plan.samplings_of(i).values() for nfe in s.nfe]
+    here = [i for i in plan.instances if i.dataset == name]
+    trained, cells = _distinct(here), _cells(plan, here)
     errors, pixels = plan.experiment.errors, prod(images_shape) if images_shape else None
     numbers = prod(shape) if shape else None
-    sizes = [parameters(i.run, shape, classes) for i in trained] if shape else None
+    sizes = _parameters(trained, shape, classes) if shape else None
     images = sum(s.images for s, _ in cells)
     stored = sum(min(errors.times, nfe + 1) for _, nfe in cells) if isinstance(errors.times, int) else 0
     return Needs(
@@ -93,6 +91,18 @@ def _needs(plan: Plan, name: str) -> Needs:
         chains=stored * errors.chains * numbers * NUMBER if numbers is not None else None,
         latents=_latents(dataset, source, images_shape, shape),
     )
+
+
+def _parameters(instances: Sequence[Instance], shape: tuple[int, int, int], classes: int) -> list[int]:
+    """Of every instance; equal networks are built once, since building takes most of the time of a plan."""
+    from pipeline_lib.networks.trained import parameters  # torch counts them; a wrong configuration ends before that
+
+    found: dict[str, int] = {}
+    keys = [json.dumps([i.run.network, i.run.diffusion.learned_variance], sort_keys=True) for i in instances]
+    for key, one in zip(keys, instances, strict=True):
+        if key not in found:
+            found[key] = parameters(one.run, shape, classes)
+    return [found[key] for key in keys]
 
 
 def latent_shape(autoencoder: dict[str, Any], shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -133,7 +143,21 @@ def _shape(recipe: dict[str, Any]) -> tuple[int, int, int] | None:
 
 def _distinct(instances: Iterable[Instance]) -> list[Instance]:
     """Equal trainings are trained, sampled and measured once."""
-    found = {json.dumps([i.run.model_dump(mode="json"), i.seed, i.init], sort_keys=True): i for i in instances}
+    return list({_training_of(i): i for i in instances}.values())
+
+
+def _training_of(one: Instance) -> str:
+    return json.dumps([one.run.model_dump(mode="json"), one.seed, one.init], sort_keys=True)
+
+
+def _cells(plan: Plan, instances: Iterable[Instance]) -> list[tuple[Sampling, int]]:
+    """(sampling, calls) of every sampled set. Equal trainings may be drawn from by other samplings, or by the same."""
+    found: dict[tuple[str, str, int], tuple[Sampling, int]] = {}
+    for one in instances:
+        for sampling in plan.samplings_of(one).values():
+            drawn = {**sampling.drawn(), **sampling.sought(), "nfe": None}
+            key = _training_of(one), json.dumps(drawn, sort_keys=True)
+            found |= {(*key, nfe): (sampling, nfe) for nfe in sampling.nfe}
     return list(found.values())
 
 

@@ -64,6 +64,15 @@ def test_equal_trainings_count_once_and_are_jobs_each() -> None:
     assert len(datasets(one)[0].parameters or []) == 2
 
 
+def test_equal_samples_count_once_and_those_of_another_sampling_too() -> None:
+    """A twin that is sampled as the first, and again with other noise: what both have is drawn once."""
+    values = changed("methods/twin", {"objective": "ddpm", "variants": {"paper": {"preset": "paper"}}})
+    first = next(iter(values["sampling"].values()))
+    values["sampling"] |= {"again": {**first, "methods": ["twin"]}, "new": {**first, "methods": ["twin"], "seed": 1}}
+    (found,) = datasets(plan(values))
+    assert (found.trainings, found.cells) == (1, 2 * len(first["nfe"]))
+
+
 def test_a_checkpoint_has_sixteen_bytes_a_parameter(
     tiny_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """The configurations that come with the suite: all resolve without data, and say what papers state."""
 
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,11 @@ import pytest
 from pipeline_lib import registry
 from pipeline_lib.config.models import CLASSIFIER, Run
 from pipeline_lib.config.plan import Plan, load
-from pipeline_lib.estimate import datasets
+from pipeline_lib.estimate import datasets, jobs
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks import trained
+from pipeline_lib.records.published import ROWS
+from pipeline_lib.samplers.corrections import epsilon_scaling
 from tests.workflow.conftest import ROOT
 
 FILES = sorted([ROOT / "config.yaml", *(ROOT / "configs").glob("*.yaml")])
@@ -19,6 +23,7 @@ OF_ADM = ["imagenet64", "lsun64", "ffhq128"]
 OF_DDPM = ["cifar10", "cifar10-jpeg", "celeba64", "imagenet32", "imagenet64", "lsun64", "ffhq128"]
 
 
+@cache
 def plan(name: str) -> Plan:
     return load(ROOT / "configs" / f"{name}.yaml")
 
@@ -146,11 +151,17 @@ def test_network_calls_of_the_exposure_bias_papers() -> None:
     assert run("imagenet64", "imagenet64/ddpm/paper").network["conditional"]
 
 
+FAMILIES = ["adm", "edm", "pfgmpp", "ddim", "ldm"]  # of Ning et al. (2024)
+OF_LI = ["cifar10", "imagenet32", "celeba64"]
+
+
 def test_the_paper_has_its_datasets_tables_and_kernels() -> None:
     """Li and van der Schaar (2024): three datasets, rows of Tables 1 and 2, three kernels, one of them Laplace."""
     one = plan("paper")
-    assert list(one.experiment.datasets) == ["cifar10", "imagenet32", "celeba64"]
-    assert list(one.comparisons) == ["table1", "table2"]
+    assert list(one.experiment.datasets)[:3] == OF_LI
+    assert list(one.comparisons) == ["table1", "table2", *(f"{m}-scaled" for m in FAMILIES), "cross"]
+    rows = {tuple(row) for name in ("table1", "table2") for row in one.comparisons[name]["rows"]}
+    assert {i.dataset for i in one.instances if (i.method, i.variant) in rows} == set(OF_LI)
     assert len(one.experiment.errors.kernels) == 3
     assert "laplace" in one.experiment.errors.kernels
     assert len([v for _, v in one.comparisons["table2"]["rows"] if v.startswith("cold")]) == 2
@@ -166,10 +177,10 @@ def test_the_paper_has_every_row_of_its_table1_with_its_control() -> None:
         about = variants[f"{i.method}/{i.variant}"]
         if [i.method, i.variant] in one.comparisons["table1"]["rows"] and about.published and i.variant != "released":
             found.setdefault(about.published.removeprefix("li2024/table1/"), set()).add((i.dataset, about.control))
-    all_three = {(d, "ddpm/paper") for d in one.experiment.datasets}
-    assert found.pop("ddpm") == {(d, None) for d in one.experiment.datasets}
-    assert found.pop("adm-ip") == {(d, f"adm/{d}") for d in one.experiment.datasets}
-    assert found.pop("ning2023/table3/adm") == {(d, None) for d in one.experiment.datasets}
+    all_three = {(d, "ddpm/paper") for d in OF_LI}
+    assert found.pop("ddpm") == {(d, None) for d in OF_LI}
+    assert found.pop("adm-ip") == {(d, f"adm/{d}") for d in OF_LI}
+    assert found.pop("ning2023/table3/adm") == {(d, None) for d in OF_LI}
     assert found == dict.fromkeys(("consistent-dm", "fp-diffusion", "proposed"), all_three)
     assert one.differences == []
 
@@ -197,6 +208,158 @@ def test_adm_in_the_paper_is_that_of_input_perturbation(
     assert {k: one.network[k] for k in flags} == flags
     assert (one.training.steps, one.training.batch_size, one.training.lr) == (*trained_so, 1e-4)
     assert (one.diffusion.schedule, one.objective["gamma"]) == ("cosine", 0.1)
+
+
+def test_every_published_row_is_named_by_a_configuration() -> None:
+    named = {
+        row
+        for path in EXPERIMENTS
+        for exp in [plan(path.stem).experiment if path.parent.name == "configs" else load(path).experiment]
+        for row in [
+            *(variant.published for method in exp.methods.values() for variant in method.variants.values()),
+            *(row for sampling in exp.sampling.values() for row in sampling.published.values()),
+        ]
+    }
+    assert ROWS.keys() - named == {"li2024/table2/proposed"}  # the numbers of its row in Table 1
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.startswith("ning2024/")])
+def test_every_number_of_the_exposure_bias_paper_has_its_cell(row: str) -> None:
+    """With its dataset, its sampler and its number of network calls; no other cell is beside it."""
+    one = plan("paper")
+    cells = {
+        (one.experiment.datasets[i.dataset].recipe["name"].removesuffix("-ddim"), sampling.sampler["name"], nfe)
+        for i in one.instances
+        for sampling in one.samplings_of(i).values()
+        if sampling.published.get(f"{i.method}/{i.variant}") == row
+        for nfe in sampling.nfe
+    }
+    assert {(p.dataset, p.protocol.sampler, p.protocol.nfe) for p in ROWS[row]} == cells
+
+
+def test_the_paper_trains_nothing_by_accident_and_stays_a_graph_of_moderate_size() -> None:
+    one = plan("paper")
+    variants = [v for method in one.experiment.methods.values() for v in method.variants.values()]
+    assert all(variant.datasets for variant in variants)
+    assert sum(jobs(one).values()) < 4000
+
+
+@pytest.mark.parametrize(
+    ("mine", "name", "theirs"),
+    [
+        ("cifar10/adm-cifar10/paper", "paper", "cifar10/adm/cifar10"),
+        ("cifar10/adm-cifar10/paper", "adm-cifar10", "cifar10/adm/paper"),
+        ("cifar10/adm-ip-cifar10/paper", "adm-cifar10", "cifar10/adm-ip/paper"),
+        ("lsun64/adm-lsun64/paper", "lsun64", "lsun64/adm/paper"),
+        ("ffhq128/adm-ffhq128/paper", "ffhq128", "ffhq128/adm/paper"),
+        ("imagenet64/adm-imagenet64/paper", "imagenet64", "imagenet64/adm/paper"),
+        ("imagenet128/adm-imagenet128/paper", "imagenet128", "imagenet128/adm/paper"),
+        ("imagenet128/guide/paper", "imagenet128", "imagenet128/guide/paper"),
+        ("cifar10/edm/ddpmpp", "edm-cifar10", "cifar10/edm/ddpmpp"),
+        ("cifar10/edm-conditional/ddpmpp", "edm-cifar10", "cifar10/edm/ddpmpp-conditional"),
+        ("cifar10/pfgmpp/D128", "edm-cifar10", "cifar10/pfgmpp/D128"),
+        ("cifar10/pfgmpp/D2048", "edm-cifar10", "cifar10/pfgmpp/D2048"),
+        ("ffhq256/ldm/paper", "ldm-ffhq256", "ffhq256/ddpm/paper"),
+        ("celebahq256/ldm/paper", "ldm-celebahq256", "celebahq256/ddpm/paper"),
+        ("celeba64/ddpm-celeba64/paper", "celeba64", "celeba64/ddpm/paper"),
+        *((f"cifar10/{m}-cifar10/paper", "paper", f"cifar10/{m}/paper") for m in ("ddpm", "ddpm-reg", "consistent-dm")),
+        ("cifar10/fp-diffusion-cifar10/paper", "paper", "cifar10/fp-diffusion/paper"),
+    ],
+)
+def test_a_training_of_the_paper_is_the_one_of_the_file_of_its_dataset(mine: str, name: str, theirs: str) -> None:
+    """So they share one folder in the store, and what a file says of its sources holds here too."""
+    assert run("paper", mine) == run(name, theirs)
+
+
+def scaled(method: str, sampler: str = "") -> dict[tuple[int, float], float]:
+    """(network calls, k) -> b of the corrected samplings of a method in configs/paper.yaml."""
+    found = {}
+    for name, sampling in plan("paper").experiment.sampled(method).items():
+        for one in sampling.corrections:
+            if one["name"] == "epsilon-scaling" and sampler in name:
+                assert sampling.control
+                assert one["scaled"] == "eps"
+                found |= {(nfe, one["k"]): one["b"] for nfe in sampling.nfe}
+    return found
+
+
+ES = {  # Ning et al. (2024), table of ADM: b at 20, 50, 100 calls, then k with b at 20
+    "adm-cifar10": ((1.017, 1.017, 1.017), (0.0025, 1.0)),
+    "adm-lsun64": ((1.011, 1.007, 1.006), (0.0008, 1.0034)),
+    "adm-ffhq128": ((1.008, 1.007, 1.005), (0.0004, 1.0042)),
+    "adm-imagenet64": ((1.006, 1.006, 1.006), (0.0002, 1.0041)),
+    "adm-imagenet128": ((1.005, 1.004, 1.004), (0.00022, 1.00291)),
+}
+
+
+@pytest.mark.parametrize("method", ES)
+def test_constants_of_epsilon_scaling_for_adm(method: str) -> None:
+    uniform, (k, b) = ES[method]
+    found = scaled(method)
+    assert tuple(found[nfe, 0.0] for nfe in (20, 50, 100)) == uniform
+    assert {key: value for key, value in found.items() if key[1]} == {(20, k): b}
+
+
+@pytest.mark.parametrize("method", [method for method in ES if method != "adm-cifar10"])
+def test_linear_lambda_has_the_mean_of_the_uniform_one(method: str) -> None:
+    """At the same sum of lambda, as its search says; the published pair of CIFAR-10 alone does not keep to it."""
+    uniform, (k, b) = ES[method]
+    lambdas = epsilon_scaling.factors(epsilon_scaling.Options(k=k, b=b), 20)
+    assert sum(lambdas) / 20 == pytest.approx(uniform[0], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "sampler", "expected"),
+    [  # b at 13, 21, 35 calls
+        ("edm", "heun", (1.0060, 0.9985, 1.0005)),
+        ("edm", "euler", (1.0048, 1.0043, 1.0034)),
+        ("edm-conditional", "heun", (1.0070, 0.9983, 1.0006)),
+        ("edm-conditional", "euler", (1.0051, 1.0045, 1.0035)),
+    ],
+)
+def test_constants_of_epsilon_scaling_for_edm(method: str, sampler: str, expected: tuple[float, ...]) -> None:
+    assert scaled(method, sampler) == {(nfe, 0.0): b for nfe, b in zip((13, 21, 35), expected, strict=True)}
+
+
+def test_constants_that_nobody_published_are_tuned_on_ten_thousand_samples() -> None:
+    samplings = plan("paper").experiment.sampling
+    tunings = {name: one.tuning for name, one in samplings.items() if one.tuning}
+    assert {t["name"] for t in tunings.values()} == {"uniform-scaling", "time-shift"}
+    assert {t["images"] for t in tunings.values()} == {10_000}
+    assert [name for name, t in tunings.items() if t.get("scaled") == "x0"] == ["ldm-es"]
+    assert {one.images for one in samplings.values()} == {50_000}
+    transfer = samplings["adm-transferred"].transfer
+    assert transfer is not None
+    assert (transfer.sampling, transfer.nfe, samplings["adm-transferred"].nfe) == ("adm-tuned", 20, [50, 100])
+
+
+def test_guidance_in_the_paper_is_that_of_imagenet128() -> None:
+    one = plan("paper").experiment
+    (theirs,) = plan("imagenet128").experiment.sampling["ancestral"].corrections
+    assert {str(s.corrections[-1]) for s in one.sampled("adm-imagenet128").values()} == {str(theirs)}
+
+
+def test_the_cross_has_every_remedy_under_every_sampler() -> None:
+    """Trained methods x samplers x with and without scaling x calls."""
+    samplers, ways = ("ancestral", "ddim", "analytic-dpm"), (None, "uniform-scaling")
+    calls = (10, 20, 50, 100, 200, 300, 400, 1000)
+    for method in ("ddpm", "ddpm-reg", "consistent-dm", "fp-diffusion"):
+        drawn = plan("paper").experiment.sampled(f"{method}-cifar10").values()
+        cells = {(s.sampler["name"], (s.tuning or {}).get("name"), nfe) for s in drawn for nfe in s.nfe}
+        assert set(product(samplers, ways, calls)) <= cells
+
+
+def test_noise_of_ddim_and_edm_in_the_paper() -> None:
+    """DDIM's eta from 0 to 1, with and without scaling; churn beside its own control."""
+    one = plan("paper").experiment
+    drawn = [s for s in one.sampled("ddpm-cifar10").values() if s.sampler["name"] == "ddim" and s.nfe == [20, 50, 100]]
+    etas = {(s.sampler["eta"], (s.tuning or {}).get("name")) for s in drawn}
+    assert etas - {(0.0, "time-shift")} == set(product((0.0, 0.2, 0.5, 1.0), (None, "uniform-scaling")))
+    churned = [s for s in one.sampled("edm").values() if s.sampler["s_churn"]]
+    assert {(s.sampler["s_churn"], s.sampler["s_noise"]) for s in churned} == {
+        (churn, noise) for churn in (10, 30) for noise in (1.0, 1.003, 1.007)
+    }
+    assert {(s.control, s.clip_x0) for s in churned} == {("heun", False)}
 
 
 def test_fokker_planck_has_one_balance_at_every_size() -> None:
