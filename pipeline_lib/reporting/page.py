@@ -125,10 +125,6 @@ class Results:
         """Comparisons and sweeps of the experiment, and its samplings where there are several."""
         given = self.folder, self.experiment, self.tables
         several = [samplings.section(*given)] if len(self.experiment["samplings"]) > 1 else []
-            [samplings.section(self.folder, self.experiment, self.tables)]
-            if len(self.experiment["samplings"]) > 1
-            else []
-        )
         return [*comparisons.sections(*given), *sweeps.sections(*given), *several]
 
 
