@@ -150,7 +150,10 @@ class Plan:
                 }
                 for name, method in exp.methods.items()
             },
-            "samplings": {name: {**s.model_dump(mode="json"), "guide": s.guide} for name, s in exp.sampling.items()},
+            "samplings": {
+                name: {**s.model_dump(mode="json"), "guide": s.guide, "family": s.family}
+                for name, s in exp.sampling.items()
+            },
             "instances": [
                 {k: getattr(i, k) for k in ("dataset", "method", "variant", "seed", "path", "init")}
                 for i in self.instances

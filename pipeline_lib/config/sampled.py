@@ -9,3 +9,12 @@ SOUGHT = ("tuning", "transfer")  # keys of a sampling that say where constants c
 def samplings_of(experiment: Mapping[str, Any], method: str) -> list[str]:
     """Names of the samplings that draw from a method's runs, in the order of the file; the first is its main one."""
     return experiment["methods"][method]["samplings"]
+
+
+def pictured(experiment: Mapping[str, Any], method: str) -> list[str]:
+    """Those that have figures of their own: a grid would fill many pages, so its points are in tables alone.
+
+    Where a method is drawn by points of grids only, they have figures after all.
+    """
+    names = samplings_of(experiment, method)
+    return [name for name in names if not experiment["samplings"][name]["family"]] or names

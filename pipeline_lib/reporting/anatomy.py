@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline_lib.config.sampled import samplings_of
+from pipeline_lib.config.sampled import pictured
 from pipeline_lib.reporting.curves import style
 from pipeline_lib.reporting.style import COLOURS, GREY, empty, legend, save
 from pipeline_lib.reporting.summaries import RUN, label, of_main_sampling
@@ -122,7 +122,8 @@ def draw(folder: Path, experiment: Mapping[str, Any], rows: pd.DataFrame) -> Non
 def cells(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> list[Line]:
     """The first measured seed of one run: a line for each sampling and number of calls."""
     first = rows[rows["seed"].eq(rows["seed"].min())]
-    order = list(experiment["samplings"])
+    order = pictured(experiment, str(first["method"].iloc[0]))
+    first = first[first["sampler"].isin(order)]
     keys = sorted({(str(s), int(n)) for s, n in zip(first["sampler"], first["nfe"], strict=True)})
     keys.sort(key=lambda key: order.index(key[0]))
     return [
@@ -238,7 +239,7 @@ def _of(panel: Panel, line: Line) -> pd.DataFrame:
 
 def _suffixes(experiment: Mapping[str, Any], method: str) -> list[str]:
     """Of the pages of a run: none, -2, -3, as many as its samplings and numbers of calls fill."""
-    count = sum(len(experiment["samplings"][s]["nfe"]) for s in samplings_of(experiment, method))
+    count = sum(len(experiment["samplings"][s]["nfe"]) for s in pictured(experiment, method))
     return ["" if i == 0 else f"-{i + 1}" for i in range(-(-count // CELLS))]
 
 

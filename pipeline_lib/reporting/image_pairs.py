@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline_lib.config.sampled import samplings_of
+from pipeline_lib.config.sampled import pictured
 from pipeline_lib.data.grid import GAP
 from pipeline_lib.reporting import tuning
 from pipeline_lib.reporting.collect import manifest
@@ -40,7 +40,7 @@ def draw(folder: Path, experiment: Mapping[str, Any], scores: pd.DataFrame) -> N
     """Write `figures/pairs-<dataset>-<method>-<variant>-<sampling>` of every sampling that has a control.
 
     Of the first seed of each run, where the control has the same sampling seed and a number of calls in common. Points
-    of a grid of methods are left out. `scores` are collected.
+    of grids are left out. `scores` are collected.
     """
     for old in (folder / "figures").glob(f"{PREFIX}*"):  # of samplings that are no more
         old.unlink()
@@ -49,7 +49,7 @@ def draw(folder: Path, experiment: Mapping[str, Any], scores: pd.DataFrame) -> N
     for (dataset, method, variant), one in reversed(runs.items()):
         if experiment["methods"][method]["variants"][variant].get("family"):
             continue
-        for name in samplings_of(experiment, method):
+        for name in pictured(experiment, method):
             if pairs := list(_pairs(folder, experiment, one, name, found)):
                 about = f"{label(experiment, method, variant)} on {dataset}, seed {one['seed']}"
                 control = experiment["samplings"][name]["control"]

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline_lib.config.models import parse_experiment
 from pipeline_lib.config.plan import Plan
+from pipeline_lib.config.sampled import pictured
 from pipeline_lib.exits import BadConfig
 from tests.config.test_plan import MINIMAL
 
@@ -63,3 +64,10 @@ def test_grids_and_controls_are_no_part_of_what_is_drawn() -> None:
 def test_refusals(samplings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadConfig, match=sentence.replace(".", r"\.")):
         plan(**samplings)
+
+
+def test_points_of_grids_have_no_figures_of_their_own_unless_there_is_nothing_else() -> None:
+    both = plan(ddim={**DDIM, "grid": ETA}, scaled={**SCALED, "control": "ddim-eta0"}).summary()
+    assert pictured(both, "ddpm") == ["scaled"]
+    alone = plan(ddim={**DDIM, "grid": ETA}).summary()
+    assert pictured(alone, "ddpm") == ["ddim-eta0", "ddim-eta0.2", "ddim-eta1"]
