@@ -54,8 +54,8 @@ def check(options: Options, diffusion: Diffusion, steps: int, where: str) -> Non
         )
     if options.cutoff > diffusion.timesteps:  # published cutoffs are for 1000 steps, and would do nothing here
         raise BadConfig(
-            f"{where}: a time-shift cutoff of {options.cutoff} is past the path, which has {diffusion.timesteps} steps: "
-            "no time would be shifted; scale a published cutoff by their number."
+            f"{where}: a time-shift cutoff of {options.cutoff} is past the path, which has {diffusion.timesteps} "
+            "steps: no time would be shifted; scale a published cutoff by their number."
         )
 
 
