@@ -165,7 +165,7 @@ def text(plan: Plan) -> str:
     """The plan for the terminal, in at most 100 columns."""
     found = datasets(plan)
     title = plan.experiment.title
-    parts = [fill(f"{plan.name}{f': {title}' if title else ''} ({plan.source})", WIDTH) + "\n"]
+    parts = [fill(f"{plan.name}{f': {title}' if title else ''} ({plan.source})", WIDTH, break_on_hyphens=False) + "\n"]
     if found:
         parts += [_table(SOURCE, [_source_row(one) for one in found])]
         parts += [f"{fill(f'{_short(one.name)}: {one.why}', WIDTH)}\n" for one in found if one.why]

@@ -124,6 +124,10 @@ def test_it_fits_in_the_terminal(path: Path) -> None:
     assert max(map(len, text(load(path)).splitlines())) <= WIDTH
 
 
+def test_the_name_of_the_file_stays_whole() -> None:
+    assert "configs/cross-digits.yaml)" in text(load(ROOT / "configs/cross-digits.yaml"))
+
+
 def test_a_long_name_of_a_dataset_is_cut() -> None:
     values = changed("datasets", {"d" * 64: FOLDER})
     assert max(map(len, text(plan(values)).splitlines())) <= WIDTH

@@ -13,9 +13,9 @@ from pipeline_lib.records.files import sha256
 
 
 class Model(BaseModel):
-    """A frozen model that refuses unknown keys, and true and false where a number is meant."""
+    """A frozen model that refuses unknown keys, numbers that are not finite, and true and false for a number."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -24,8 +24,8 @@ else is replaced, and `null` takes a mapping away. Unknown keys and keys that st
 them are laid, each over the one before, the preset of its variant, `base`, and the `run` of its dataset, method and \
 variant.
 
-Recipe, network, objective and sampler are given by name, or as a mapping with `name` and options; each may be a path \
-to a `.py` file of your own.
+Recipe, network, objective, sampler, correction, tuning and measure are given by name, or as a mapping with `name` and \
+options; each may be a path to a `.py` file of your own.
 """
 PARTS = {
     "data/recipes": "Recipe",

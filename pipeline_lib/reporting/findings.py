@@ -198,7 +198,7 @@ def important(found: pd.DataFrame, scores: pd.DataFrame, experiment: Mapping[str
         {
             "lower in every curve for": names[lower],
             "higher in every curve for": names[higher],
-            "not the same in every curve for": names[paired & ~lower & ~higher],
+            "neither lower nor higher in every curve for": names[paired & ~lower & ~higher],
         },
     )
     yield from _score_sentences(scores, experiment)
@@ -223,4 +223,4 @@ def _listed(question: str, kinds: Mapping[str, "pd.Series[str]"]) -> Iterator[st
     """'question kind names; kind names.'"""
     said = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if len(names)]
     if said:
-        yield f"{question} {'; '.join(said)}."
+        yield f"{question} {'; '.join(said).rstrip('.')}."  # a label may end with a point

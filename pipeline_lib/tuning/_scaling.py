@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import pairwise
 from math import ceil, floor
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +13,8 @@ from pipeline_lib.config.base import Model
 
 if TYPE_CHECKING:
     from pipeline_lib.tuning._bench import Bench
+
+log = logging.getLogger(__name__)
 
 NAME = "epsilon-scaling"
 DIGITS = 10  # decimals of a constant: sums of strides are not exact
@@ -63,5 +66,8 @@ def best_b(options: UniformOptions, bench: Bench) -> float:
         tried = [round(best + i * stride, DIGITS) for i in range(first, last + 1)]
         scores = {b: bench.score(scaling(options, b=b), f"b, stride {stride:g}") for b in tried if b > 0}
         best = min(scores, key=scores.__getitem__)
+        if stride == options.strides[0] and best != 1 and best in (min(scores), max(scores)):
+            key = "low" if best < 1 else "high"
+            log.warning("the best b, %g, is the last that was tried: widen tuning.%s.", best, key)
         low, high = best - stride, best + stride
     return best

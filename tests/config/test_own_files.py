@@ -8,18 +8,24 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from pipeline_lib.config.base import load_part
+from pipeline_lib.analytic.mixtures import gaussian
+from pipeline_lib.analytic.oracle import Oracle
+from pipeline_lib.config.base import build_part, load_part, part
 from pipeline_lib.config.models import Diffusion, Training, parse_experiment
 from pipeline_lib.config.plan import Plan, load
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.diffusion.denoiser import Denoiser
+from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.paths import build
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.records.store import Manifest
+from pipeline_lib.samplers import Draw
 from pipeline_lib.training import train
 from pipeline_lib.training.batches import Batches
 from tests.config.test_plan import MINIMAL, changed
+from tests.config.test_plan import plan as planned
 from tests.conftest import RUNTIME, tiny_run
 
 MINE = '''
@@ -129,3 +135,37 @@ def test_the_example_of_the_readme_trains_and_without_extra_noise_is_ddpm(tiny_d
     assert not torch.allclose(terms({"name": "mine.py", "gamma": 0.5}), plain, rtol=0.05)
     train.run(tiny_run(objective={"name": "mine.py"}), RUNTIME, tmp_path / "manifest.json", tiny_data)
     assert json.loads((tmp_path / "manifest.json").read_text())["facts"]["steps"] == 12
+
+
+def examples_of_samplers() -> None:
+    """The files of docs/samplers.md, as a reader would write them."""
+    text = (ROOT / "docs" / "samplers.md").read_text().split("## Your own")[1]
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        Path(code[3 : code.index(":")]).write_text(code)
+    values = yaml.safe_load(re.search(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1])
+    drawn = planned({**MINIMAL, **values})
+    assert drawn.samplings_of(drawn.instances[0]).keys() == {"solver", "thresholded"}
+
+
+def end_of(name: str, nfe: int, *corrections: str) -> torch.Tensor:
+    """(B, 3, 1, 1): x_0 from the same noise by the exact denoiser of Gaussian data."""
+    data = gaussian(torch.tensor([0.9, -0.2, 0.1]), torch.diag(torch.tensor([0.05, 0.03, 0.08])))
+    path = build(Diffusion(timesteps=1000))
+    module, options = load_part("samplers", part("samplers", name, "here"))
+    x, draw = torch.randn(64, 3, 1, 1, generator=torch.Generator().manual_seed(0)), Draw(Noise(0), torch.arange(64))
+    made = [build_part("samplers/corrections", part("samplers/corrections", c, "here"), path, nfe) for c in corrections]
+    return module.sample(Oracle(path, data), path.grid(nfe), x, draw, options, corrections=made)
+
+
+def test_the_sampler_of_the_docs_is_of_second_order_where_ddim_is_of_first() -> None:
+    examples_of_samplers()
+    true = end_of("solver.py", 1000)
+    errors = {(name, n): float((end_of(name, n) - true).norm()) for name in ("ddim", "solver.py") for n in (100, 200)}
+    assert errors["ddim", 100] / errors["ddim", 200] == pytest.approx(2, abs=0.3)
+    assert errors["solver.py", 100] / errors["solver.py", 200] == pytest.approx(4, abs=0.5)
+
+
+def test_the_correction_of_the_docs_keeps_images_in_range() -> None:
+    examples_of_samplers()
+    assert float(end_of("ddim", 20).abs().max()) > 1
+    assert float(end_of("ddim", 20, "threshold.py").abs().max()) <= 1

@@ -37,6 +37,15 @@ def test_the_finer_stride_may_leave_the_range_and_b_may_be_below_1(tmp_path: Pat
     assert found["b"] == 0.987
 
 
+@pytest.mark.parametrize(("best", "said"), [(0.98, ["low"]), (1.05, ["high"]), (1.02, []), (1.0, [])])
+def test_a_best_b_at_an_end_of_the_range_is_told(
+    best: float, said: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uniform_scaling.find(uniform_scaling.Options(), scored(tmp_path, lambda one: abs(one["b"] - best)))
+    told = [one.getMessage() for one in caplog.records if "widen" in one.getMessage()]
+    assert [one.rpartition(".")[0].rpartition(".")[2] for one in told] == said
+
+
 def test_the_coordinate_search_finds_each_factor(tmp_path: Path) -> None:
     wanted = [1.01, 0.995, 1.0]
 

@@ -26,7 +26,9 @@ class Options(Model):
     b: float = Field(1.0, description="lambda at the last step; at all steps where k is 0")
     k: float = Field(0.0, description="slope: what lambda grows by with each step that is left")
     factors: list[float] | None = Field(
-        None, description="lambda of every step in sampling order, from the first call on, in place of b and k"
+        None,
+        min_length=1,
+        description="lambda of every step in sampling order, from the first call on, in place of b and k",
     )
     scaled: Literal["eps", "x0"] = Field(
         "eps",

@@ -34,7 +34,7 @@ class Options(Model):
     """Where a time is sought, and until when."""
 
     window: int = Field(ge=0, description="w: times from w / 2 below to w / 2 above the middle are tried")
-    cutoff: int = Field(ge=0, description="t_c: times up to it are not shifted; T or more switches the shift off")
+    cutoff: int = Field(ge=0, description="t_c: times up to it are not shifted; T switches the shift off")
     reading: Literal["paper", "released", "released-adm"] = Field(
         "paper", description="Algorithm 3 of the paper, or what its two codes do"
     )
@@ -44,13 +44,18 @@ MOVES_STEPS = True
 
 
 def check(options: Options, diffusion: Diffusion, steps: int, where: str) -> None:
-    """Raise BadConfig on a path without discrete steps, and for a window past its ends."""
+    """Raise BadConfig on a path without discrete steps, and for a window or a cutoff past its ends."""
     if diffusion.path != "vp":
         raise BadConfig(f"{where}: time-shift is for diffusion.path vp (it is {diffusion.path}).")
     if options.window >= diffusion.timesteps:
         raise BadConfig(
             f"{where}: a time-shift window of {options.window} is wider than the path, which has "
             f"{diffusion.timesteps} steps."
+        )
+    if options.cutoff > diffusion.timesteps:  # published cutoffs are for 1000 steps, and would do nothing here
+        raise BadConfig(
+            f"{where}: a time-shift cutoff of {options.cutoff} is past the path, which has {diffusion.timesteps} "
+            "steps: no time would be shifted; scale a published cutoff by their number."
         )
 
 

@@ -1,5 +1,7 @@
 """Epsilon scaling against its published readings and against a closed form."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -91,6 +93,8 @@ def test_norm_of_eps_in_the_ode_of_a_point_at_zero(factor: float, ratio: float) 
     [
         ({"b": 0}, "lambda of epsilon-scaling is 0 at step 0 of 4"),
         ({"b": 1, "k": -0.5}, "lambda of epsilon-scaling is -0.5 at step 0 of 4"),
+        ({"b": math.nan}, r"^b: input should be a finite number \(it is nan\)"),
+        ({"factors": []}, "^factors: list should have at least 1 item"),
         ({"factors": [1.0, 1.1]}, "2 factors, but there are 4 steps"),
         ({"factors": [1.0] * 4, "b": 1.1}, "either factors, or b and k"),
     ],

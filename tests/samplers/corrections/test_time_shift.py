@@ -124,9 +124,11 @@ def test_a_window_wider_than_a_step_never_leads_up(reading: str) -> None:
         assert bool((torch.as_tensor(step.t_next) <= torch.as_tensor(step.t)).all())
 
 
-def test_a_path_without_discrete_steps_and_a_window_past_the_ends_are_refused() -> None:
-    check(Options(window=99, cutoff=0), Diffusion(timesteps=100), 5, "sampling.one")
+def test_a_path_without_discrete_steps_and_what_is_past_the_ends_are_refused() -> None:
+    check(Options(window=99, cutoff=100), Diffusion(timesteps=100), 5, "sampling.one")
     with pytest.raises(BadConfig, match=r"^sampling\.one: time-shift is for diffusion\.path vp \(it is edm\)\.$"):
         check(Options(window=2, cutoff=0), Diffusion(path="edm"), 5, "sampling.one")
     with pytest.raises(BadConfig, match=r"window of 100 is wider than the path, which has 100 steps\.$"):
         check(Options(window=100, cutoff=0), Diffusion(timesteps=100), 5, "sampling.one")
+    with pytest.raises(BadConfig, match=r"cutoff of 300 is past the path, which has 100 steps: no time"):
+        check(Options(window=2, cutoff=300), Diffusion(timesteps=100), 5, "sampling.one")
