@@ -40,7 +40,7 @@ from pipeline_lib.samplers import _tuned
 from pipeline_lib.samplers._moments import known
 from pipeline_lib.samplers._stage import classes_of, load_guide
 
-VERSION = 4
+VERSION = 5
 WEIGHTS = "weights.safetensors"
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,8 @@ def run(
         slopes += [{"nfe": calls, **row} for row in cell.trends()]
         shares += [{"nfe": calls, **row} for row in cell.influences()]
         findings += [{"nfe": calls, **row} for row in parts.rows]
-    inputs = {"train": train, "data": data, "bandwidths": bandwidths, "guide": guide, "tuned": tuned}
+    inputs = {"train": train, "data": data, "bandwidths": bandwidths}
+    inputs |= {"moments": moments, "guide": guide, "tuned": tuned}
     made_from = provenance.of("errors", VERSION, config, {k: m for k, m in inputs.items() if m})
     tables.write(output, points, tables.ERRORS, made_from)
     tables.write(trends, slopes, tables.TRENDS, made_from)
