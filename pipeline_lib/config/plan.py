@@ -16,6 +16,7 @@ from pipeline_lib.config.base import load_part, parse, unmeasured
 from pipeline_lib.config.load import merge, read
 from pipeline_lib.config.models import Diffusion, Experiment, Method, Run, Sampling, Variant, parse_experiment
 from pipeline_lib.config.spacings import visited
+from pipeline_lib.config.tuned import refuse_moved_steps
 from pipeline_lib.exits import BadConfig, TryAgain
 from pipeline_lib.records.files import holds, write_text
 
@@ -556,7 +557,7 @@ def _check_sampling(plan: Plan) -> None:
                     corrects, chosen = load_part(CORRECTION, correction)
                     if hasattr(corrects, "check"):
                         corrects.check(chosen, diffusion, count, where)
-        _check_moves(sampling, where)
+        refuse_moved_steps(sampling, where)
 
 
 def _check_spacing(sampling: Sampling, diffusion: Diffusion, steps: int, where: str) -> None:
@@ -569,18 +570,6 @@ def _check_spacing(sampling: Sampling, diffusion: Diffusion, steps: int, where: 
     elif sampling.spacing != "uniform":
         raise BadConfig(
             f"{where}: spacing {sampling.spacing} is for diffusion.path vp; path {diffusion.path} has its own, uniform."
-        )
-
-
-def _check_moves(sampling: Sampling, where: str) -> None:
-    """What was measured at the t of the grid says nothing of other t."""
-    parts = [("samplers", sampling.sampler), *((CORRECTION, one) for one in sampling.corrections)]
-    modules = {values["name"]: load_part(kind, values)[0] for kind, values in parts}
-    moved = [name for name, module in modules.items() if hasattr(module, "MOVES_STEPS")]
-    bound = [name for name, module in modules.items() if hasattr(module, "unknown")]
-    if moved and bound:
-        raise BadConfig(
-            f"{where}: {bound[0]} knows the t of the grid alone, and {moved[0]} leaves them: take only one."
         )
 
 

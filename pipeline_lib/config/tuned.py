@@ -40,12 +40,26 @@ def check(plan: "Plan") -> None:
                     )
 
 
+def refuse_moved_steps(sampling: "Sampling", where: str, *found: str) -> None:
+    """Raise BadConfig where one part, or a correction that is `found` by tuning, leaves the t that another measures."""
+    corrections = [*found, *(one["name"] for one in sampling.corrections)]
+    parts = [("samplers", sampling.sampler["name"]), *(("samplers/corrections", name) for name in corrections)]
+    modules = {name: registry.find(kind, name) for kind, name in parts}
+    moved = [name for name, module in modules.items() if hasattr(module, "MOVES_STEPS")]
+    bound = [name for name, module in modules.items() if hasattr(module, "unknown")]
+    if moved and bound:
+        raise BadConfig(
+            f"{where}: {bound[0]} knows the t of the grid alone, and {moved[0]} leaves them: take only one."
+        )
+
+
 def _check_way(one: "Instance", name: str, samplings: Mapping[str, "Sampling"]) -> None:
     sampling = samplings[name]
     way, options = load_part("tuning", _tuning(sampling, samplings))
     where = f"sampling.{name}"
     if any(correction["name"] == way.FINDS for correction in sampling.corrections):
         raise BadConfig(f"{where}: {way.FINDS} is tuned, and stands in corrections as well; remove it there.")
+    refuse_moved_steps(sampling, where, way.FINDS)
     for nfe in sampling.nfe:
         if hasattr(way, "check"):  # what a way asks of the path and the steps
             way.check(options, one.run.diffusion, sampling.steps(nfe), where)

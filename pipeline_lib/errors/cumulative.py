@@ -40,7 +40,7 @@ from pipeline_lib.samplers import _tuned
 from pipeline_lib.samplers._moments import known
 from pipeline_lib.samplers._stage import classes_of, load_guide
 
-VERSION = 4
+VERSION = 5
 WEIGHTS = "weights.safetensors"
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def run(
     """
     settings = parse(Errors, {k: v for k, v in config.items() if k not in ("sampling", "anatomy")}, "errors")
     dissected = parse(Anatomy, config["anatomy"], "anatomy")
-    sampling = known(parse(Sampling, config["sampling"], "sampling"), moments)
+    sampling = parse(Sampling, config["sampling"], "sampling")
     where, watch = device.pick(), Stopwatch("errors")
     denoiser, facts = trained.load(train.file(WEIGHTS), where)
     count = settings.forward or settings.chains
@@ -90,7 +90,7 @@ def run(
     for nfe in sampling.nfe:
         log.info("measuring %d chains of %d calls", settings.chains, nfe)
         shape, batch = tuple(facts["shape"]), runtime["batch"]
-        own = _tuned.known(sampling, nfe, tuned)
+        own = _tuned.known(known(sampling, moments, denoiser.path, [nfe]), nfe, tuned)
         chains = Chains(denoiser, weights, own, nfe, settings.chains, shape, classes, batch, where, by)
         cell = Comparison(chains.grid, laws, frozen, settings)
         subject = Subject(denoiser, own, nfe, pairs, frozen, dissected, classes, batch, by)
@@ -106,7 +106,14 @@ def run(
         slopes += [{"nfe": calls, **row} for row in cell.trends()]
         shares += [{"nfe": calls, **row} for row in cell.influences()]
         findings += [{"nfe": calls, **row} for row in parts.rows]
-    inputs = {"train": train, "data": data, "bandwidths": bandwidths, "guide": guide, "tuned": tuned}
+    inputs = {
+        "train": train,
+        "data": data,
+        "bandwidths": bandwidths,
+        "moments": moments,
+        "guide": guide,
+        "tuned": tuned,
+    }
     made_from = provenance.of("errors", VERSION, config, {k: m for k, m in inputs.items() if m})
     tables.write(output, points, tables.ERRORS, made_from)
     tables.write(trends, slopes, tables.TRENDS, made_from)

@@ -14,7 +14,7 @@ from pipeline_lib.config.models import Sampling
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.diffusion.denoiser import Denoising, perturb
 from pipeline_lib.diffusion.noise import Noise
-from pipeline_lib.diffusion.paths import log_snr
+from pipeline_lib.diffusion.paths import GaussianPath, log_snr
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.networks import trained
 from pipeline_lib.records import provenance, tables
@@ -119,11 +119,13 @@ class _Error:
         }
 
 
-def known(sampling: Sampling, moments: Manifest | None) -> Sampling:
-    """The sampling, whose sampler and corrections are told what they need; options that are given are left alone."""
+def known(sampling: Sampling, moments: Manifest | None, path: GaussianPath, nfe: list[int]) -> Sampling:
+    """The sampling, whose sampler and corrections are told what they need at so many calls, and nothing of other t, on
+    which samples would seem to depend; options that are given are left alone."""
     if moments is None:
         return sampling
     rows = tables.read(moments.file(FILE), tables.MOMENTS)
+    rows = rows[rows["t"].isin([step.t for n in nfe for step in path.grid(sampling.steps(n), sampling.spacing)])]
 
     def told(kind: str, part: Mapping[str, Any]) -> dict[str, Any]:
         columns = {name: rows[name] for name in unmeasured(kind, part)}

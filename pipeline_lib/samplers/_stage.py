@@ -163,13 +163,11 @@ def run(
     `guide`: the training of the noisy classifier that the sampling names.
     `tuned`: the tuning whose constants the sampling uses.
     """
-    sampling = _moments.known(parse(Sampling, config), moments)
+    sampling = parse(Sampling, config)
     identity = {k: v for k, v in config.items() if k not in ("nfe", *SOUGHT)}
     inputs = {"weights": train.files[WEIGHTS]}
     if autoencoder:
         inputs["autoencoder"] = autoencoder.files[latent_space.WEIGHTS]
-    if moments:
-        inputs["moments"] = moments.files[_moments.FILE]
     if guide:
         inputs["guide"] = guide.files[WEIGHTS]
     store = entry("sample", VERSION, identity, inputs)
@@ -180,7 +178,7 @@ def run(
     cells: list[dict[str, Any]] = []
     files: dict[str, str] = {}
     for nfe in sampling.nfe:
-        own = _tuned.known(sampling, nfe, tuned)
+        own = _tuned.known(_moments.known(sampling, moments, denoiser.path, [nfe]), nfe, tuned)
         name = f"nfe{nfe:04d}{_tuned.suffix(sampling, own)}"
         source = Cell(store.folder / name, denoiser, facts, own, runtime["batch"], where, space, by)
         cells.append(source.get(nfe))

@@ -32,8 +32,10 @@ def known(sampling: Sampling, nfe: int, tuned: Manifest | None) -> Sampling:
 
 
 def suffix(asked: Sampling, own: Sampling) -> str:
-    """What tells apart the samples of one sampling that were drawn with different constants; empty without any.
+    """What tells apart the samples of one sampling that were drawn with different constants or moments; empty without.
 
-    So a cell stays when others of its sampling are tuned anew.
+    So a cell stays when others of its sampling are tuned or measured anew.
     """
-    return f"-{digest(own.corrections)[:8]}" if asked.sought() else ""
+    if own.sampler != asked.sampler:
+        return f"-{digest([own.sampler, own.corrections])[:8]}"
+    return f"-{digest(own.corrections)[:8]}" if asked.sought() or own.corrections != asked.corrections else ""

@@ -50,13 +50,14 @@ def run(
     `config` holds a sampling with its tuning. Raises TryAgain, with all trials kept, where time is up.
     """
     watch, stop = Stopwatch("tune"), Stop(max_minutes).listen()
-    sampling = _moments.known(parse(Sampling, config), moments)
+    sampling = parse(Sampling, config)
     given = {"train": train, "data": data, "classifier": classifier, "reference": reference}
     given |= {k: m for k, m in (("autoencoder", autoencoder), ("moments", moments), ("guide", guide)) if m}
     identity = {k: v for k, v in config.items() if k != "nfe"}
     store = entry("tune", VERSION, identity, {name: m.content for name, m in given.items()})
     where = device.pick()
     denoiser, about = trained.load(train.file(WEIGHTS), where)
+    sampling = _moments.known(sampling, moments, denoiser.path, sampling.nfe)
     way, options = load_part("tuning", sampling.tuning or {})
     space = latent_space.load(autoencoder, where) if autoencoder else None
     metric, distance = judge(

@@ -29,9 +29,14 @@ class Options(Model):
 
 
 def check(options: Options, diffusion: Diffusion, steps: int, where: str) -> None:
-    """Raise BadConfig on a path without discrete steps, or where a cutoff would switch the shift off."""
+    """Raise BadConfig on a path without discrete steps, for a window past its ends, or a cutoff that is no shift."""
     if diffusion.path != "vp":
         raise BadConfig(f"{where}: time-shift is for a path with discrete steps (diffusion.path vp).")
+    if max(options.windows) >= diffusion.timesteps:
+        raise BadConfig(
+            f"{where}: a time-shift window of {max(options.windows)} is wider than the path, which has "
+            f"{diffusion.timesteps} steps."
+        )
     if max(options.cutoffs) >= diffusion.timesteps:
         raise BadConfig(
             f"{where}: a cutoff of {max(options.cutoffs)} switches the shift off, since the path has "

@@ -11,6 +11,7 @@ from tests.config.test_plan import MINIMAL, plan, stages
 
 DDIM = {"sampler": "ddim", "nfe": [10, 20], "images": 100}
 UNIFORM = {"name": "uniform-scaling", "images": 50}
+SHIFT = {"name": "time-shift", "windows": [8], "cutoffs": [9]}
 HOME = "results/tiny/digits/ddpm/paper/s0"
 
 
@@ -74,6 +75,19 @@ def test_samplings_without_tuned_constants_are_what_they_were() -> None:
         ({"one": {**moved(), "nfe": [50]}}, "not tuned at 50 calls"),
         ({"one": moved(dataset="mor")}, "no dataset 'mor'; did you mean 'more'"),
         ({"one": {**DDIM, "tuning": {"name": "time-shift", "cutoffs": [100]}}}, "a cutoff of 100 switches"),
+        ({"one": {**DDIM, "tuning": {"name": "time-shift", "windows": [100], "cutoffs": [9]}}}, "wider than the path"),
+        ({"one": {**DDIM, "sampler": "analytic-dpm", "tuning": SHIFT}}, "analytic-dpm knows the t of the grid alone"),
+        (
+            {"one": {**DDIM, "tuning": SHIFT, "corrections": [{"name": "variance-downscaling"}]}},
+            "variance-downscaling knows the t of the grid alone",
+        ),
+        (
+            {
+                "one": {**DDIM, "tuning": SHIFT},
+                "two": {**DDIM, "sampler": "analytic-dpm", "transfer": {"sampling": "one"}},
+            },
+            r"sampling\.two: analytic-dpm knows the t of the grid alone",
+        ),
         ({"one": {**DDIM, "tuning": {"name": "linear-scaling", "k_high": 0.2}}}, "lower k_high"),
         ({"one": {**DDIM, "tuning": {**UNIFORM, "strides": [0.001, 0.005]}}}, "each smaller than the one before"),
         ({"one": {**DDIM, "tuning": {**UNIFORM, "low": 1.01}}}, "less than or equal to 1"),

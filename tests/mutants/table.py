@@ -1283,6 +1283,14 @@ MUTANTS = (
         ON_TUNED,
     ),
     Mutant(
+        "spread-that-falls-short",
+        "standard deviations of a few samples, called those of the law: a gap that is not there",
+        EXPOSURE,
+        "(std + short).mean()",
+        "(std + 0 * short).mean()",
+        ("tests/errors/test_exposure.py",),
+    ),
+    Mutant(
         "bias-with-its-chance",
         "the squared norm of a mean, which chance alone makes positive",
         EXPOSURE,

@@ -89,9 +89,10 @@ def test_a_correction_asks_for_moments_and_says_what_share_of_its_steps_is_infea
     moments = Manifest.load(tmp_path / "moments.json")
     _stage.run(configs["sample"], {"batch": 4}, tmp_path / "sample.json", trained, moments=moments)
     cell = Manifest.load(tmp_path / "sample.json").facts["cells"][0]
-    told = _moments.known(Sampling(**configs["sample"]), moments).corrections[1]
+    path = paths.build(Diffusion(**tiny_run()["diffusion"]))
+    told = _moments.known(Sampling(**configs["sample"]), moments, path, [8]).corrections[1]
     correction = build(Options(**{k: v for k, v in told.items() if k not in ("name", "code")}), PATH, 8)
-    for step in list(paths.build(Diffusion(**tiny_run()["diffusion"])).grid(8))[:-1]:
+    for step in list(path.grid(8))[:-1]:
         correction.noise(step, step.posterior_variance)
     assert cell["infeasible"] == correction.facts()["infeasible"] > 0  # hardly trained
 
@@ -116,6 +117,13 @@ def test_the_stage_hands_its_moments_to_the_sampler(tiny_data: Manifest, tmp_pat
     _stage.run(own, {"batch": 16}, tmp_path / "own.json", trained)
     again = Manifest.load(tmp_path / "own.json")
     assert np.array_equal(images, np.load(again.file(again.facts["cells"][0]["images"])))
+    more = {**sampling, "nfe": [4, 6, 8]}
+    _moments.run({**asked, "nfe": more["nfe"]}, {"batch": 16}, tmp_path / "more.json", trained, tiny_data)
+    measured = Manifest.load(tmp_path / "more.json")
+    _stage.run(more, {"batch": 16}, tmp_path / "grown.json", trained, moments=measured)
+    grown = Manifest.load(tmp_path / "grown.json")
+    assert grown.folder == drawn.folder, "another number of calls draws the others anew"
+    assert drawn.files.items() <= grown.files.items()
 
 
 def test_only_a_sampler_that_asks_for_moments_has_the_rule() -> None:

@@ -2,7 +2,7 @@
 
 KL(q(x_u | x_t, x_0) || p_theta(x_u | x_t)) in nats a pixel, averaged over images, of the step from t to the next u of
 the grid: squared difference of the means over twice the reverse variance, and what the variances differ. The reverse
-variance is the one that the network has learned, else that of the ancestral sampler, else that of q. Readings:
+variance is that of the ancestral sampler; for others the one that the network has learned, else that of q. Readings:
 `training`, at true x_t; `after-step`, at what one step of the sampler has made of the true x_t before. The second still
 compares with the x_0 that the step began with, and is a little larger for a perfect network too.
 """
@@ -57,8 +57,8 @@ def _log_variance(step: Step, prediction: Prediction, sampling: Sampling) -> Ten
 
     from pipeline_lib.diffusion.bound import learned_variance
 
-    wanted = sampling.sampler["variance"] if sampling.sampler["name"] == "ancestral" else "fixed-small"
-    if prediction.fraction is not None and wanted != "fixed-large":
+    wanted = sampling.sampler["variance"] if sampling.sampler["name"] == "ancestral" else "learned"
+    if prediction.fraction is not None and wanted in ("learned", "learned-or-large"):
         return learned_variance(step, prediction.fraction).log()
     large = wanted in ("fixed-large", "learned-or-large")
     return torch.as_tensor(step.forward_variance if large else step.posterior_variance).log()

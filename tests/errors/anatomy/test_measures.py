@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from pipeline_lib.config.base import parse
-from pipeline_lib.config.models import Anatomy, Diffusion
+from pipeline_lib.config.models import Anatomy, Diffusion, Sampling
 from pipeline_lib.diffusion import paths
+from pipeline_lib.diffusion.denoiser import Prediction
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.errors.anatomy import normality
+from pipeline_lib.errors.anatomy.modular_error import divergence
 from pipeline_lib.errors.exposure import correlation
 from pipeline_lib.exits import BadConfig
 
@@ -59,3 +61,25 @@ def test_a_measure_is_found_by_its_name_once() -> None:
 def test_perturbed_images_are_a_part_of_those_that_chains_start_from() -> None:
     with pytest.raises(BadConfig, match="perturbed 50, images 20 and observed 500"):
         parse(Anatomy, {"images": 20})
+
+
+@pytest.mark.parametrize(
+    ("sampler", "learned", "expected"),
+    [
+        ({"name": "ancestral", "variance": "fixed-small"}, True, "small"),
+        ({"name": "ancestral", "variance": "fixed-large"}, True, "large"),
+        ({"name": "ancestral", "variance": "learned-or-large"}, True, "between"),
+        ({"name": "ancestral", "variance": "learned-or-large"}, False, "large"),
+        ({"name": "ddim"}, True, "between"),
+        ({"name": "ddim"}, False, "small"),
+    ],
+)
+def test_the_modular_error_takes_the_variance_of_the_sampler(sampler: dict, learned: bool, expected: str) -> None:
+    step = paths.build(Diffusion(timesteps=100)).grid(10).step(4)
+    x0 = torch.zeros(3, 1, 2, 2)
+    fraction = torch.full_like(x0, 0.5) if learned else None
+    prediction = Prediction(x0, torch.tensor(step.a), torch.tensor(step.s), x0, "x0", fraction)
+    found = divergence(step, x0, prediction, Sampling(sampler=sampler, nfe=[10]))
+    small, large = math.log(step.posterior_variance), math.log(step.forward_variance)
+    w = {"small": small, "large": large, "between": (small + large) / 2}[expected]
+    assert found.tolist() == pytest.approx([0.5 * (w - small - 1 + math.exp(small - w))] * 3, abs=1e-6)
