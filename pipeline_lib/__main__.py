@@ -70,6 +70,7 @@ STAGES = {
         "draw samples from a trained run",
         ("train",),
         optional=("autoencoder", "moments", "guide", "tuned"),
+        shared=True,
     ),
     "errors": Stage(
         "errors.cumulative",

@@ -1,5 +1,6 @@
 """Starting the processes of one job through torch.distributed.run: on this host, or on the hosts of a SLURM job."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -36,8 +37,9 @@ def launch(arguments: Sequence[str], processes: int, nodes: int = 1) -> int:
 def _agent(command: Sequence[str], each: int, nodes: int) -> int:
     """Start and watch the processes of this host."""
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # of torch's launcher: our own sentences say what went wrong
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SAVING))
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; training.threads sets it for trainings
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // each)))
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

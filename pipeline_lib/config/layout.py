@@ -13,7 +13,7 @@ def rows_at_once(run: Run, processes: int, micro_batch: int | None, where: str =
     """
     batch, group = run.training.batch_size, run.training.mmd_group
     rows = micro_batch or batch // processes
-    where = f"{where}: " if where else ""
+    where, micro = f"{where}: " if where else "", micro_batch or "null"
     if rows == 0 or batch % (processes * rows):
         cut = f"{processes} processes" + (f" with runtime.micro_batch {micro_batch}" if micro_batch else "")
         raise BadConfig(
@@ -22,9 +22,9 @@ def rows_at_once(run: Run, processes: int, micro_batch: int | None, where: str =
         )
     if group and rows % group:
         raise BadConfig(
-            f"{where}{rows} images at once (runtime.processes {processes}, runtime.micro_batch "
-            f"{micro_batch or 'null'}) would split groups of training.mmd_group {group}, and the error of a group is no "
-            "mean over its parts; take fewer processes or a larger micro-batch."
+            f"{where}{rows} images at once (runtime.processes {processes}, runtime.micro_batch {micro}) "
+            f"would split groups of training.mmd_group {group}, and the error of a group is no mean over its parts; "
+            "take fewer processes or a larger micro-batch."
         )
     module, options = load_part("objectives", run.objective)
     if rows < batch and hasattr(module, "whole_batch") and module.whole_batch(options):

@@ -250,7 +250,9 @@ class Runtime(Model):
     log_every: int = Field(100, ge=1, description="steps between two lines of the training history")
     grid_every: int = Field(0, ge=0, description="steps between two sample grids while training; 0: only at the end")
     processes: int = Field(
-        1, ge=1, description="processes that share a training or a sampling, each with a GPU of its own if there are any"
+        1,
+        ge=1,
+        description="processes that share a training or a sampling, each with a GPU of its own if there are any",
     )
     nodes: int = Field(1, ge=1, description="hosts that these processes are spread over, evenly")
     micro_batch: int | None = Field(

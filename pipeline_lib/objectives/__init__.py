@@ -5,8 +5,8 @@ A file defines `Options` (a pydantic model), optionally `PRESETS` (name -> parti
 with `where`) where the options do not fit the rest of the run, and `network_calls(options, run) -> float`, the mean
 number of images that go through the network for one training image, which the costs are compared with. Where training
 gives the network something else than q(x_t), `depths` or `input_noise` says what (`errors.training_inputs`). With
-`NEEDS_PIXELS` it is refused on latents. Where `whole_batch(options)` is true a term compares all images of a batch, which
-is then never split. The file is imported when the Snakefile is parsed: import torch inside functions.
+`NEEDS_PIXELS` it is refused on latents. Where `whole_batch(options)` is true a term compares all images of a batch,
+which is then never split. The file is imported when the Snakefile is parsed: import torch inside functions.
 """
 
 from __future__ import annotations

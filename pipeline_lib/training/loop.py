@@ -119,7 +119,7 @@ class Trainer:
         parts, seen = zip(*(self._differentiate(rows) for rows in self.parts), strict=True)
         counting.remove()
         shown = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
-        if seen[0] is not None:
+        if hasattr(self.objective, "remember") and seen[0] is not None:
             self.objective.remember(self.world.gather(torch.cat(seen)))
         self.world.add_([*(p.grad for p in network.parameters() if p.grad is not None), *shown.values()])
         limit = config.grad_clip or float("inf")

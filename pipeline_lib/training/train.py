@@ -135,7 +135,7 @@ def _finish(trainer: Trainer, store: Entry) -> Manifest:
     trainer.write_history()
     trainer.grid(folder / "grid.png")
     images = float(one.training.steps * one.training.batch_size)
-    trainer.watch.save(folder, images, **trainer.costs())
+    trainer.watch.save(folder, images, **trainer.costs(), processes=trainer.world.size)
     parameters = sum(p.numel() for p in trainer.denoiser.network.parameters())
     manifest = store.finish(
         [WEIGHTS, "history.parquet", *([] if one.classifies else ["grid.png"])],
