@@ -24,6 +24,7 @@ from pipeline_lib.records.costs import StepClock, Stopwatch
 from pipeline_lib.records.progress import Progress
 from pipeline_lib.training.batches import Batches
 from pipeline_lib.training.checkpoint import Checkpoints
+from pipeline_lib.training.dropout import shared
 from pipeline_lib.training.ema import Ema
 from pipeline_lib.training.grids import Decode, save_samples
 from pipeline_lib.training.lease import Lease
@@ -50,9 +51,11 @@ class Trainer:
         """`decode` makes uint8 images of samples, for grids. Raises BadConfig where the batch cannot be cut so."""
         self.run, self.objective, self.folder, self.device, self.seed = run, objective, folder, device, seed
         self.data, self.decode, self.world = data, decode, world
+        self.denoiser: Denoiser = trained.build(run, data.shape, len(data.classes), seed).to(device)
         share, rows = world.share(run.training.batch_size), rows_at_once(run, world.size, micro_batch)
         self.parts = [range(first, first + rows) for first in share[::rows]]
-        self.denoiser: Denoiser = trained.build(run, data.shape, len(data.classes), seed).to(device)
+        cut = rows < run.training.batch_size and device.type == "cpu" and run.network["dropout"]
+        self.masks = shared(self.denoiser.network, run.training.batch_size) if cut else None
         self.batches = Batches(data, run.training, seed, device)
         self.ema = Ema(self.denoiser.network, run.training)
         config = run.training
@@ -132,7 +135,7 @@ class Trainer:
     def _differentiate(self, rows: range) -> tuple[dict[str, Tensor], Tensor | None]:
         """Add what these rows of the batch contribute to the gradient; their part of the loss and of its terms, and
         what the objective shall remember of them."""
-        self._seed_dropout(rows.start)
+        self._seed_dropout(rows)
         values = self.objective.terms(self.denoiser, self.batches.at(self.done, rows))
         share = len(rows) / self.run.training.batch_size  # the loss is a mean over the global batch
         terms = {name: share * self._mean(name, value, rows) for name, value in values.items()}
@@ -143,11 +146,16 @@ class Trainer:
         shown = {"loss": loss.detach(), **{f"loss/{name}": value.detach() for name, value in terms.items()}}
         return shown, self.objective.seen() if hasattr(self.objective, "seen") else None
 
-    def _seed_dropout(self, first: int) -> None:
-        """Make the masks of a part of the batch a function of seed, step and its first image."""
-        if self.run.network["dropout"]:
-            word = self.batches.noise.words(Stream.DROPOUT, torch.tensor([first]), self.done, 1)
-            torch.manual_seed(int(word))
+    def _seed_dropout(self, rows: range) -> None:
+        """Make the masks of these rows of the batch a function of seed, step and rows: the one place that knows them."""
+
+        def word(first: int, sub: int = 0) -> int:
+            return int(self.batches.noise.words(Stream.DROPOUT, torch.tensor([first]), self.done, 1, sub))
+
+        if self.masks:
+            self.masks.begin(rows, seed=word(0), own=word(rows.start, sub=1))
+        elif self.run.network["dropout"]:
+            torch.manual_seed(word(rows.start))
 
     def _mean(self, name: str, values: Tensor, rows: range) -> Tensor:
         """Mean of a term over a part of the batch."""
