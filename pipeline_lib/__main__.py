@@ -43,7 +43,9 @@ STAGES = {
     ),
     "latents": Stage("training.latents", "encode the training images", ("data", "autoencoder")),
     "classifier": Stage("scores.classifier", "train the feature extractor of a dataset", ("data",)),
-    "reference": Stage("scores.reference", "feature statistics of the training images", ("data", "classifier")),
+    "reference": Stage(
+        "scores.reference", "feature statistics of the training images", ("data", "classifier"), shared=True
+    ),
     "controls": Stage(
         "scores.controls", "score floor and ceiling", ("data", "classifier", "reference"), optional=("autoencoder",)
     ),
@@ -79,7 +81,9 @@ STAGES = {
         ("trends", "influences", "anatomy"),
         optional=("moments", "guide", "tuned"),
     ),
-    "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference"), ("influences",)),
+    "scores": Stage(
+        "scores.evaluate", "score samples", ("sample", "classifier", "reference"), ("influences",), shared=True
+    ),
     "exact": Stage("analytic.curves", "exact errors of a problem whose score is known"),
     "coverage": Stage("analytic.coverage", "the estimators against the exact errors"),
     "corrections": Stage("analytic.corrected", "exact errors of short chains, with corrections of the sampler"),

@@ -63,6 +63,15 @@ class World:
             dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
+    def copy_(self, values: Tensor) -> None:
+        """Replace values by those of the first process."""
+        if self.size == 1:
+            return
+        import torch.distributed as dist
+
+        with _together():
+            dist.broadcast(values, 0)
+
     def total(self, *counts: int) -> list[int]:
         """Each count summed over processes. No GPU is waited for."""
         if self.size == 1:

@@ -147,7 +147,7 @@ class Trainer:
         return shown, self.objective.seen() if hasattr(self.objective, "seen") else None
 
     def _seed_dropout(self, rows: range) -> None:
-        """Make the masks of these rows of the batch a function of seed, step and rows: the one place that knows them."""
+        """Make the masks of these rows of the batch a function of seed, step and rows: the only place that does."""
 
         def word(first: int, sub: int = 0) -> int:
             return int(self.batches.noise.words(Stream.DROPOUT, torch.tensor([first]), self.done, 1, sub))
