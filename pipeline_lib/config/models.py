@@ -252,7 +252,8 @@ class Runtime(Model):
     processes: int = Field(
         1,
         ge=1,
-        description="processes that share a training or a sampling, each with a GPU of its own if there are any",
+        description="processes that share a training, a sampling or the extraction of features, each with a GPU of its "
+        "own if there are any",
     )
     nodes: int = Field(1, ge=1, description="hosts that these processes are spread over, evenly")
     micro_batch: int | None = Field(
