@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib import launch
 from pipeline_lib.exits import PERMANENT, BadConfig, Bug, PipelineError, TryAgain
 from pipeline_lib.records.files import digest, write_json
 from pipeline_lib.records.store import Manifest
@@ -32,6 +33,7 @@ class Stage:
     paths: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()  # manifests that most instances do without
     options: dict[str, Callable[[str], Any]] = field(default_factory=dict)
+    shared: bool = False  # whether several processes can work on one instance
 
 
 STAGES = {
@@ -41,7 +43,9 @@ STAGES = {
     ),
     "latents": Stage("training.latents", "encode the training images", ("data", "autoencoder")),
     "classifier": Stage("scores.classifier", "train the feature extractor of a dataset", ("data",)),
-    "reference": Stage("scores.reference", "feature statistics of the training images", ("data", "classifier")),
+    "reference": Stage(
+        "scores.reference", "feature statistics of the training images", ("data", "classifier"), shared=True
+    ),
     "controls": Stage(
         "scores.controls", "score floor and ceiling", ("data", "classifier", "reference"), optional=("autoencoder",)
     ),
@@ -52,6 +56,7 @@ STAGES = {
         ("data",),
         optional=("init", "autoencoder"),
         options={"max_minutes": float},
+        shared=True,
     ),
     "moments": Stage("samplers._moments", "measure what a sampler must know of a trained run", ("train", "data")),
     "tune": Stage(
@@ -67,6 +72,7 @@ STAGES = {
         "draw samples from a trained run",
         ("train",),
         optional=("autoencoder", "moments", "guide", "tuned"),
+        shared=True,
     ),
     "errors": Stage(
         "errors.cumulative",
@@ -75,7 +81,9 @@ STAGES = {
         ("trends", "influences", "anatomy"),
         optional=("moments", "guide", "tuned"),
     ),
-    "scores": Stage("scores.evaluate", "score samples", ("sample", "classifier", "reference"), ("influences",)),
+    "scores": Stage(
+        "scores.evaluate", "score samples", ("sample", "classifier", "reference"), ("influences",), shared=True
+    ),
     "exact": Stage("analytic.curves", "exact errors of a problem whose score is known"),
     "coverage": Stage("analytic.coverage", "the estimators against the exact errors"),
     "corrections": Stage("analytic.corrected", "exact errors of short chains, with corrections of the sampler"),
@@ -110,6 +118,9 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(f"--{path}", type=Path, required=True, help="file to write")
         for option, kind in stage.options.items():
             sub.add_argument(f"--{option.replace('_', '-')}", type=kind, default=None)
+        if stage.shared:
+            sub.add_argument("--processes", type=int, default=1, help="start so many, over all nodes")
+            sub.add_argument("--nodes", type=int, default=1, help="hosts that they are spread over")
         sub.add_argument(
             "--attempt", type=int, default=1, help="number of this attempt; later ones heed a failure marker"
         )
@@ -230,7 +241,7 @@ def _heed(marker: Path, key: str, attempt: int) -> None:
         error = PipelineError(failure["sentence"])
         error.exit_code = failure["code"]
         raise error
-    marker.unlink()
+    marker.unlink(missing_ok=True)  # another process of this job may have been faster
 
 
 def _mark(marker: Path, key: str, error: PipelineError) -> None:
@@ -244,6 +255,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         if args.command in STAGES:
+            if STAGES[args.command].shared and launch.wanted(args.processes, args.nodes):
+                return launch.launch(sys.argv[1:] if arguments is None else arguments, args.processes, args.nodes)
             run_stage(args.command, args)
             return 0
         if args.command == "prune":

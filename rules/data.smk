@@ -106,10 +106,12 @@ rule reference:
         runtime=plan.job_minutes,
         mem_mb=plan.memory_mb,
         attempt=plan.attempt,
-        gpu=1,
+        gpu=plan.experiment.runtime.processes,
+        nodes=plan.experiment.runtime.nodes,
     shell:
         "python -m pipeline_lib reference --config {input.config} --data {input.data} --classifier {input.classifier}"
-        " --output {output.manifest} --attempt {resources.attempt} &> {log}"
+        " --output {output.manifest}"
+        " --processes {resources.gpu} --nodes {resources.nodes} --attempt {resources.attempt} &> {log}"
 
 
 rule controls:

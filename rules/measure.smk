@@ -52,8 +52,10 @@ rule scores:
         runtime=plan.job_minutes,
         mem_mb=plan.memory_mb,
         attempt=plan.attempt,
-        gpu=1,
+        gpu=plan.experiment.runtime.processes,
+        nodes=plan.experiment.runtime.nodes,
     shell:
         "python -m pipeline_lib scores --config {input.config} --sample {input.sample} --classifier {input.classifier}"
         " --reference {input.reference} --output {output.scores}"
-        " --influences {output.influences} --attempt {resources.attempt} &> {log}"
+        " --influences {output.influences}"
+        " --processes {resources.gpu} --nodes {resources.nodes} --attempt {resources.attempt} &> {log}"

@@ -20,7 +20,11 @@ def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(name="tiny_data")
+def _tiny_data() -> Manifest:
+    return tiny_data()
+
+
 def tiny_data() -> Manifest:
     """48 images 1x8x8 of two classes: left half bright, or top half bright, with some noise."""
     rng = np.random.default_rng(0)

@@ -95,6 +95,9 @@ class Problem:
 def loss(objective: Objective, denoiser: Affine, batch: Batch) -> Tensor:
     """The weighted sum of the means of all terms, as the training loop forms it."""
     terms = objective.terms(denoiser, batch)
+    seen = objective.seen() if hasattr(objective, "seen") else None
+    if seen is not None and hasattr(objective, "remember"):
+        objective.remember(seen)
     return torch.stack([objective.weights[name] * values.mean() for name, values in terms.items()]).sum()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks import latent_space, trained
 from pipeline_lib.networks.latent_space import LatentSpace
+from pipeline_lib.parallel import ALONE, World, join
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import sha256, write_json
 from pipeline_lib.records.progress import Progress
@@ -156,7 +158,7 @@ def run(
     guide: Manifest | None = None,
     tuned: Manifest | None = None,
 ) -> None:
-    """Draw every cell that is not there yet, and write the manifest of those asked for.
+    """Draw every cell that is not there yet, and write the manifest of those asked for; all processes of a job call it.
 
     `autoencoder`: what made the latents that the run was trained on, and makes images of those that are drawn.
     `moments`: what the sampler must know of the run, where it asks for it.
@@ -171,18 +173,24 @@ def run(
     if guide:
         inputs["guide"] = guide.files[WEIGHTS]
     store = entry("sample", VERSION, identity, inputs)
-    where = device.pick()
-    space = latent_space.load(autoencoder, where) if autoencoder else None
-    denoiser, facts = trained.load(train.file(WEIGHTS), where)
-    by = load_guide(sampling, guide, where)
-    cells: list[dict[str, Any]] = []
-    files: dict[str, str] = {}
-    for nfe in sampling.nfe:
-        own = _tuned.known(_moments.known(sampling, moments, denoiser.path, [nfe]), nfe, tuned)
-        name = f"nfe{nfe:04d}{_tuned.suffix(sampling, own)}"
-        source = Cell(store.folder / name, denoiser, facts, own, runtime["batch"], where, space, by)
-        cells.append(source.get(nfe))
-        files |= {f"{name}/{kind}": sha for kind, sha in cells[-1]["files"].items()}
+    with join() as world:
+        where = device.pick()
+        space = latent_space.load(autoencoder, where) if autoencoder else None
+        denoiser, facts = trained.load(train.file(WEIGHTS), where)
+        by = load_guide(sampling, guide, where)
+        cells: list[dict[str, Any]] = []
+        files: dict[str, str] = {}
+        for nfe in sampling.nfe:
+            own = _tuned.known(_moments.known(sampling, moments, denoiser.path, [nfe]), nfe, tuned)
+            name = f"nfe{nfe:04d}{_tuned.suffix(sampling, own)}"
+            source = Cell(store.folder / name, denoiser, facts, own, runtime["batch"], where, space, by, world)
+            if not world.leads:
+                source.help(nfe)
+                continue
+            cells.append(source.get(nfe))
+            files |= {f"{name}/{kind}": sha for kind, sha in cells[-1]["files"].items()}
+    if not world.leads:
+        return
     write_json(store.folder / "identity.json", store.identity)
     spent = {key: sum(c.get(key, 0.0) for c in cells) for key in ("seconds", "cpu_seconds")}
     Stopwatch("sample", {**spent, "segments": 0}).save(output.parent, images=float(len(cells) * sampling.images))
@@ -202,18 +210,26 @@ class Cell:
     where: torch.device
     space: LatentSpace | None = None  # of the latents that are drawn; without it, pixels are
     guide: Denoiser | None = None
+    world: World = ALONE
 
     def get(self, nfe: int) -> dict[str, Any]:
         """Number of calls, file hashes, facts and seconds of a cell, drawn now unless it was before."""
         folder = self.folder
         with alone(folder):
             done = folder / "done.json"
-            if done.is_file():
+            there = done.is_file()
+            self.world.told(not there)
+            if there:
                 log.info("%d calls: drawn before, found in %s", nfe, folder)
                 return json.loads(done.read_text())
             cell = self._new(folder, nfe)
             write_json(done, cell)
             return cell
+
+    def help(self, nfe: int) -> None:
+        """Draw a share of the cell that the first process makes, unless it is there."""
+        if self.world.told():
+            self._draw(self.folder, nfe)
 
     def _new(self, folder: Path, nfe: int) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
@@ -234,30 +250,50 @@ class Cell:
 
     def _draw(self, folder: Path, nfe: int) -> dict[str, Any]:
         """Draw images.npy block by block, going on where an interrupted job stopped; returns calls per image, and what
-        corrections say of the chains."""
-        shape, total = tuple(self.about["shape"]), self.sampling.images
-        classes = classes_of(self.about, self.sampling)
+        corrections say of the chains. Each process draws a block of `batch` images, and the first writes them all."""
+        total, world = self.sampling.images, self.world
         part, mark = folder / "images.part.npy", folder / "part.json"
         begun: dict[str, Any] = {"done": 0, "calls": 0, "facts": {}}
-        if mark.is_file() and part.is_file():
+        if world.leads and mark.is_file() and part.is_file():
             begun |= json.loads(mark.read_text())
+        first, calls, facts = world.told(begun["done"]), begun["calls"], begun["facts"]
         counted = Counted(self.denoiser, self.batch)
-        counted.images, facts = begun["calls"], begun["facts"]
-        progress = Progress(log, f"{nfe} calls", "images", total, begun["done"])
+        progress = Progress(log, f"{nfe} calls", "images", total, first)
         saved = time.monotonic()
-        kept, decode = (self.space.image_shape, self.space.decode) if self.space else (shape, to_uint8)
-        with appending(part, kept, np.uint8, keep=begun["done"]) as append:
-            for start in range(begun["done"], total, self.batch):
-                index = torch.arange(start, min(start + self.batch, total), device=self.where)
-                labels = labels_of(index, classes, self.sampling.seed) if classes else None
-                x = draw(counted, self.sampling, nfe, index, shape, self.batch, labels, guide=self.guide, facts=facts)
-                append(decode(x).cpu().numpy())
-                progress.update(start + len(index))
-                if time.monotonic() - saved > SAVE_SECONDS:
-                    write_json(mark, {"done": start + len(index), "calls": counted.images, "facts": facts})
+        with self._file(part, first) as append:
+            for start in range(first, total, self.batch * world.size):
+                drawn = world.gather(self._block(counted, nfe, start + world.rank * self.batch, facts))
+                calls, counted.images = calls + world.total(counted.images)[0], 0
+                done = min(start + len(drawn), total)
+                append(drawn[: done - start].cpu().numpy())
+                progress.update(done)
+                if world.leads and time.monotonic() - saved > SAVE_SECONDS:
+                    write_json(mark, {"done": done, "calls": calls, "facts": facts})
                     saved = time.monotonic()
-        part.replace(folder / "images.npy")
-        mark.unlink(missing_ok=True)
+        if world.leads:
+            part.replace(folder / "images.npy")
+            mark.unlink(missing_ok=True)
         for name, value in facts.items():
             log.info("%d calls: %s %s", nfe, name, value)
-        return {"calls": counted.images / total, **facts}
+        return {"calls": calls / total, **facts}
+
+    def _block(self, counted: Counted, nfe: int, start: int, facts: dict[str, Any]) -> Tensor:
+        """uint8 images number start, start + 1, ...: `batch` of them, or as many as are left where one process draws.
+
+        Several give equally many, so there zeros stand for images that nobody wants.
+        """
+        shape, classes = tuple(self.about["shape"]), classes_of(self.about, self.sampling)
+        kept, decode = (self.space.image_shape, self.space.decode) if self.space else (shape, to_uint8)
+        index = torch.arange(start, max(start, min(start + self.batch, self.sampling.images)), device=self.where)
+        labels = labels_of(index, classes, self.sampling.seed) if classes else None
+        images = torch.empty(0, *kept, dtype=torch.uint8, device=self.where)
+        if len(index):
+            x = draw(counted, self.sampling, nfe, index, shape, self.batch, labels, guide=self.guide, facts=facts)
+            images = decode(x)
+        missing = self.batch - len(images) if self.world.size > 1 else 0
+        return torch.cat((images, images.new_zeros(missing, *kept))) if missing else images
+
+    def _file(self, path: Path, keep: int) -> AbstractContextManager[Callable[[np.ndarray], None]]:
+        """What appends images to the file; nothing where another process writes it."""
+        kept = self.space.image_shape if self.space else tuple(self.about["shape"])
+        return appending(path, kept, np.uint8, keep=keep) if self.world.leads else nullcontext(lambda images: None)

@@ -10,12 +10,14 @@ import numpy as np
 
 from pipeline_lib import device
 from pipeline_lib.exits import BadConfig, BadData
+from pipeline_lib.parallel import join
 from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.scores.estimates import Estimate
 from pipeline_lib.scores.extractors import batches
 from pipeline_lib.scores.scoring import Scorer
+from pipeline_lib.scores.shared import LEAVE, help_out
 
 VERSION = 2
 log = logging.getLogger(__name__)
@@ -32,10 +34,27 @@ def run(
 ) -> None:
     """Rows for each cell, on its first `samples` images (null: as many as were held out), and what each image adds.
 
-    Where nothing was held out, null takes all images of the cell.
+    Where nothing was held out, null takes all images of the cell. All processes of a job call it.
     """
+    with join() as world:
+        scorer = Scorer(classifier, reference, device.pick(), config["extrapolate"], world)
+        if world.leads:
+            _score(scorer, config, output, sample, classifier, reference, influences)
+            world.told(LEAVE)
+        else:
+            help_out(lambda: [known.extractor for known in scorer.known], world, reference.facts["shape"])
+
+
+def _score(
+    scorer: Scorer,
+    config: Mapping[str, Any],
+    output: Path,
+    sample: Manifest,
+    classifier: Manifest,
+    reference: Manifest,
+    influences: Path,
+) -> None:
     watch, scored, found = Stopwatch("scores"), 0, []
-    scorer = Scorer(classifier, reference, device.pick(), config["extrapolate"])
     wanted = config["samples"] or reference.facts["held_out"]
     for cell in sample.facts["cells"]:
         images = images_of(sample, cell, wanted, reference.facts["shape"])

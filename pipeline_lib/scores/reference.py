@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline_lib import device
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.exits import BadConfig, BadData
+from pipeline_lib.parallel import join
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import atomic, sha256
 from pipeline_lib.records.store import Entry, Manifest, entry
@@ -32,6 +33,7 @@ from pipeline_lib.scores.extractors import (
     inception_weights,
 )
 from pipeline_lib.scores.frechet import Moments
+from pipeline_lib.scores.shared import LEAVE, help_out, shared
 
 VERSION = 2
 INCEPTION_COPY = "inception.pth"
@@ -60,30 +62,43 @@ def run(
         **{name: sha256(path) if path else "" for name, path in further.items()},
     }
     store = entry("reference", VERSION, {}, inputs)
-    make = _Maker(store, Prepared(data), classifier, device.pick())
-    store.obtain(lambda: make.all(weights, Path(published) if published else None, further)).publish(output)
+    images, path = Prepared(data), Path(published) if published else None
+    with join() as world:
+
+        def extractors() -> list[Extractor]:
+            return shared(_extractors(classifier, weights, further, images.shape[0], device.pick()), world)
+
+        if world.leads:
+            store.obtain(lambda: _Maker(store, images, extractors()).all(weights, path, further)).publish(output)
+            world.told(LEAVE)
+        else:
+            help_out(extractors, world, images.shape)
+
+
+def _extractors(
+    classifier: Manifest, weights: Path | None, further: Mapping[str, Path | None], channels: int, where: torch.device
+) -> list[Extractor]:
+    found = [from_classifier(classifier, where), *([inception(weights, channels, where)] if weights else [])]
+    return found + [pretrained.load(name, path, channels, where) for name, path in further.items() if path]
 
 
 class _Maker:
     """Fills the folder of the stage."""
 
-    def __init__(self, store: Entry, images: Prepared, classifier: Manifest, where: torch.device) -> None:
-        self.store, self.images, self.classifier, self.where = store, images, classifier, where
+    def __init__(self, store: Entry, images: Prepared, extractors: list[Extractor]) -> None:
+        self.store, self.images, self.extractors = store, images, extractors
         self.files: list[str] = []
 
     def all(self, weights: Path | None, published: Path | None, further: Mapping[str, Path | None]) -> Manifest:
-        watch, channels = Stopwatch("reference"), self.images.shape[0]
+        watch = Stopwatch("reference")
         missing = {name: pretrained.missing(name) for name, path in further.items() if path is None}
-        extractors = [from_classifier(self.classifier, self.where)]
         if weights:
-            extractors.append(inception(weights, channels, self.where))
             with atomic(self.store.folder / INCEPTION_COPY) as temporary:
                 shutil.copyfile(weights, temporary)
             self.files.append(INCEPTION_COPY)
         else:
             missing = {INCEPTION: INCEPTION_MISSING, **missing}
-        extractors += [pretrained.load(name, path, channels, self.where) for name, path in further.items() if path]
-        known = {e.name: self._measure(e) for e in extractors}
+        known = {e.name: self._measure(e) for e in self.extractors}
         if published and weights:
             statistics(published, known[INCEPTION]["dim"]).save(self.store.folder / moments_file(INCEPTION))
             known[INCEPTION]["published"] = sha256(published)
@@ -96,7 +111,7 @@ class _Maker:
         moments.save(self.store.folder / moments_file(extractor.name))
         self._save(features_file(extractor.name), kept)
         self.files.append(moments_file(extractor.name))
-        known = kept.to(self.where)
+        known = kept.to(extractor.device)
         if self.images.manifest.facts["holdout"]:
             held = self.images.holdout().images[:KEPT]
             found = extractor.table(batches(held, extractor.batch), len(held))

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.exits import BadData
+from pipeline_lib.parallel import ALONE, World
 from pipeline_lib.records.files import atomic, digest
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.scores import pretrained
 from pipeline_lib.scores.extractors import INCEPTION, Extractor, from_classifier, inception
 from pipeline_lib.scores.measures import Known, Row, Score, scores
 from pipeline_lib.scores.reference import INCEPTION_COPY, moments_file
+from pipeline_lib.scores.shared import shared
 
 FEATURES = Path("work/features")
 log = logging.getLogger(__name__)
@@ -25,10 +27,17 @@ log = logging.getLogger(__name__)
 class Scorer:
     """The extractors of a dataset, each with what is known of the training images."""
 
-    def __init__(self, classifier: Manifest, reference: Manifest, device: torch.device, extrapolate: bool) -> None:
+    def __init__(
+        self,
+        classifier: Manifest,
+        reference: Manifest,
+        device: torch.device,
+        extrapolate: bool,
+        world: World = ALONE,
+    ) -> None:
         """Raises BadData where a file was changed, or the reference was made with other extractors."""
         self.reference, self.extrapolate = reference, extrapolate
-        self.known = [Known(e, reference) for e in self._extractors(classifier, device)]
+        self.known = [Known(e, reference) for e in shared(self._extractors(classifier, device), world)]
         for known in self.known:
             extractor = known.extractor
             if reference.facts["extractors"].get(extractor.name, {}).get("sha") != extractor.sha:

@@ -70,6 +70,7 @@ ON_TUNING, ON_WAYS = ("tests/tuning/test_known_answers.py",), ("tests/tuning/tes
 ON_TUNED = ("tests/tuning/test_stage.py",)
 EXPOSURE, VIEWS = "pipeline_lib/errors/exposure.py", "pipeline_lib/errors/anatomy/_views.py"
 ON_ANATOMY = ("tests/errors/anatomy/test_known_answers.py",)
+ON_PARTS = ("tests/training/test_micro_batches.py", "tests/training/test_dropout.py")
 ON_LOOP, ON_FRECHET = ("tests/training/test_loop.py",), ("tests/scores/test_frechet.py",)
 ON_SCORE_DIFFERENCES = ("tests/reporting/test_score_differences.py",)
 
@@ -1329,5 +1330,61 @@ MUTANTS = (
         "kl_of_normals(gap, own, _log_variance(step, prediction, sampling).to(gap))",
         "kl_of_normals(gap, _log_variance(step, prediction, sampling).to(gap), own)",
         ON_ANATOMY,
+    ),
+    Mutant(
+        "parts-added-as-wholes",
+        "gradient accumulation without the share of each part: the loss grows with their number",
+        LOOP,
+        "share = len(rows) / self.run.training.batch_size",
+        "share = 1.0",
+        ON_PARTS,
+    ),
+    Mutant(
+        "noise-by-place-in-the-part",
+        "noise keyed by the place on the device: every part of a batch draws the same",
+        BATCHES,
+        "torch.arange(rows.start, rows.stop, device=self.device)",
+        "torch.arange(len(rows), device=self.device)",
+        ON_PARTS,
+    ),
+    Mutant(
+        "parts-of-the-same-images",
+        "every device is given the first images of the batch",
+        BATCHES,
+        "self._chosen(step * size + rows.start, len(rows))",
+        "self._chosen(step * size, len(rows))",
+        ON_PARTS,
+    ),
+    Mutant(
+        "losses-of-one-part",
+        "times by loss hear only of the images of one micro-batch",
+        LOOP,
+        "self.world.gather(torch.cat(seen))",
+        "self.world.gather(seen[0])",
+        ON_PARTS,
+    ),
+    Mutant(
+        "first-noise-by-the-longest-chain",
+        "noise of short chains keyed by the longest of their part of the batch",
+        CONSISTENT,
+        "transitions.move(x0, x, t, normal(steps))",
+        "transitions.move(x0, x, t, normal(int(length.max())))",
+        ON_CONSISTENT,
+    ),
+    Mutant(
+        "masks-of-the-first-part",
+        "every part of a batch drops what the first drops",
+        "pipeline_lib/training/dropout.py",
+        "masks[:, self.part.rows.start : self.part.rows.stop]",
+        "masks[:, : len(self.part.rows)]",
+        ON_PARTS,
+    ),
+    Mutant(
+        "groups-split",
+        "a micro-batch that holds a part of a group: its MMD is another one",
+        "pipeline_lib/config/layout.py",
+        "if group and rows % group:",
+        "if group and batch % group:",
+        ON_PARTS,
     ),
 )

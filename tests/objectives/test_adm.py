@@ -177,6 +177,8 @@ def test_the_history_is_of_the_whole_loss_before_its_weight() -> None:
     loss = objective(time_sampling="loss-second-moment")
     terms = loss.terms(affine, at.batch(9, 0))  # t is still uniform: the weights are 1
     whole = (terms["simple"] + terms["vlb"] / T).detach().double()
+    assert loss.times.losses.max() == 0  # nothing is remembered before the whole batch is there
+    loss.remember(loss.seen())
     assert sorted(loss.times.losses[loss.times.losses > 0].tolist()) == pytest.approx(sorted(whole.tolist()), rel=1e-6)
 
 
