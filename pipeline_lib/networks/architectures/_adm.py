@@ -8,6 +8,7 @@ from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks.architectures import _unet
 from pipeline_lib.networks.architectures._unet import check, sinusoid, zeroed
 from pipeline_lib.networks.architectures.adm import Options
+from pipeline_lib.networks.layers import Dropout, activate
 
 EPS = 1e-5  # of group normalisation: torch's default, which the released code keeps [memory, high]
 
@@ -30,18 +31,18 @@ class ResBlock(nn.Module):
         self.resample = resample
         self.embed = nn.Linear(embedding, 2 * out if self.scale_shift else out)
         self.norm2, self.conv2 = group_norm(out), zeroed(nn.Conv2d(out, out, 3, padding=1))
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
         self.shortcut = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(self.resample(F.silu(self.norm1(x))))
-        condition = self.embed(F.silu(embedding))[:, :, None, None]
+        h, x = activate(self.norm1, x)
+        h, condition = self.conv1(self.resample(h)), self.embed(F.silu(embedding))
         if self.scale_shift:
             scale, shift = condition.chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+            h, _ = activate(self.norm2, h, scale_shift=(scale, shift), dropout=self.dropout)
         else:
-            h = self.norm2(h + condition)
-        return self.shortcut(self.resample(x)) + self.conv2(self.dropout(F.silu(h)))
+            h, _ = activate(self.norm2, h, add=condition, dropout=self.dropout)
+        return self.shortcut(self.resample(x)) + self.conv2(h)
 
 
 def heads_of(channels: int, options: Options) -> int:
@@ -67,8 +68,9 @@ class Attention(nn.Module):
         self.out = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        h, x = activate(self.norm, x, silu=False)
         # (B,3C,H,W) -> three of (B, heads, HW, C / heads)
-        q, k, v = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)
+        q, k, v = self.qkv(h).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)
         h = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(h.transpose(-1, -2).reshape(x.shape))
 
@@ -157,4 +159,4 @@ class ADM(Contracting):
         x, skips = self.contract(x, embedding)
         for layer in self.up:
             x = layer(torch.cat((x, skips.pop()), 1), embedding)
-        return self.last(F.silu(self.norm(x)))
+        return self.last(activate(self.norm, x)[0])

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks.architectures.unet import Options
+from pipeline_lib.networks.layers import Dropout, activate
 
 
 def sinusoid(t: Tensor, channels: int, reached: bool = True) -> Tensor:
@@ -39,12 +40,13 @@ class ResBlock(nn.Module):
         self.norm1, self.conv1 = group_norm(channels), nn.Conv2d(channels, out, 3, padding=1)
         self.embed = nn.Linear(embedding, out)
         self.norm2, self.conv2 = group_norm(out), zeroed(nn.Conv2d(out, out, 3, padding=1))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.shortcut = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x))) + self.embed(F.silu(embedding))[:, :, None, None]
-        return self.shortcut(x) + self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h, x = activate(self.norm1, x)
+        h, _ = activate(self.norm2, self.conv1(h), add=self.embed(F.silu(embedding)), dropout=self.dropout)
+        return self.shortcut(x) + self.conv2(h)
 
 
 class Attention(nn.Module):
@@ -57,7 +59,8 @@ class Attention(nn.Module):
         self.out = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
+        h, x = activate(self.norm, x, silu=False)
+        q, k, v = self.qkv(h).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
         h = F.scaled_dot_product_attention(q, k, v).squeeze(1)
         return x + self.out(h.transpose(1, 2).reshape(x.shape))
 
@@ -137,7 +140,7 @@ class UNet(nn.Module):
             x = layer(x, embedding)
         for layer in self.up:
             x = layer(torch.cat((x, skips.pop()), 1), embedding) if isinstance(layer, Level) else layer(x)
-        return self.last(F.silu(self.norm(x)))
+        return self.last(activate(self.norm, x)[0])
 
 
 def check(config: Options, resolution: int, classes: int) -> None:

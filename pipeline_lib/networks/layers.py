@@ -1,0 +1,105 @@
+"""What the U-Nets have between their convolutions, in one pass over memory where a GPU can (`networks.fused`)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_plain = False
+_SPREAD = 0x9E3779B9  # an odd number that spreads small ones over 32 bits
+
+
+def fused(x: Tensor) -> bool:
+    """Whether operations on x run as our own kernels: on a GPU with Triton, outside `plain`."""
+    return x.is_cuda and not _plain and find_spec("triton") is not None
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Torch's own operations inside, which have second derivatives."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
+
+class Mask(NamedTuple):
+    """What decides a dropout mask in our kernels: word (1,) int64 of the step, number (1,) int64 of the first image in
+    the global batch, salt of layer and call, and the rate."""
+
+    word: Tensor
+    first: Tensor
+    salt: int
+    rate: float
+
+
+class Dropout(nn.Dropout):
+    """Dropout; on a GPU, after `Masks`, with masks that are a function of step, layer, call, image and place."""
+
+    masks: "Masks | None" = None
+    number = calls = 0
+
+    def mask(self) -> Mask | None:
+        """The mask of the next call; None where nothing is dropped."""
+        if not (self.training and self.p):
+            return None
+        assert self.masks is not None, "dropout on a GPU needs masks"
+        self.calls += 1
+        salt = (self.number * 4096 + self.calls) * _SPREAD & 0x7FFFFFFF
+        return Mask(self.masks.word, self.masks.first, salt, self.p)
+
+
+class Masks:
+    """The keys of all dropout masks of a network."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self.word, self.first = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
+        self.layers = [m for m in network.modules() if isinstance(m, Dropout)]
+        for number, layer in enumerate(self.layers):
+            layer.masks, layer.number = self, number
+
+    def begin(self, word: Tensor, first: int = 0) -> None:
+        """A new step: its random word (1,), and the number of this device's first image in the global batch."""
+        self.word.copy_(word)
+        self.first.fill_(first)
+        self.restart()
+
+    def restart(self) -> None:
+        """Count calls from the beginning."""
+        for layer in self.layers:
+            layer.calls = 0
+
+
+def activate(
+    norm: nn.GroupNorm,
+    x: Tensor,
+    add: Tensor | None = None,
+    scale_shift: tuple[Tensor, Tensor] | None = None,
+    silu: bool = True,
+    dropout: Dropout | None = None,
+) -> tuple[Tensor, Tensor]:
+    """dropout(silu(norm(x + add) (1 + scale) + shift)) of x (B,C,H,W), and x again; add, scale and shift are (B,C).
+
+    Who uses x besides takes the second output: gradients that reach it are then added in the same pass.
+    """
+    if fused(x):
+        from pipeline_lib.networks.fused import Activate
+
+        gamma, beta = norm.weight.expand(len(x), -1), norm.bias.expand(len(x), -1)
+        if scale_shift is not None:
+            scale, shift = (part.float() for part in scale_shift)
+            gamma, beta = gamma * (1 + scale), beta * (1 + scale) + shift
+        mask = dropout.mask() if dropout is not None else None
+        return Activate.apply(x, add, gamma, beta, norm.num_groups, norm.eps, silu, mask)
+    h = norm(x if add is None else x + add[:, :, None, None])
+    if scale_shift is not None:
+        scale, shift = (part[:, :, None, None] for part in scale_shift)
+        h = h * (1 + scale) + shift
+    h = F.silu(h) if silu else h
+    return h if dropout is None else dropout(h), x
