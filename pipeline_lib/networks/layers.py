@@ -83,23 +83,62 @@ def activate(
     scale_shift: tuple[Tensor, Tensor] | None = None,
     silu: bool = True,
     dropout: Dropout | None = None,
+    conv: nn.Conv2d | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """dropout(silu(norm(x + add) (1 + scale) + shift)) of x (B,C,H,W), and x again; add, scale and shift are (B,C).
+    """dropout(silu(norm(h) (1 + scale) + shift)) of h = conv(x) + add, (B,C,H,W), and h; add, scale and shift are (B,C).
 
-    Who uses x besides takes the second output: gradients that reach it are then added in the same pass.
+    Who uses h besides takes the second output: gradients that reach it are then added in the same pass. It is without
+    `add` and the bias of `conv`.
     """
     if fused(x):
         from pipeline_lib.networks.fused import Activate
 
+        if conv is not None:
+            x = _unbiased(conv, x)
+            add = conv.bias.expand(len(x), -1) if add is None else conv.bias + add
         gamma, beta = norm.weight.expand(len(x), -1), norm.bias.expand(len(x), -1)
         if scale_shift is not None:
             scale, shift = (part.float() for part in scale_shift)
             gamma, beta = gamma * (1 + scale), beta * (1 + scale) + shift
         mask = dropout.mask() if dropout is not None else None
+        add = None if add is None else add.contiguous()
         return Activate.apply(x, add, gamma, beta, norm.num_groups, norm.eps, silu, mask)
+    x = x if conv is None else conv(x)
     h = norm(x if add is None else x + add[:, :, None, None])
     if scale_shift is not None:
         scale, shift = (part[:, :, None, None] for part in scale_shift)
         h = h * (1 + scale) + shift
     h = F.silu(h) if silu else h
     return h if dropout is None else dropout(h), x
+
+
+def residual(x: Tensor, shortcut: nn.Module, h: Tensor, conv: nn.Conv2d, gain: float = 1.0) -> Tensor:
+    """(shortcut(x) + conv(h)) gain, (B,C,H,W); `shortcut` is a convolution or the identity."""
+    if fused(x):
+        from pipeline_lib.networks.fused import Join
+
+        bias = conv.bias
+        if isinstance(shortcut, nn.Conv2d):
+            x, bias = _unbiased(shortcut, x), bias + shortcut.bias
+        return Join.apply(x, _unbiased(conv, h), bias, gain)
+    y = shortcut(x) + conv(h)
+    return y if gain == 1 else y * gain
+
+
+def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """conv(x)."""
+    if fused(x):
+        from pipeline_lib.networks.fused import Join
+
+        return Join.apply(None, _unbiased(conv, x), conv.bias, 1.0)
+    return conv(x)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """x (B,C,H,W) at twice the resolution, by nearest neighbours."""
+    with torch.autocast(x.device.type, enabled=False):  # which would make it float32
+        return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def _unbiased(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)

@@ -8,7 +8,7 @@ from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks.architectures import _unet
 from pipeline_lib.networks.architectures._unet import check, sinusoid, zeroed
 from pipeline_lib.networks.architectures.adm import Options
-from pipeline_lib.networks.layers import Dropout, activate
+from pipeline_lib.networks.layers import Dropout, activate, convolve, doubled, residual
 
 EPS = 1e-5  # of group normalisation: torch's default, which the released code keeps [memory, high]
 
@@ -16,6 +16,13 @@ EPS = 1e-5  # of group normalisation: torch's default, which the released code k
 def group_norm(channels: int) -> nn.GroupNorm:
     """32 groups as published; narrower networks keep at least 4 channels in a group."""
     return _unet.group_norm(channels, EPS)
+
+
+class Doubling(nn.Module):
+    """Twice the resolution, by nearest neighbours."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return doubled(x)
 
 
 class ResBlock(nn.Module):
@@ -36,13 +43,13 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h, x = activate(self.norm1, x)
-        h, condition = self.conv1(self.resample(h)), self.embed(F.silu(embedding))
+        h, condition = self.resample(h), self.embed(F.silu(embedding))
         if self.scale_shift:
             scale, shift = condition.chunk(2, dim=1)
-            h, _ = activate(self.norm2, h, scale_shift=(scale, shift), dropout=self.dropout)
+            h, _ = activate(self.norm2, h, scale_shift=(scale, shift), dropout=self.dropout, conv=self.conv1)
         else:
-            h, _ = activate(self.norm2, h, add=condition, dropout=self.dropout)
-        return self.shortcut(self.resample(x)) + self.conv2(h)
+            h, _ = activate(self.norm2, h, condition, dropout=self.dropout, conv=self.conv1)
+        return residual(self.resample(x), self.shortcut, h, self.conv2)
 
 
 def heads_of(channels: int, options: Options) -> int:
@@ -70,9 +77,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h, x = activate(self.norm, x, silu=False)
         # (B,3C,H,W) -> three of (B, heads, HW, C / heads)
-        q, k, v = self.qkv(h).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)
+        q, k, v = convolve(self.qkv, h).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)
         h = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(h.transpose(-1, -2).reshape(x.shape))
+        return residual(x, nn.Identity(), h.transpose(-1, -2).reshape(x.shape), self.out)
 
 
 class Level(nn.Module):
@@ -130,7 +137,7 @@ class Contracting(nn.Module):
 
     def contract(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What comes out of the middle, and what the way up is to be given, last first."""
-        x = self.first(x)
+        x = convolve(self.first, x)
         skips = [x]
         for layer in self.down:
             x = layer(x, embedding)
@@ -159,4 +166,4 @@ class ADM(Contracting):
         x, skips = self.contract(x, embedding)
         for layer in self.up:
             x = layer(torch.cat((x, skips.pop()), 1), embedding)
-        return self.last(activate(self.norm, x)[0])
+        return convolve(self.last, activate(self.norm, x)[0])

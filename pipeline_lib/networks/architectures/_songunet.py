@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pipeline_lib.networks.architectures._unet import check, group_norm, sinusoid
 from pipeline_lib.networks.architectures.songunet import AUGMENT_LABELS, Options
-from pipeline_lib.networks.layers import Dropout, activate
+from pipeline_lib.networks.layers import Dropout, activate, convolve, residual
 
 M = TypeVar("M", nn.Conv2d, nn.Linear)
 Resize = Literal["down", "up"] | None
@@ -62,9 +62,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h, x = activate(self.norm, x, silu=False)
-        q, k, v = self.qkv(h).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
+        q, k, v = convolve(self.qkv, h).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
         h = F.scaled_dot_product_attention(q, k, v).squeeze(1)
-        return (x + self.out(h.transpose(1, 2).reshape(x.shape))) * HALF
+        return residual(x, nn.Identity(), h.transpose(1, 2).reshape(x.shape), self.out, HALF)
 
 
 class Block(nn.Module):
@@ -82,9 +82,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h, x = activate(self.norm1, x)
-        h = self.conv1(self.resample(h))
-        h, _ = activate(self.norm2, h, add=self.embed(embedding), dropout=self.dropout)
-        return self.attention((self.shortcut(self.resample(x)) + self.conv2(h)) * HALF)
+        h, x = self.resample(h), self.resample(x)
+        h, _ = activate(self.norm2, h, self.embed(embedding), dropout=self.dropout, conv=self.conv1)
+        return self.attention(residual(x, self.shortcut, h, self.conv2, HALF))
 
 
 class Shrink(nn.Module):
@@ -97,7 +97,7 @@ class Shrink(nn.Module):
         self.resample = Resample("down", taps, padded=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.resample(self.conv(image))
+        return self.resample(convolve(self.conv, image))
 
 
 class Embedding(nn.Module):
@@ -170,7 +170,7 @@ class SongUNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None, augment: Tensor | None = None) -> Tensor:
         embedding, image = self.embedding(t, labels, augment), x
-        x = self.first(x)
+        x = convolve(self.first, x)
         skips = [x]
         for layer in self.down:
             if isinstance(layer, Shrink):
@@ -183,4 +183,4 @@ class SongUNet(nn.Module):
         for layer in self.up:
             joined = x if isinstance(layer.resample, Resample) else torch.cat((x, skips.pop()), 1)
             x = layer(joined, embedding)
-        return self.last(activate(self.norm, x)[0])
+        return convolve(self.last, activate(self.norm, x)[0])

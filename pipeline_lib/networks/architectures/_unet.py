@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks.architectures.unet import Options
-from pipeline_lib.networks.layers import Dropout, activate
+from pipeline_lib.networks.layers import Dropout, activate, convolve, doubled, residual
 
 
 def sinusoid(t: Tensor, channels: int, reached: bool = True) -> Tensor:
@@ -45,8 +45,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h, x = activate(self.norm1, x)
-        h, _ = activate(self.norm2, self.conv1(h), add=self.embed(F.silu(embedding)), dropout=self.dropout)
-        return self.shortcut(x) + self.conv2(h)
+        h, _ = activate(self.norm2, h, self.embed(F.silu(embedding)), dropout=self.dropout, conv=self.conv1)
+        return residual(x, self.shortcut, h, self.conv2)
 
 
 class Attention(nn.Module):
@@ -60,9 +60,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h, x = activate(self.norm, x, silu=False)
-        q, k, v = self.qkv(h).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
+        q, k, v = convolve(self.qkv, h).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
         h = F.scaled_dot_product_attention(q, k, v).squeeze(1)
-        return x + self.out(h.transpose(1, 2).reshape(x.shape))
+        return residual(x, nn.Identity(), h.transpose(1, 2).reshape(x.shape), self.out)
 
 
 class Level(nn.Module):
@@ -85,7 +85,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return convolve(self.conv, doubled(x))
 
 
 class UNet(nn.Module):
@@ -131,16 +131,16 @@ class UNet(nn.Module):
         if self.label is not None:
             assert labels is not None, "a conditional network needs labels"
             embedding = embedding + self.label(labels)
-        x = self.first(x)
+        x = convolve(self.first, x)
         skips = [x]
         for layer in self.down:
-            x = layer(x, embedding) if isinstance(layer, Level) else layer(x)
+            x = layer(x, embedding) if isinstance(layer, Level) else convolve(layer, x)
             skips.append(x)
         for layer in self.middle:
             x = layer(x, embedding)
         for layer in self.up:
             x = layer(torch.cat((x, skips.pop()), 1), embedding) if isinstance(layer, Level) else layer(x)
-        return self.last(activate(self.norm, x)[0])
+        return convolve(self.last, activate(self.norm, x)[0])
 
 
 def check(config: Options, resolution: int, classes: int) -> None:
