@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib import launch
 from pipeline_lib.exits import PERMANENT, BadConfig, Bug, PipelineError, TryAgain
 from pipeline_lib.records.files import digest, write_json
 from pipeline_lib.records.store import Manifest
@@ -32,6 +33,7 @@ class Stage:
     paths: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()  # manifests that most instances do without
     options: dict[str, Callable[[str], Any]] = field(default_factory=dict)
+    shared: bool = False  # whether several processes can work on one instance
 
 
 STAGES = {
@@ -52,6 +54,7 @@ STAGES = {
         ("data",),
         optional=("init", "autoencoder"),
         options={"max_minutes": float},
+        shared=True,
     ),
     "moments": Stage("samplers._moments", "measure what a sampler must know of a trained run", ("train", "data")),
     "tune": Stage(
@@ -110,6 +113,9 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(f"--{path}", type=Path, required=True, help="file to write")
         for option, kind in stage.options.items():
             sub.add_argument(f"--{option.replace('_', '-')}", type=kind, default=None)
+        if stage.shared:
+            sub.add_argument("--processes", type=int, default=1, help="start so many, over all nodes")
+            sub.add_argument("--nodes", type=int, default=1, help="hosts that they are spread over")
         sub.add_argument(
             "--attempt", type=int, default=1, help="number of this attempt; later ones heed a failure marker"
         )
@@ -230,7 +236,7 @@ def _heed(marker: Path, key: str, attempt: int) -> None:
         error = PipelineError(failure["sentence"])
         error.exit_code = failure["code"]
         raise error
-    marker.unlink()
+    marker.unlink(missing_ok=True)  # another process of this job may have been faster
 
 
 def _mark(marker: Path, key: str, error: PipelineError) -> None:
@@ -244,6 +250,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         if args.command in STAGES:
+            if STAGES[args.command].shared and launch.wanted(args.processes, args.nodes):
+                return launch.launch(sys.argv[1:] if arguments is None else arguments, args.processes, args.nodes)
             run_stage(args.command, args)
             return 0
         if args.command == "prune":

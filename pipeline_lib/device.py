@@ -17,8 +17,10 @@ def pick(locks: Path = Path("work/locks")) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     count = torch.cuda.device_count()
-    if count == 1:
-        return torch.device("cuda:0")
+    if count == int(os.environ.get("LOCAL_WORLD_SIZE", "1")):  # each process of the job has one
+        index = int(os.environ.get("LOCAL_RANK", "0"))
+        torch.cuda.set_device(index)
+        return torch.device(f"cuda:{index}")
     locks.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         handle = os.open(locks / f"{socket.gethostname()}-gpu{index}", os.O_RDWR | os.O_CREAT)

@@ -21,10 +21,12 @@ rule train:
         runtime=plan.train_minutes,
         mem_mb=plan.experiment.runtime.memory_mb,
         attempt=plan.attempt,
-        gpu=1,
+        gpu=plan.experiment.runtime.processes,
+        nodes=plan.experiment.runtime.nodes,
     shell:
         "python -m pipeline_lib train --config {input.config} --data {input.data} --init {input.init}"
         " --autoencoder {input.autoencoder} --output {output.manifest}"
+        " --processes {resources.gpu} --nodes {resources.nodes}"
         " --max-minutes {resources.runtime} --attempt {resources.attempt} &> {log}"
 
 

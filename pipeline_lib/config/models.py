@@ -249,10 +249,26 @@ class Runtime(Model):
     checkpoint_minutes: float = Field(10, gt=0, description="wall time between two checkpoints")
     log_every: int = Field(100, ge=1, description="steps between two lines of the training history")
     grid_every: int = Field(0, ge=0, description="steps between two sample grids while training; 0: only at the end")
+    processes: int = Field(
+        1, ge=1, description="processes that share a training or a sampling, each with a GPU of its own if there are any"
+    )
+    nodes: int = Field(1, ge=1, description="hosts that these processes are spread over, evenly")
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="images that a training process takes through the network at once; it adds up gradients until its "
+        "share of batch_size is done; null: the whole share",
+    )
     sample_batch: int = Field(500, ge=1, description="images per network call when sampling")
     train_minutes: int = Field(1440, ge=1, description="wall-clock limit of a training job, in minutes")
     job_minutes: int = Field(240, ge=1, description="wall-clock limit of every other job, in minutes")
     memory_mb: int = Field(4000, ge=500, description="memory of a job in MB; doubled and so on at each new attempt")
+
+    @model_validator(mode="after")
+    def _nodes_are_filled(self) -> "Runtime":
+        if self.processes % self.nodes:
+            raise ValueError(f"processes {self.processes} cannot be spread evenly over nodes {self.nodes}")
+        return self
 
 
 class Dataset(Model):

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline_lib import registry
 from pipeline_lib.config import compared, tuned
 from pipeline_lib.config.base import load_part, parse, unmeasured
+from pipeline_lib.config.layout import rows_at_once
 from pipeline_lib.config.load import merge, read
 from pipeline_lib.config.models import Diffusion, Experiment, Method, Run, Sampling, Variant, parse_experiment
 from pipeline_lib.config.spacings import visited
@@ -57,6 +58,7 @@ class Plan:
         _refuse_reserved(experiment)
         self.instances = list(_instances(experiment))
         _check_starts(self.instances)
+        _check_layouts(self)
         compared.check_published(experiment)
         compared.check_names(experiment)
         self.comparisons = compared.comparisons(experiment, self.instances)
@@ -97,6 +99,8 @@ class Plan:
         for one in self.instances:
             train = {**one.run.model_dump(mode="json"), "seed": one.seed}
             operation = {k: getattr(runtime, k) for k in ("checkpoint_minutes", "log_every", "grid_every")}
+            if runtime.micro_batch:
+                operation["micro_batch"] = runtime.micro_batch
             yield f"{one.path}/train", stage("train", train, operation)
             for name, sampling in self.samplings_of(one).items():
                 batch = {"batch": runtime.sample_batch}
@@ -293,8 +297,8 @@ class Plan:
         return "|".join(v.replace(".", r"\.") for v in dict.fromkeys(values)) or "(?!)"  # matches nothing
 
     def threads(self, wildcards: Any) -> int:
-        """Threads of one training job."""
-        return self._instance(wildcards).run.training.threads
+        """Threads of one training job, over its processes."""
+        return self._instance(wildcards).run.training.threads * self.experiment.runtime.processes
 
     def init(self, wildcards: Any) -> list[str]:
         """The manifest of the training whose weights this one starts from; none for most."""
@@ -435,6 +439,14 @@ def _check_starts(instances: list[Instance]) -> None:
                     f"{one.path} starts from {at.path}, which has another network, path or prediction: what those "
                     "weights have learned does not fit. Dropout, objective and training may differ."
                 )
+
+
+def _check_layouts(plan: Plan) -> None:
+    """Every training's batch can be cut as the runtime section asks."""
+    runtime = plan.experiment.runtime
+    for one in plan.instances:
+        where = f"{one.dataset}/{one.method}/{one.variant}"
+        rows_at_once(one.run, runtime.processes, runtime.micro_batch, where)
 
 
 def _learned(run: Run) -> dict[str, Any]:

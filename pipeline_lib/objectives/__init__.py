@@ -5,8 +5,8 @@ A file defines `Options` (a pydantic model), optionally `PRESETS` (name -> parti
 with `where`) where the options do not fit the rest of the run, and `network_calls(options, run) -> float`, the mean
 number of images that go through the network for one training image, which the costs are compared with. Where training
 gives the network something else than q(x_t), `depths` or `input_noise` says what (`errors.training_inputs`). With
-`NEEDS_PIXELS` it is refused on latents. The file is imported when the Snakefile is parsed: import torch inside
-functions.
+`NEEDS_PIXELS` it is refused on latents. Where `whole_batch(options)` is true a term compares all images of a batch, which
+is then never split. The file is imported when the Snakefile is parsed: import torch inside functions.
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ class Batch:
 class Objective(Protocol):
     """Named terms of a loss. The loop averages each over its samples or groups, weights, sums and differentiates.
 
-    An objective that remembers something between steps has `state() -> dict[str, Tensor]` and `load(state)`, which go
-    into the checkpoint and back. Where `full_float32` is true, gradients too are computed without TF32.
+    An objective that remembers something between steps has `seen() -> Tensor | None`, rows (B, k) that tell of the
+    images of the last call, and `remember(rows)`, called once a step with those of the global batch in its order: the
+    parts of a batch may be computed one after the other, or on several devices. Its `state() -> dict[str, Tensor]` and
+    `load(state)` go into the checkpoint and back. Where `full_float32` is true, gradients too are without TF32.
     """
 
     weights: Mapping[str, float]

@@ -87,23 +87,34 @@ class ADM:
         self.options, self.simple = options, ddpm.DDPM(ddpm.Options())
         self.weights = {"simple": 1.0, "vlb": options.lambda_vlb}
         self.times = LossSecondMoment() if options.time_sampling == "loss-second-moment" else None
+        self._seen: Tensor | None = None
         self._bound = lru_cache(maxsize=1)(Bound)
 
     def terms(self, denoiser: Denoising, batch: Batch) -> dict[str, Tensor]:
         """{simple: (B,), vlb: (B,)}; vlb is T times one term of the bound, so that its mean over t is the sum."""
+        import torch
+
         path, u = _discrete(denoiser), batch.uniform(Stream.TIME)
         t, weight = self.times.draw(path.timesteps, u) if self.times else (path.draw_times(u), 1.0)
         x, eps = self.noised(path, batch, t)
         predicted = denoiser(x, t, batch.labels)
         simple = (predicted.output - predicted.target(batch.x0, eps)).square().flatten(1).mean(1)
         vlb = path.timesteps * self._bound(path).bits(batch.x0, predicted, t)
-        if self.times:
-            self.times.record(t, (simple + self.options.lambda_vlb * vlb).detach())
+        self._seen = torch.stack((t, (simple + self.options.lambda_vlb * vlb).detach()), 1) if self.times else None
         return {"simple": weight * simple, "vlb": weight * vlb}
 
     def noised(self, path: GaussianPath, batch: Batch, t: Tensor) -> tuple[Tensor, Tensor]:
         """What the network is given at t (B,), and the eps that it shall find in it."""
         return self.simple.noised(path, batch, t)
+
+    def seen(self) -> Tensor | None:
+        """t and loss (B, 2) of the last images, None where times do not depend on them."""
+        return self._seen
+
+    def remember(self, rows: Tensor) -> None:
+        """Let later times depend on `seen` of a whole batch."""
+        assert self.times, "times do not depend on losses"
+        self.times.record(*rows.unbind(1))
 
     def state(self) -> dict[str, Tensor]:
         """For the checkpoint."""

@@ -193,7 +193,7 @@ class ConsistentDM:
         assert isinstance(path, VPPath)
         length = (t.long() - 1).clamp(max=steps)  # down to t = 1: the network knows no clean data
         transitions = self._transitions(path)
-        return ancestral(denoiser, x, x0, t, length, transitions, normal, labels), t - length
+        return ancestral(denoiser, x, x0, t, length, steps, transitions, normal, labels), t - length
 
 
 def ancestral(
@@ -202,21 +202,22 @@ def ancestral(
     x0: Tensor,
     t: Tensor,
     length: Tensor,
+    steps: int,
     transitions: Transitions,
     normal: Callable[[int], Tensor],
     labels: Tensor | None,
 ) -> Tensor:
-    """x_{t - length} from x = x_t (N,C,H,W), each image by its own number of steps; t, length (N,).
+    """x_{t - length} from x = x_t (N,C,H,W), each image by its own number of steps, at most `steps`; t, length (N,).
 
     x0 is what the network predicts at x, so that the first step costs no call. `normal(left)` (N,C,H,W) is the noise
-    of a step: each image draws its first with the largest `left`.
+    of a step: each image draws its first with left = `steps`, whatever the others of its batch do.
     """
     import torch
 
     from pipeline_lib.diffusion.transitions import rollout
 
     moves = length > 0
-    first = transitions.move(x0, x, t, normal(int(length.max())))
+    first = transitions.move(x0, x, t, normal(steps))
     x = torch.where(moves.reshape(-1, *[1] * (x.ndim - 1)), first, x)
 
     def rest(rows: Tensor, left: int) -> Tensor:

@@ -94,6 +94,11 @@ def check(options: Options, run: Run, where: str) -> None:
         raise BadConfig(f"{where}: objective.likelihood is a weighting of its own; set objective.weighting to none.")
 
 
+def whole_batch(options: Options) -> bool:
+    """The scalar term is one norm over all images of a batch, as released, so it is no mean over parts of it."""
+    return options.beta_scalar > 0
+
+
 def network_calls(options: Options, run: Run) -> float:
     """Images through the network per training image: the simple loss, the score at t, and at both arms."""
     return 4.0

@@ -57,7 +57,8 @@ def run(
     torch.set_num_threads(1)  # sums depend on the number of threads, so the weights would, too
     store = entry("autoencoder", VERSION, config, {"data": data.content})
     make = partial(_make, store, config, runtime["checkpoint_minutes"], Prepared(data))
-    obtain(store, max_minutes, make).publish(output)
+    if manifest := obtain(store, max_minutes, make):
+        manifest.publish(output)
 
 
 def _make(

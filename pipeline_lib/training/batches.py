@@ -34,11 +34,12 @@ class Batches:
         order = Noise(seed)
         self._order = lru_cache(maxsize=2)(lambda epoch: order.permutation(Stream.ORDER, self.count, epoch))
 
-    def at(self, step: int) -> Batch:
-        """The batch of a step."""
+    def at(self, step: int, rows: range | None = None) -> Batch:
+        """The batch of a step, or these rows of it: equal to those of the whole, draws included."""
         size = self.config.batch_size
-        place = torch.arange(size, device=self.device)
-        chosen = self._chosen(step * size, size)
+        rows = rows or range(size)
+        place = torch.arange(rows.start, rows.stop, device=self.device)
+        chosen = self._chosen(step * size + rows.start, len(rows))
         x0 = self._floats(chosen)
         if self.config.flip:
             flip = self.noise.uniform(Stream.FLIP, place, step) < 0.5

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline_lib.config.layout import rows_at_once
 from pipeline_lib.config.models import Run, Training
 from pipeline_lib.data.prepared import Prepared, to_uint8
 from pipeline_lib.device import full_float32
 from pipeline_lib.diffusion.denoiser import Denoiser
 from pipeline_lib.diffusion.streams import Stream
-from pipeline_lib.exits import BadConfig, TryAgain
+from pipeline_lib.exits import BadConfig, Bug, TryAgain
 from pipeline_lib.networks import trained
 from pipeline_lib.objectives import Objective
+from pipeline_lib.parallel import ALONE, World
 from pipeline_lib.records import tables
 from pipeline_lib.records.costs import StepClock, Stopwatch
 from pipeline_lib.records.progress import Progress
@@ -42,10 +44,14 @@ class Trainer:
         folder: Path,
         device: torch.device,
         decode: Decode = to_uint8,
+        world: World = ALONE,
+        micro_batch: int | None = None,
     ) -> None:
-        """`decode` makes uint8 images of samples, for grids."""
+        """`decode` makes uint8 images of samples, for grids. Raises BadConfig where the batch cannot be cut so."""
         self.run, self.objective, self.folder, self.device, self.seed = run, objective, folder, device, seed
-        self.data, self.decode = data, decode
+        self.data, self.decode, self.world = data, decode, world
+        share, rows = world.share(run.training.batch_size), rows_at_once(run, world.size, micro_batch)
+        self.parts = [range(first, first + rows) for first in share[::rows]]
         self.denoiser: Denoiser = trained.build(run, data.shape, len(data.classes), seed).to(device)
         self.batches = Batches(data, run.training, seed, device)
         self.ema = Ema(self.denoiser.network, run.training)
@@ -61,6 +67,7 @@ class Trainer:
         self.history = History(run.training.batch_size)
         self.done = 0
         self.watch, self.clock, self.calls = Stopwatch("train"), StepClock(), 0
+        self.called = 0  # images that this process took through the network since the processes last met
 
     def start_from(self, weights: Path) -> None:
         """Begin with the averaged weights of another training. Raises BadConfig where they do not fit the network."""
@@ -83,16 +90,18 @@ class Trainer:
             self.step()
             self.clock.steps += 1
             lease.step = self.done
-            if lease.lost:
+            reason, lost = self.meet(stop.reason(), lease.lost)
+            if lost:
                 raise TryAgain(f"another trainer took over {self.folder} while this one stood still; it leaves.")
             if self.done % runtime["log_every"] == 0 or self.done == total:
                 self.history.flush(self.done)  # waits for the device
+                self.compare()
                 self.clock.close()
             progress.update(self.done, self.history.note())
-            if runtime["grid_every"] and self.done % runtime["grid_every"] == 0:
+            if self.world.leads and runtime["grid_every"] and self.done % runtime["grid_every"] == 0:
                 self.grid(self.folder / "grids" / f"step-{self.done:07d}.png")
                 self.clock.restart()
-            if (reason := stop.reason()) and self.done < total:
+            if reason and self.done < total:
                 self.save()
                 raise TryAgain(f"stopped after step {self.done} of {total} because {reason}; the next attempt goes on.")
             if time.monotonic() - saved > 60 * runtime["checkpoint_minutes"]:
@@ -101,32 +110,69 @@ class Trainer:
                 self.clock.restart()
 
     def step(self) -> None:
-        """One optimiser step."""
+        """One optimiser step on the global batch: parts of it one after the other, shares of it by all processes."""
         config, network = self.run.training, self.denoiser.network
-        batch = self.batches.at(self.done)
-        if self.run.network["dropout"]:
-            word = self.batches.noise.words(Stream.DROPOUT, torch.zeros(1), self.done, 1)
-            torch.manual_seed(int(word))  # dropout masks too are a function of seed and step
         self.optimizer.param_groups[0]["lr"] = learning_rate(config, self.done)
+        self.optimizer.zero_grad()
         network.train()
         counting = network.register_forward_pre_hook(self._count)
-        terms = {name: _mean(name, values) for name, values in self.objective.terms(self.denoiser, batch).items()}
+        parts, seen = zip(*(self._differentiate(rows) for rows in self.parts), strict=True)
         counting.remove()
-        loss = torch.stack([self.objective.weights[name] * value for name, value in terms.items()]).sum()
-        self.optimizer.zero_grad()
-        precise = full_float32(self.device.type) if getattr(self.objective, "full_float32", False) else nullcontext()
-        with precise:
-            loss.backward()
+        shown = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+        if seen[0] is not None:
+            self.objective.remember(self.world.gather(torch.cat(seen)))
+        self.world.add_([*(p.grad for p in network.parameters() if p.grad is not None), *shown.values()])
         limit = config.grad_clip or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
         self.optimizer.step()
         self.done += 1
         self.ema.update(self.done)
-        self.history.add({"loss": loss, **{f"loss/{k}": v for k, v in terms.items()}, "gradient norm": norm})
+        self.history.add({**shown, "gradient norm": norm})
+
+    def _differentiate(self, rows: range) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Add what these rows of the batch contribute to the gradient; their part of the loss and of its terms, and
+        what the objective shall remember of them."""
+        self._seed_dropout(rows.start)
+        values = self.objective.terms(self.denoiser, self.batches.at(self.done, rows))
+        share = len(rows) / self.run.training.batch_size  # the loss is a mean over the global batch
+        terms = {name: share * self._mean(name, value, rows) for name, value in values.items()}
+        loss = torch.stack([self.objective.weights[name] * value for name, value in terms.items()]).sum()
+        precise = full_float32(self.device.type) if getattr(self.objective, "full_float32", False) else nullcontext()
+        with precise:
+            loss.backward()
+        shown = {"loss": loss.detach(), **{f"loss/{name}": value.detach() for name, value in terms.items()}}
+        return shown, self.objective.seen() if hasattr(self.objective, "seen") else None
+
+    def _seed_dropout(self, first: int) -> None:
+        """Make the masks of a part of the batch a function of seed, step and its first image."""
+        if self.run.network["dropout"]:
+            word = self.batches.noise.words(Stream.DROPOUT, torch.tensor([first]), self.done, 1)
+            torch.manual_seed(int(word))
+
+    def _mean(self, name: str, values: Tensor, rows: range) -> Tensor:
+        """Mean of a term over a part of the batch."""
+        if values.ndim != 1:
+            raise BadConfig(
+                f"the term '{name}' has shape {list(values.shape)}; an objective gives one value per image or per "
+                "group."
+            )
+        group = self.run.training.mmd_group or 1
+        if len(rows) < self.run.training.batch_size and len(values) not in (len(rows), len(rows) // group):
+            raise BadConfig(
+                f"the term '{name}' has {len(values)} values for {len(rows)} images, so it is no mean over the parts "
+                "of a batch: set runtime.processes to 1 and runtime.micro_batch to null."
+            )
+        return values.mean()
 
     def _count(self, network: torch.nn.Module, given: tuple[Tensor, ...]) -> None:
         """Before a call of the network in a step: one more for each image that it is given."""
-        self.calls += len(given[0])
+        self.called += len(given[0])
+
+    def meet(self, reason: str | None, lost: bool) -> tuple[str | None, bool]:
+        """Between two steps: why all processes should stop now, if one should, and whether the lease is lost."""
+        told, lost_by, called = self.world.total(reason is not None, lost, self.called)
+        self.calls, self.called = self.calls + called, 0
+        return reason or ("another of its processes was told to stop" if told else None), bool(lost_by)
 
     def costs(self) -> dict[str, float | None]:
         """Seconds of a step, and images through the network per training image."""
@@ -135,6 +181,8 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint, and the history so far for who looks on; weights that are not finite never enter one."""
         self.check()
+        if not self.world.leads:
+            return
         self.write_history()
         self.checkpoints.save(
             {
@@ -156,6 +204,14 @@ class Trainer:
         if not all(bool(p.isfinite().all()) for p in self.denoiser.network.parameters()):
             raise _diverged("a weight", self.done)
 
+    def compare(self) -> None:
+        """Raise Bug if the processes' weights have ceased to be equal: no sum over them would mean anything."""
+        if self.world.size > 1:
+            own = torch.stack([p.detach().double().sum() for p in self.denoiser.network.parameters()])
+            of_all = self.world.gather(own[None])
+            if not torch.equal(of_all, own.expand_as(of_all)):
+                raise Bug(f"the weights of the processes differ after step {self.done}.")
+
     def write_history(self) -> None:
         """Write history.parquet."""
         tables.write(self.folder / "history.parquet", self.history.rows, tables.HISTORY)
@@ -169,6 +225,9 @@ class Trainer:
 
     def _resume(self) -> None:
         state = self.checkpoints.load(self.device)
+        found = state["done"] if state else 0
+        if self.world.total(found)[0] != self.world.size * found:
+            raise TryAgain(f"the processes do not see the same checkpoint in {self.folder}; try again in a moment.")
         if state is None:
             return
         self.done = state["done"]
@@ -195,14 +254,6 @@ def _diverged(what: str, done: int | None) -> BadConfig:
     return BadConfig(
         f"{what} is not finite{where}: the training diverged; lower training.lr or lengthen training.warmup_steps."
     )
-
-
-def _mean(name: str, values: Tensor) -> Tensor:
-    if values.ndim != 1:
-        raise BadConfig(
-            f"the term '{name}' has shape {list(values.shape)}; an objective gives one value per image or per group."
-        )
-    return values.mean()
 
 
 class History:

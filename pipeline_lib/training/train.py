@@ -16,13 +16,14 @@ from pipeline_lib.data.prepared import Prepared, to_uint8
 from pipeline_lib.exits import TryAgain
 from pipeline_lib.networks import latent_space, trained
 from pipeline_lib.objectives import Objective
+from pipeline_lib.parallel import ALONE, World, join
 from pipeline_lib.records.store import Entry, Manifest, entry
-from pipeline_lib.training.grids import Decode
 from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.loop import Trainer
 from pipeline_lib.training.stop import Stop
 
 WEIGHTS = "weights.safetensors"
+LEAVE, MAKE = 0, 1  # what the first process says to the others
 VERSION = 2  # bump when the code changes what a training ends with
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def run(
     autoencoder: Manifest | None = None,
     max_minutes: float | None = None,
 ) -> None:
-    """Train, or go on, or find what was trained before; write the manifest.
+    """Train, or go on, or find what was trained before; write the manifest. All processes of the job call it.
 
     `init`: a training to start from. `autoencoder`: what made the latents in `data`; grids show its images.
     """
@@ -50,23 +51,35 @@ def run(
     if init:
         inputs["init"] = init.files[WEIGHTS]
     store = entry("train", VERSION, config, inputs)
-    decode = latent_space.load(autoencoder, device.pick()).decode if autoencoder else to_uint8
+    with join() as world:
 
-    def make(stop: Stop, lease: Lease) -> Manifest:
-        return _train(config, runtime, store, data, init, decode, stop, lease)
+        def make(stop: Stop, lease: Lease) -> Manifest | None:
+            return _train(config, runtime, store, data, init, autoencoder, stop, lease, world)
 
-    obtain(store, max_minutes, make).publish(output)
+        if manifest := obtain(store, max_minutes, make, world):
+            manifest.publish(output)
 
 
-def obtain(store: Entry, max_minutes: float | None, make: Callable[[Stop, Lease], Manifest]) -> Manifest:
-    """The manifest of a finished training, or what `make` ends with, which trains under a lease until it is stopped."""
+def obtain(
+    store: Entry, max_minutes: float | None, make: Callable[[Stop, Lease], Manifest | None], world: World = ALONE
+) -> Manifest | None:
+    """The manifest of a finished training, or what `make` ends with, which trains under a lease until it is stopped.
+
+    The first process decides and holds the lease; the others make what it makes, and get None.
+    """
+    stop = Stop(max_minutes)
+    if not world.leads:
+        return make(stop.listen(), Lease(store.folder)) if world.told() else None
     manifest = store.finished()
-    if manifest is not None:
-        log.info("trained before: found in %s", store.folder)
-        return manifest
-    stop = Stop(max_minutes).listen()
-    with waiting(store.folder, stop) as lease:
-        return store.finished() or make(stop, lease)
+    if manifest is None:
+        with waiting(store.folder, stop.listen()) as lease:
+            manifest = store.finished()
+            if manifest is None:
+                world.told(MAKE)
+                return make(stop, lease)
+    log.info("trained before: found in %s", store.folder)
+    world.told(LEAVE)
+    return manifest
 
 
 @contextlib.contextmanager
@@ -96,17 +109,22 @@ def _train(
     store: Entry,
     data: Manifest,
     init: Manifest | None,
-    decode: Decode,
+    autoencoder: Manifest | None,
     stop: Stop,
     lease: Lease,
-) -> Manifest:
-    one = parse(Run, {k: v for k, v in config.items() if k != "seed"})
+    world: World,
+) -> Manifest | None:
+    one, where = parse(Run, {k: v for k, v in config.items() if k != "seed"}), device.pick()
     torch.set_num_threads(one.training.threads)
-    trainer = Trainer(one, objective(one), Prepared(data), config["seed"], store.folder, device.pick(), decode)
+    decode = latent_space.load(autoencoder, where).decode if autoencoder else to_uint8
+    micro = runtime.get("micro_batch")
+    trainer = Trainer(
+        one, objective(one), Prepared(data), config["seed"], store.folder, where, decode, world=world, micro_batch=micro
+    )
     if init:
         trainer.start_from(init.file(WEIGHTS))
     trainer.fit(stop, lease, runtime)
-    return _finish(trainer, store)
+    return _finish(trainer, store) if world.leads else None
 
 
 def _finish(trainer: Trainer, store: Entry) -> Manifest:

@@ -109,7 +109,7 @@ def test_on_a_mixture_the_term_falls_as_the_step_size_squared(variance: str) -> 
         def normal(left: int, z: torch.Tensor = z) -> torch.Tensor:
             return z[:, left - 1, None, None, None]
 
-        ends = consistent_dm.ancestral(oracle, x, first, t, length, transitions, normal, None)
+        ends = consistent_dm.ancestral(oracle, x, first, t, length, int(length.max()), transitions, normal, None)
         after = oracle(ends, t - length).x0.flatten().double()
         terms.append(float((weight * (after - first.flatten().double())).sum()) ** 2)
     assert terms[0] > 1e-9
