@@ -161,6 +161,13 @@ class Autoencoder(Model):
         return self.latent_channels, height // self.factor, width // self.factor
 
 
+Precision = Literal["float32", "tf32", "bf16"]
+PRECISIONS = (
+    "bf16 (convolutions and linear layers of the network in bfloat16, weights and all else in float32), tf32 (these in "
+    "TF32), or float32; a CPU takes float32 always"
+)
+
+
 class Training(Model):
     """Optimisation of one run."""
 
@@ -188,6 +195,7 @@ class Training(Model):
         "5 % of the images seen",
     )
     flip: bool = Field(False, description="random horizontal flips")
+    precision: Precision = Field("tf32", description=f"arithmetic of a GPU in training: {PRECISIONS}")
     threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity, since sums depend on it")
 
     @model_validator(mode="after")
@@ -250,7 +258,9 @@ class Runtime(Model):
     log_every: int = Field(100, ge=1, description="steps between two lines of the training history")
     grid_every: int = Field(0, ge=0, description="steps between two sample grids while training; 0: only at the end")
     processes: int = Field(
-        1, ge=1, description="processes that share a training or a sampling, each with a GPU of its own if there are any"
+        1,
+        ge=1,
+        description="processes that share a training or a sampling, each with a GPU of its own if there are any",
     )
     nodes: int = Field(1, ge=1, description="hosts that these processes are spread over, evenly")
     micro_batch: int | None = Field(

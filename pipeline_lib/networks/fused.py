@@ -4,6 +4,8 @@ Without them each of these operations reads and writes all activations. They are
 compute is that of `networks.layers`, whose plain operations are the reference of their tests.
 """
 
+# mypy: ignore-errors
+
 import torch
 import triton
 import triton.language as tl
@@ -211,8 +213,8 @@ def _tiles(channels: int, groups: int, area: int) -> tuple[int, int, int, bool, 
 
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:
-    """A tensor whose pixels are contiguous channels at one distance (which slices of channels are), and the distance."""
-    n, c, h, w = x.shape
+    """A tensor whose pixels are contiguous channels at one distance, as in slices of channels, and the distance."""
+    c, h, w = x.shape[1:]
     row = x.stride(3)
     if x.stride() != (h * w * row, 1, w * row, row) or row < c:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -229,7 +231,7 @@ class Activate(torch.autograd.Function):
     the same pass."""
 
     @staticmethod
-    def forward(ctx, x, add, gamma, beta, groups, eps, silu, drop):  # noqa: ANN001, ANN205, D102
+    def forward(ctx, x, add, gamma, beta, groups, eps, silu, drop):
         n, c, h, w = x.shape
         given, (x, row) = x, _rows(x)
         y = _new(x)
@@ -249,7 +251,7 @@ class Activate(torch.autograd.Function):
         return y, given
 
     @staticmethod
-    def backward(ctx, dy, besides):  # noqa: ANN001, ANN205, D102
+    def backward(ctx, dy, besides):
         x, add, gamma, beta, mean, rstd, word, first = ctx.saved_tensors
         groups, silu, salt, threshold, keep, stride, drop = ctx.settings
         if dy is None:
@@ -311,7 +313,7 @@ class Join(torch.autograd.Function):
     """(a + b + bias) gain of b (B,C,H,W), bias (C,) and a like b or None."""
 
     @staticmethod
-    def forward(ctx, a, b, bias, gain):  # noqa: ANN001, ANN205, D102
+    def forward(ctx, a, b, bias, gain):
         b, row = _rows(b)
         n, c, h, w = b.shape
         if row != c:
@@ -328,7 +330,7 @@ class Join(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, dy):  # noqa: ANN001, ANN205, D102
+    def backward(ctx, dy):
         if ctx.gain != 1:
             dy = dy * ctx.gain
         return dy if ctx.joined else None, dy, columns(dy), None

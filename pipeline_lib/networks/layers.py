@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from pipeline_lib.device import has_kernels
 
 _plain = False
 _SPREAD = 0x9E3779B9  # an odd number that spreads small ones over 32 bits
@@ -15,7 +16,7 @@ _SPREAD = 0x9E3779B9  # an odd number that spreads small ones over 32 bits
 
 def fused(x: Tensor) -> bool:
     """Whether operations on x run as our own kernels: on a GPU with Triton, outside `plain`."""
-    return x.is_cuda and not _plain and find_spec("triton") is not None
+    return x.is_cuda and not _plain and has_kernels()
 
 
 @contextmanager
@@ -64,14 +65,10 @@ class Masks:
         for number, layer in enumerate(self.layers):
             layer.masks, layer.number = self, number
 
-    def begin(self, word: Tensor, first: int = 0) -> None:
-        """A new step: its random word (1,), and the number of this device's first image in the global batch."""
+    def begin(self, word: Tensor, first: Tensor) -> None:
+        """A new part of a batch: the random word (1,) of the step, and the number (1,) of the part's first image."""
         self.word.copy_(word)
-        self.first.fill_(first)
-        self.restart()
-
-    def restart(self) -> None:
-        """Count calls from the beginning."""
+        self.first.copy_(first)
         for layer in self.layers:
             layer.calls = 0
 
@@ -85,7 +82,7 @@ def activate(
     dropout: Dropout | None = None,
     conv: nn.Conv2d | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """dropout(silu(norm(h) (1 + scale) + shift)) of h = conv(x) + add, (B,C,H,W), and h; add, scale and shift are (B,C).
+    """dropout(silu(norm(h) (1 + scale) + shift)) of h = conv(x) + add, and h; add, scale and shift are (B,C).
 
     Who uses h besides takes the second output: gradients that reach it are then added in the same pass. It is without
     `add` and the bias of `conv`.
@@ -95,13 +92,13 @@ def activate(
 
         if conv is not None:
             x = _unbiased(conv, x)
-            add = conv.bias.expand(len(x), -1) if add is None else conv.bias + add
+            add = _bias(conv).expand(len(x), -1) if add is None else _bias(conv) + add
         gamma, beta = norm.weight.expand(len(x), -1), norm.bias.expand(len(x), -1)
         if scale_shift is not None:
             scale, shift = (part.float() for part in scale_shift)
             gamma, beta = gamma * (1 + scale), beta * (1 + scale) + shift
         mask = dropout.mask() if dropout is not None else None
-        add = None if add is None else add.contiguous()
+        add = add if add is None else add.contiguous()
         return Activate.apply(x, add, gamma, beta, norm.num_groups, norm.eps, silu, mask)
     x = x if conv is None else conv(x)
     h = norm(x if add is None else x + add[:, :, None, None])
@@ -117,9 +114,9 @@ def residual(x: Tensor, shortcut: nn.Module, h: Tensor, conv: nn.Conv2d, gain: f
     if fused(x):
         from pipeline_lib.networks.fused import Join
 
-        bias = conv.bias
+        bias = _bias(conv)
         if isinstance(shortcut, nn.Conv2d):
-            x, bias = _unbiased(shortcut, x), bias + shortcut.bias
+            x, bias = _unbiased(shortcut, x), bias + _bias(shortcut)
         return Join.apply(x, _unbiased(conv, h), bias, gain)
     y = shortcut(x) + conv(h)
     return y if gain == 1 else y * gain
@@ -130,7 +127,7 @@ def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
     if fused(x):
         from pipeline_lib.networks.fused import Join
 
-        return Join.apply(None, _unbiased(conv, x), conv.bias, 1.0)
+        return Join.apply(None, _unbiased(conv, x), _bias(conv), 1.0)
     return conv(x)
 
 
@@ -138,6 +135,11 @@ def doubled(x: Tensor) -> Tensor:
     """x (B,C,H,W) at twice the resolution, by nearest neighbours."""
     with torch.autocast(x.device.type, enabled=False):  # which would make it float32
         return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None, "convolutions of these networks have biases"
+    return conv.bias
 
 
 def _unbiased(conv: nn.Conv2d, x: Tensor) -> Tensor:

@@ -3,14 +3,14 @@
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class Halved:
     """A copy of a network whose convolutions and linear layers compute in bfloat16.
 
     Their weights are copies; all other parameters, those of normalisations and biases of convolutions among them, are
-    the network's own. `refresh` after the network's weights have changed; `gather` after a backward pass.
+    the network's own. `refresh` after the network's weights have changed.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -29,16 +29,3 @@ class Halved:
     def refresh(self) -> None:
         """Take over the weights of the network."""
         torch._foreach_copy_([half.detach() for _, half in self.pairs], [own.detach() for own, _ in self.pairs])
-
-    def gather(self) -> None:
-        """Put the gradients of the copies, as float32, where those of the network belong."""
-        for own, half in self.pairs:
-            if half.grad is not None and own.grad is None:
-                own.grad = torch.empty_like(own)
-        pairs = [(own.grad, half.grad) for own, half in self.pairs if half.grad is not None]
-        torch._foreach_copy_([own for own, _ in pairs], [half for _, half in pairs])
-
-
-def images(x: Tensor) -> Tensor:
-    """x (B,C,H,W) as GPUs like it best: channels last."""
-    return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x

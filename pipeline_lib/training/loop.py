@@ -2,7 +2,6 @@
 
 import logging
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ from torch import Tensor
 from pipeline_lib.config.layout import rows_at_once
 from pipeline_lib.config.models import Run, Training
 from pipeline_lib.data.prepared import Prepared, to_uint8
-from pipeline_lib.device import full_float32
 from pipeline_lib.diffusion.denoiser import Denoiser
-from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig, Bug, TryAgain
 from pipeline_lib.networks import trained
 from pipeline_lib.objectives import Objective
@@ -25,6 +22,7 @@ from pipeline_lib.records.progress import Progress
 from pipeline_lib.training.batches import Batches
 from pipeline_lib.training.checkpoint import Checkpoints
 from pipeline_lib.training.ema import Ema
+from pipeline_lib.training.gradients import gradients
 from pipeline_lib.training.grids import Decode, save_samples
 from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.stop import Stop
@@ -67,7 +65,7 @@ class Trainer:
         self.history = History(run.training.batch_size)
         self.done = 0
         self.watch, self.clock, self.calls = Stopwatch("train"), StepClock(), 0
-        self.called = 0  # images that this process took through the network since the processes last met
+        self.gradients = gradients(run, objective, self.denoiser, device)
 
     def start_from(self, weights: Path) -> None:
         """Begin with the averaged weights of another training. Raises BadConfig where they do not fit the network."""
@@ -113,14 +111,11 @@ class Trainer:
         """One optimiser step on the global batch: parts of it one after the other, shares of it by all processes."""
         config, network = self.run.training, self.denoiser.network
         self.optimizer.param_groups[0]["lr"] = learning_rate(config, self.done)
-        self.optimizer.zero_grad()
-        network.train()
-        counting = network.register_forward_pre_hook(self._count)
-        parts, seen = zip(*(self._differentiate(rows) for rows in self.parts), strict=True)
-        counting.remove()
-        shown = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
-        if seen[0] is not None:
-            self.objective.remember(self.world.gather(torch.cat(seen)))
+        self.gradients.begin()
+        parts = [self.gradients.add(self.batches.at(self.done, rows), rows) for rows in self.parts]
+        shown = {name: torch.stack([part.shown[name] for part in parts]).sum(0) for name in parts[0].shown}
+        if hasattr(self.objective, "remember") and parts[0].seen is not None:
+            self.objective.remember(self.world.gather(torch.cat([p.seen for p in parts if p.seen is not None])))
         self.world.add_([*(p.grad for p in network.parameters() if p.grad is not None), *shown.values()])
         limit = config.grad_clip or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
@@ -129,49 +124,10 @@ class Trainer:
         self.ema.update(self.done)
         self.history.add({**shown, "gradient norm": norm})
 
-    def _differentiate(self, rows: range) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Add what these rows of the batch contribute to the gradient; their part of the loss and of its terms, and
-        what the objective shall remember of them."""
-        self._seed_dropout(rows.start)
-        values = self.objective.terms(self.denoiser, self.batches.at(self.done, rows))
-        share = len(rows) / self.run.training.batch_size  # the loss is a mean over the global batch
-        terms = {name: share * self._mean(name, value, rows) for name, value in values.items()}
-        loss = torch.stack([self.objective.weights[name] * value for name, value in terms.items()]).sum()
-        precise = full_float32(self.device.type) if getattr(self.objective, "full_float32", False) else nullcontext()
-        with precise:
-            loss.backward()
-        shown = {"loss": loss.detach(), **{f"loss/{name}": value.detach() for name, value in terms.items()}}
-        return shown, self.objective.seen() if hasattr(self.objective, "seen") else None
-
-    def _seed_dropout(self, first: int) -> None:
-        """Make the masks of a part of the batch a function of seed, step and its first image."""
-        if self.run.network["dropout"]:
-            word = self.batches.noise.words(Stream.DROPOUT, torch.tensor([first]), self.done, 1)
-            torch.manual_seed(int(word))
-
-    def _mean(self, name: str, values: Tensor, rows: range) -> Tensor:
-        """Mean of a term over a part of the batch."""
-        if values.ndim != 1:
-            raise BadConfig(
-                f"the term '{name}' has shape {list(values.shape)}; an objective gives one value per image or per "
-                "group."
-            )
-        group = self.run.training.mmd_group or 1
-        if len(rows) < self.run.training.batch_size and len(values) not in (len(rows), len(rows) // group):
-            raise BadConfig(
-                f"the term '{name}' has {len(values)} values for {len(rows)} images, so it is no mean over the parts "
-                "of a batch: set runtime.processes to 1 and runtime.micro_batch to null."
-            )
-        return values.mean()
-
-    def _count(self, network: torch.nn.Module, given: tuple[Tensor, ...]) -> None:
-        """Before a call of the network in a step: one more for each image that it is given."""
-        self.called += len(given[0])
-
     def meet(self, reason: str | None, lost: bool) -> tuple[str | None, bool]:
         """Between two steps: why all processes should stop now, if one should, and whether the lease is lost."""
-        told, lost_by, called = self.world.total(reason is not None, lost, self.called)
-        self.calls, self.called = self.calls + called, 0
+        told, lost_by, called = self.world.total(reason is not None, lost, self.gradients.called)
+        self.calls, self.gradients.called = self.calls + called, 0
         return reason or ("another of its processes was told to stop" if told else None), bool(lost_by)
 
     def costs(self) -> dict[str, float | None]:

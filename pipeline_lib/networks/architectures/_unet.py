@@ -1,6 +1,7 @@
 """The modules of the U-Net of Ho et al. (2020)."""
 
 from math import log
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,8 @@ from torch.nn import functional as F
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks.architectures.unet import Options
 from pipeline_lib.networks.layers import Dropout, activate, convolve, doubled, residual
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def sinusoid(t: Tensor, channels: int, reached: bool = True) -> Tensor:
@@ -25,7 +28,7 @@ def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps)
 
 
-def zeroed(module: nn.Module) -> nn.Module:
+def zeroed(module: M) -> M:
     """The module with all parameters zero, so that its branch starts as nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
@@ -134,7 +137,7 @@ class UNet(nn.Module):
         x = convolve(self.first, x)
         skips = [x]
         for layer in self.down:
-            x = layer(x, embedding) if isinstance(layer, Level) else convolve(layer, x)
+            x = convolve(layer, x) if isinstance(layer, nn.Conv2d) else layer(x, embedding)
             skips.append(x)
         for layer in self.middle:
             x = layer(x, embedding)
