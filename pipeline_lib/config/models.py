@@ -408,6 +408,7 @@ class Sampling(Model):
     transfer: Transfer | None = Field(
         None, description="take the constants that another sampling's tuning found, in place of a tuning of its own"
     )
+    precision: Precision = Field("tf32", description=f"arithmetic of a GPU in sampling: {PRECISIONS}")
     seed: int = Field(0, ge=0, description="seed of the sampling noise, shared by all methods")
     control: Name | None = Field(
         None, description="another sampling of the same runs, which tables compare it with; a grid: its like point"
