@@ -75,7 +75,7 @@ class Random(Prepared):
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
     @property
-    def labels(self) -> None:  # type: ignore[override]
+    def labels(self) -> None:
         """None."""
         return None
 
@@ -142,7 +142,7 @@ def train(one: Run, data: Prepared, where: torch.device, seconds: float) -> Row:
             trainer.step()
         own = _each(trainer.step, where, seconds)
         memory = _memory(where)
-        row = {"batch": one.training.batch_size, "parameters": sum(p.numel() for p in trainer.gradients.weights)}
+        row: Row = {"batch": one.training.batch_size, "parameters": sum(p.numel() for p in trainer.gradients.weights)}
         row |= {"images_per_second": one.training.batch_size / own, "ms": 1e3 * own, "memory_gib": memory}
         row |= {"first_step_s": first, "full_speed_s": ready}
         if where.type == "cuda":
@@ -225,9 +225,17 @@ def _beside(own: float, usual: float) -> Row:
 
 def machine(where: torch.device) -> Row:
     """What it was measured on."""
-    found: Row = {"python": platform.python_version(), "torch": torch.__version__, "cpu_threads": torch.get_num_threads()}
+    found: Row = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cpu_threads": torch.get_num_threads(),
+    }
     if where.type == "cuda":
-        found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        found |= {
+            "gpu": torch.cuda.get_device_name(),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
     return found
 
 

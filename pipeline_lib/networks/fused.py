@@ -239,7 +239,7 @@ class Activate(torch.autograd.Function):
         tile, wide, rows, once, warps = _tiles(c, groups, h * w)
         word, first, salt, p = drop if drop else (None, None, 0, 0.0)
         threshold, keep = int(p * 2**32), 1 - p
-        stride = gamma.stride(0)
+        stride = 0 if gamma.ndim == 1 else gamma.stride(0)  # 0: one for all images
         _forward[(c // tile, n)](
             x, add, gamma, beta, y, mean, rstd, word, first, salt, threshold, keep,
             c, h * w, row, c // groups, eps, stride,
@@ -262,13 +262,16 @@ class Activate(torch.autograd.Function):
         besides, besides_row = (None, 0) if besides is None else _rows(besides)
         dx = _new(x)
         dadd = None if add is None else torch.empty_like(mean)
-        dgamma, dbeta = torch.empty(2, n, c, device=x.device)
+        slopes = torch.empty(2, n, c, device=x.device)
+        dgamma, dbeta = slopes
         tile, wide, rows, once, warps = _tiles(c, groups, h * w)
         _backward[(c // tile, n)](
             dy, x, add, gamma, beta, mean, rstd, besides, dx, dadd, dgamma, dbeta,
             word, first, salt, threshold, keep, c, h * w, x_row, dy_row, besides_row, c // groups, stride,
             tile, wide, rows, once, add is not None, silu, drop, besides is not None, num_warps=warps,
         )  # fmt: skip
+        if gamma.ndim == 1:
+            dgamma, dbeta = slopes.sum(1)
         return dx, dadd, dgamma, dbeta, None, None, None, None
 
 

@@ -93,7 +93,8 @@ def activate(
         if conv is not None:
             x = _unbiased(conv, x)
             add = _bias(conv).expand(len(x), -1) if add is None else _bias(conv) + add
-        gamma, beta = norm.weight.expand(len(x), -1), norm.bias.expand(len(x), -1)
+        gamma: Tensor = norm.weight
+        beta: Tensor = norm.bias
         if scale_shift is not None:
             scale, shift = (part.float() for part in scale_shift)
             gamma, beta = gamma * (1 + scale), beta * (1 + scale) + shift

@@ -26,6 +26,7 @@ from pipeline_lib.training.gradients import gradients
 from pipeline_lib.training.grids import Decode, save_samples
 from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.stop import Stop
+from pipeline_lib.training.update import Update
 
 log = logging.getLogger(__name__)
 
@@ -51,21 +52,14 @@ class Trainer:
         share, rows = world.share(run.training.batch_size), rows_at_once(run, world.size, micro_batch)
         self.parts = [range(first, first + rows) for first in share[::rows]]
         self.denoiser: Denoiser = trained.build(run, data.shape, len(data.classes), seed).to(device)
+        self.gradients = gradients(run, objective, self.denoiser, device)
         self.batches = Batches(data, run.training, seed, device)
         self.ema = Ema(self.denoiser.network, run.training)
-        config = run.training
-        self.optimizer = torch.optim.AdamW(
-            self.denoiser.network.parameters(),
-            lr=config.lr,
-            betas=config.adam_betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.update = Update(self.denoiser.network, run.training)
         self.checkpoints = Checkpoints(folder)
         self.history = History(run.training.batch_size)
         self.done = 0
         self.watch, self.clock, self.calls = Stopwatch("train"), StepClock(), 0
-        self.gradients = gradients(run, objective, self.denoiser, device)
 
     def start_from(self, weights: Path) -> None:
         """Begin with the averaged weights of another training. Raises BadConfig where they do not fit the network."""
@@ -109,17 +103,13 @@ class Trainer:
 
     def step(self) -> None:
         """One optimiser step on the global batch: parts of it one after the other, shares of it by all processes."""
-        config, network = self.run.training, self.denoiser.network
-        self.optimizer.param_groups[0]["lr"] = learning_rate(config, self.done)
         self.gradients.begin()
         parts = [self.gradients.add(self.batches.at(self.done, rows), rows) for rows in self.parts]
         shown = {name: torch.stack([part.shown[name] for part in parts]).sum(0) for name in parts[0].shown}
         if hasattr(self.objective, "remember") and parts[0].seen is not None:
             self.objective.remember(self.world.gather(torch.cat([p.seen for p in parts if p.seen is not None])))
-        self.world.add_([*(p.grad for p in network.parameters() if p.grad is not None), *shown.values()])
-        limit = config.grad_clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
-        self.optimizer.step()
+        self.world.add_([*(p.grad for p in self.gradients.weights if p.grad is not None), *shown.values()])
+        norm = self.update.step(learning_rate(self.run.training, self.done))
         self.done += 1
         self.ema.update(self.done)
         self.history.add({**shown, "gradient norm": norm})
@@ -145,7 +135,7 @@ class Trainer:
                 "done": self.done,
                 "network": self.denoiser.network.state_dict(),
                 "ema": self.ema.state,
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": self.update.state_dict(),
                 "history": self.history.state(),
                 "objective": self.objective.state() if hasattr(self.objective, "state") else {},
                 "costs": self.watch.read(images=float(self.done * self.run.training.batch_size)),
@@ -189,7 +179,7 @@ class Trainer:
         self.done = state["done"]
         self.denoiser.network.load_state_dict(state["network"])
         self.ema.load(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.update.load_state_dict(state["optimizer"])
         self.history.load(state["history"])
         if hasattr(self.objective, "load"):
             self.objective.load(state["objective"])
