@@ -1,14 +1,18 @@
 """Which device a job computes on, and with how many digits."""
 
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
+log = logging.getLogger(__name__)
 _held: list[int] = []  # lock files stay open, and so locked, until the process ends
 
 
@@ -33,6 +37,28 @@ def pick(locks: Path = Path("work/locks")) -> torch.device:
         torch.cuda.set_device(index)
         return torch.device(f"cuda:{index}")
     return torch.device("cuda:0")
+
+
+@cache
+def has_kernels() -> bool:
+    """Whether our own kernels can be compiled here: they are written in Triton, which comes with torch for GPUs."""
+    return find_spec("triton") is not None
+
+
+def use(precision: str) -> None:
+    """Let GPUs round the factors of float32 products to TF32, or not (`float32`)."""
+    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
+        backend.fp32_precision = "ieee" if precision == "float32" else "tf32"
+
+
+def halves(precision: str, where: torch.device) -> bool:
+    """Whether networks compute in bfloat16 there; a GPU that cannot says so once and takes TF32."""
+    if precision != "bf16" or where.type != "cuda":
+        return False
+    able = torch.cuda.is_bf16_supported(including_emulation=False)
+    if not able:
+        log.warning("this GPU has no bfloat16: it computes in float32 with TF32 where it can, and takes longer.")
+    return able
 
 
 @contextmanager

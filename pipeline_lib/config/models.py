@@ -161,6 +161,13 @@ class Autoencoder(Model):
         return self.latent_channels, height // self.factor, width // self.factor
 
 
+Precision = Literal["float32", "tf32", "bf16"]
+PRECISIONS = (
+    "bf16 (convolutions and linear layers of the network in bfloat16, weights and all else in float32), tf32 (these in "
+    "TF32), or float32; a CPU takes float32 always"
+)
+
+
 class Training(Model):
     """Optimisation of one run."""
 
@@ -188,6 +195,7 @@ class Training(Model):
         "5 % of the images seen",
     )
     flip: bool = Field(False, description="random horizontal flips")
+    precision: Precision = Field("tf32", description=f"arithmetic of a GPU in training: {PRECISIONS}")
     threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity, since sums depend on it")
 
     @model_validator(mode="after")
@@ -401,6 +409,7 @@ class Sampling(Model):
     transfer: Transfer | None = Field(
         None, description="take the constants that another sampling's tuning found, in place of a tuning of its own"
     )
+    precision: Precision = Field("tf32", description=f"arithmetic of a GPU in sampling: {PRECISIONS}")
     seed: int = Field(0, ge=0, description="seed of the sampling noise, shared by all methods")
     control: Name | None = Field(
         None, description="another sampling of the same runs, which tables compare it with; a grid: its like point"

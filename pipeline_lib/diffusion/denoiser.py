@@ -84,9 +84,10 @@ class Denoising(Protocol):
 class Denoiser(nn.Module):
     """A network made a denoiser: given x_t and the path's condition of t, its output is read as configured."""
 
-    def __init__(self, network: nn.Module, path: GaussianPath, config: Diffusion) -> None:
+    def __init__(self, network: nn.Module, path: GaussianPath, config: Diffusion, bf16: bool = False) -> None:
+        """`bf16`: what autocast has for the network's operations, which is bfloat16 for most."""
         super().__init__()
-        self.network, self.path, self.config = network, path, config
+        self.network, self.path, self.config, self.bf16 = network, path, config, bf16
 
     def forward(
         self, x: Tensor, t: Tensor | float, labels: Tensor | None = None, augment: Tensor | None = None
@@ -97,16 +98,24 @@ class Denoiser(nn.Module):
         given = (self.path.condition(t), labels, *(() if augment is None else (augment,)))
         if self.config.prediction == "edm":
             skip, out, scale = preconditioning(s, self.config.sigma_data)
-            return Prediction(x, a, s, skip * x + out * self.network(scale * x, *given), "x0")
-        output, fraction = self.network(x, *given), None
+            return Prediction(x, a, s, skip * x + out * self._output(scale * x, *given), "x0")
+        output, fraction = self._output(x, *given), None
         if self.config.learned_variance:
             output, place = output.chunk(2, dim=1)
             fraction = (place + 1) / 2  # Nichol and Dhariwal (2021), Eq. 15, with the range of the released code
         return Prediction(x, a, s, output, self.config.prediction, fraction)
 
+    def _output(self, x: Tensor, *given: Tensor | None) -> Tensor:
+        if x.is_cuda:
+            x = x.contiguous(memory_format=torch.channels_last)
+        if not self.bf16:
+            return self.network(x, *given)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return self.network(x, *given).float()
+
     def log_probabilities(self, x: Tensor, t: Tensor) -> Tensor:
         """ln p(y | x_t) (B, classes) for t (B,), where the network is a classifier of noisy images."""
-        return self.network(x, self.path.condition(t)).log_softmax(1)
+        return self._output(x, self.path.condition(t)).log_softmax(1)
 
 
 def preconditioning(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor]:

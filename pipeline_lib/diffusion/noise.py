@@ -11,6 +11,7 @@ from math import pi, prod
 import torch
 from torch import Tensor
 
+from pipeline_lib.device import has_kernels
 from pipeline_lib.diffusion.streams import Stream
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -39,23 +40,29 @@ class Noise:
     """Draws keyed by `seed`. `index` (B,) numbers the samples, `step` the step, `sub` the draw within one purpose."""
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
-        self.key = (seed & _MASK, (seed >> 32) & _MASK)
+        self.seed, self.key = seed, (seed & _MASK, (seed >> 32) & _MASK)
         self.device = torch.device(device)
 
-    def words(self, stream: Stream, index: Tensor, step: int, count: int, sub: int = 0) -> Tensor:
-        """(B, count) int64 with uniform values in [0, 2^32)."""
+    def words(self, stream: Stream, index: Tensor, step: int | Tensor, count: int, sub: int = 0) -> Tensor:
+        """(B, count) int64 with uniform values in [0, 2^32). `step` may be a tensor (1,) of this device."""
+        if self.device.type == "cuda" and has_kernels():
+            from pipeline_lib.diffusion.noise_kernel import words
+
+            return words(index.to(self.device, torch.int64), step, count, int(stream) | sub << 8, self.key)
         blocks = torch.arange(-(-count // 4), device=self.device)
         samples = index.to(self.device, torch.int64)[:, None]
         purpose = torch.tensor(int(stream) | sub << 8, device=self.device)
-        out = philox((blocks, samples, torch.tensor(step, device=self.device), purpose), self.key)
+        out = philox((blocks, samples, torch.as_tensor(step, device=self.device), purpose), self.key)
         return torch.stack(torch.broadcast_tensors(*out), dim=-1).flatten(1)[:, :count]
 
-    def uniform(self, stream: Stream, index: Tensor, step: int, shape: Sequence[int] = (), sub: int = 0) -> Tensor:
+    def uniform(
+        self, stream: Stream, index: Tensor, step: int | Tensor, shape: Sequence[int] = (), sub: int = 0
+    ) -> Tensor:
         """(B, *shape) float32, uniform in the open interval (0, 1), on a lattice of 2^23 points."""
         words = self.words(stream, index, step, prod(shape), sub)
         return _unit(words).reshape(len(index), *shape)
 
-    def normal(self, stream: Stream, index: Tensor, step: int, shape: Sequence[int], sub: int = 0) -> Tensor:
+    def normal(self, stream: Stream, index: Tensor, step: int | Tensor, shape: Sequence[int], sub: int = 0) -> Tensor:
         """(B, *shape) float32, standard normal by Box and Muller, so bounded by 5.77."""
         count = prod(shape)
         unit = _unit(self.words(stream, index, step, count + count % 2, sub))

@@ -31,7 +31,9 @@ class GaussianPath(Protocol):
     def draw_times(self, u: Tensor) -> Tensor:
         """Training times from uniform numbers in (0, 1), of the same shape."""
 
-    def eps(self, noise: Noise, stream: Stream, index: Tensor, step: int, shape: Sequence[int], sub: int = 0) -> Tensor:
+    def eps(
+        self, noise: Noise, stream: Stream, index: Tensor, step: int | Tensor, shape: Sequence[int], sub: int = 0
+    ) -> Tensor:
         """The noise of x_t = a_t x_0 + s_t eps, (B, *shape) float32; the arguments are those of `Noise.normal`."""
 
     def grid(self, nfe: int, spacing: Spacing = "uniform") -> Grid:
@@ -41,7 +43,9 @@ class GaussianPath(Protocol):
 class Gaussian:
     """Paths with standard normal eps."""
 
-    def eps(self, noise: Noise, stream: Stream, index: Tensor, step: int, shape: Sequence[int], sub: int = 0) -> Tensor:
+    def eps(
+        self, noise: Noise, stream: Stream, index: Tensor, step: int | Tensor, shape: Sequence[int], sub: int = 0
+    ) -> Tensor:
         """Standard normal (B, *shape), float32."""
         return noise.normal(stream, index, step, shape, sub)
 
@@ -152,7 +156,9 @@ class PFGMPath(EDMPath):
 
     RADIUS = 1 << 16  # sub of the draws that make chi^2_D, apart from all that callers use
 
-    def eps(self, noise: Noise, stream: Stream, index: Tensor, step: int, shape: Sequence[int], sub: int = 0) -> Tensor:
+    def eps(
+        self, noise: Noise, stream: Stream, index: Tensor, step: int | Tensor, shape: Sequence[int], sub: int = 0
+    ) -> Tensor:
         """(B, *shape) float32, Student t with D degrees of freedom and unit scale, so of variance D / (D - 2)."""
         freedom = self.config.extra_dimensions
         normal = noise.normal(stream, index, step, shape, sub)

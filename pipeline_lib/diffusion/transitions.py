@@ -1,6 +1,6 @@
 """Reverse transitions t -> t - 1 of a batch whose images are at different t, and the rollouts made of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -62,17 +62,25 @@ def rollout(
     normal: Callable[[Tensor, int], Tensor],
     labels: Tensor | None = None,
     gradient: Literal["chain", "last"] = "chain",
+    counts: Sequence[int] | None = None,
 ) -> Tensor:
     """x_{s - length} from x = x_s (B,C,H,W), each image by its own number of reverse steps; s, length (B,) integers.
 
     All images make their last step together, so that an earlier network call holds only those with more steps to
     make. `normal(rows, left)` draws z for the images `rows` (n,) when `left` steps are left. `gradient`: through every
-    call, or only through the last.
+    call, or only through the last. `counts`: how many images make at least 1, 2, ... steps, where the host knows it;
+    else it waits for the device to say so.
     """
-    end, left = s - length, length.cpu()
-    for j in range(int(left.max()), 0, -1):
-        rows = (left >= j).nonzero().squeeze(1).to(x.device, non_blocking=True)
+    end, counts = s - length, longer(length) if counts is None else counts
+    for j in range(len(counts), 0, -1):
+        rows = (length < j).to(torch.uint8).argsort(stable=True)[: counts[j - 1]]
         with torch.set_grad_enabled(torch.is_grad_enabled() and (gradient == "chain" or j == 1)):
             chosen = None if labels is None else labels[rows]
             x = x.index_copy(0, rows, transitions.step(denoiser, x[rows], end[rows] + j, normal(rows, j), chosen))
     return x
+
+
+def longer(length: Tensor) -> tuple[int, ...]:
+    """How many of these lengths (B,) are at least 1, 2, ... up to the longest."""
+    lengths = length.tolist()
+    return tuple(sum(one >= j for one in lengths) for j in range(1, int(max(lengths, default=0)) + 1))

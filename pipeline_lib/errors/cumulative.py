@@ -72,7 +72,7 @@ def run(
     dissected = parse(Anatomy, config["anatomy"], "anatomy")
     sampling = parse(Sampling, config["sampling"], "sampling")
     where, watch = device.pick(), Stopwatch("errors")
-    denoiser, facts = trained.load(train.file(WEIGHTS), where)
+    denoiser, facts = trained.ready(train.file(WEIGHTS), where, sampling.precision)
     count = settings.forward or settings.chains
     forward = ForwardSamples(Prepared(data), count, settings.seed, MEASURED, where, denoiser.path)
     frozen = Bandwidths.load(bandwidths)

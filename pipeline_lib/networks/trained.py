@@ -10,11 +10,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
+from pipeline_lib import device
 from pipeline_lib.config.base import load_part, parse
 from pipeline_lib.config.models import Run
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.denoiser import Denoiser
 from pipeline_lib.exits import BadData
+from pipeline_lib.networks.precision import Halved
+from pipeline_lib.networks.replay import Replay
 from pipeline_lib.records.files import atomic
 
 
@@ -68,9 +71,22 @@ def tensors(path: Path) -> dict[str, Tensor]:
         return {k: stream.get_tensor(k) for k in stream.keys()}  # noqa: SIM118
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> tuple[Denoiser, dict[str, Any]]:
+def load(path: Path, where: torch.device | str = "cpu") -> tuple[Denoiser, dict[str, Any]]:
     """The denoiser of a weights file, in evaluation mode without gradients, and what the file says about itself."""
     facts = about(path)
     denoiser = build(parse(Run, facts["run"]), tuple(facts["shape"]), facts["classes"])
     denoiser.network.load_state_dict(tensors(path))
-    return denoiser.to(device).eval().requires_grad_(False), facts
+    return denoiser.to(where).eval().requires_grad_(False), facts
+
+
+def ready(path: Path, where: torch.device, precision: str) -> tuple[Denoiser, dict[str, Any]]:
+    """As `load`, in a precision and as fast as the device allows."""
+    denoiser, facts = load(path, where)
+    device.use(precision)
+    if where.type == "cuda":
+        network = denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        denoiser.bf16 = device.halves(precision, where)
+        if denoiser.bf16:
+            network = Halved(network).network
+        denoiser.network = Replay(network).eval()
+    return denoiser, facts

@@ -11,7 +11,7 @@ which is then never split. The file is imported when the Snakefile is parsed: im
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,15 +29,17 @@ class Batch:
     """The images of one optimiser step (or this device's part of them) and their random numbers.
 
     x0 (B,C,H,W) in [-1, 1]; labels (B,) or None; index (B,): place in the global batch, which keys all draws;
-    group: images that share one t, contiguous and never split over devices or micro-batches, or None.
+    group: images that share one t, contiguous and never split over devices or micro-batches, or None; step: a number,
+    or a tensor (1,) where the step is being recorded to be replayed; plan: what the objective planned for it.
     """
 
     x0: Tensor
     labels: Tensor | None
     index: Tensor
-    step: int
+    step: int | Tensor
     group: int | None
     noise: Noise
+    plan: Hashable = None
 
     def normal(self, stream: Stream, sub: int = 0) -> Tensor:
         """Standard normal numbers of the shape of x0."""
@@ -64,6 +66,12 @@ class Objective(Protocol):
     images of the last call, and `remember(rows)`, called once a step with those of the global batch in its order: the
     parts of a batch may be computed one after the other, or on several devices. Its `state() -> dict[str, Tensor]` and
     `load(state)` go into the checkpoint and back. Where `full_float32` is true, gradients too are without TF32.
+
+    An objective whose operations do not depend on values of the batch has `plan(path, batch) -> Hashable`: a GPU then
+    records a step once for each plan, and replays it, which spares the time to launch every operation. `plan` is given
+    the batch with its random numbers on the host and without images; `terms` finds what it returned in `batch.plan`,
+    and must run the same operations, on other numbers, whenever that is the same. Nothing in `terms` may then wait for
+    the device or copy to it, and what it keeps between steps must be changed in place.
     """
 
     weights: Mapping[str, float]

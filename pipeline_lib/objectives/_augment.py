@@ -6,6 +6,7 @@ so that it does not draw such images when it is told nothing. The numbers are th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import pi
 
 import torch
@@ -104,7 +105,10 @@ def apply(images: Tensor, change: Change) -> Tensor:
     images = torch.where(_flag(change.flip_x), images.flip(3), images)
     images = torch.where(_flag(change.flip_y), images.flip(2), images)
     matrix, offset = change.source(images.shape[-1])
-    moved = (change.labels[:, 2:] != 0).any(1).nonzero().squeeze(1)
+    moves = (change.labels[:, 2:] != 0).any(1)
+    if images.is_cuda:  # where counting those that are moved would cost more than moving all
+        return torch.where(_flag(moves), warp(images, matrix, offset), images)
+    moved = moves.nonzero().squeeze(1)
     if not len(moved):
         return images
     return images.index_copy(0, moved, warp(images[moved], matrix[moved], offset[moved]))
@@ -114,7 +118,7 @@ def warp(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     """The pixel at p, from the middle, is read at matrix p + offset: bilinearly at twice the resolution."""
     channels, side = images.shape[1:3]
     pad = side - 1  # the most that mirroring gives; beyond it is grey
-    kernel = torch.outer(*2 * [images.new_tensor(SYM6)]).expand(channels, 1, -1, -1)
+    kernel = _kernel(images.device, images.dtype).expand(channels, 1, -1, -1)
     padded = F.pad(images, [pad] * 4, mode="reflect")
     fine = F.conv_transpose2d(padded, kernel, stride=2, padding=BEFORE, groups=channels)  # pixel i is at 2 i
     line = torch.arange(2 * (side + 2 * EDGE), device=images.device) / 2 - EDGE - (side - 1) / 2
@@ -124,6 +128,12 @@ def warp(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     fine = F.grid_sample(fine, 2 * at / (fine.shape[-1] - 1) - 1, align_corners=True)
     first = 2 * EDGE - BEFORE
     return F.conv2d(fine[:, :, first:, first:], kernel, stride=2, groups=channels)
+
+
+@lru_cache
+def _kernel(device: torch.device, dtype: torch.dtype) -> Tensor:
+    line = torch.tensor(SYM6, device=device, dtype=dtype)
+    return torch.outer(line, line)
 
 
 def _flag(flip: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from pipeline_lib.objectives import ddpm
 from pipeline_lib.objectives._times import LossSecondMoment
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from torch import Tensor
 
     from pipeline_lib.config.models import Run
@@ -89,6 +91,10 @@ class ADM:
         self.times = LossSecondMoment() if options.time_sampling == "loss-second-moment" else None
         self._seen: Tensor | None = None
         self._bound = lru_cache(maxsize=1)(Bound)
+
+    def plan(self, path: GaussianPath, batch: Batch) -> Hashable:
+        """Every step is like every other."""
+        return ()
 
     def terms(self, denoiser: Denoising, batch: Batch) -> dict[str, Tensor]:
         """{simple: (B,), vlb: (B,)}; vlb is T times one term of the bound, so that its mean over t is the sum."""

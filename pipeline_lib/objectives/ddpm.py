@@ -11,6 +11,8 @@ from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from torch import Tensor
 
     from pipeline_lib.config.models import Run
@@ -87,6 +89,10 @@ class DDPM:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.weights = {"simple": 1.0}
+
+    def plan(self, path: GaussianPath, batch: Batch) -> Hashable:
+        """Every step is like every other."""
+        return ()
 
     def terms(self, denoiser: Denoising, batch: Batch) -> dict[str, Tensor]:
         """{simple: (B,)}."""

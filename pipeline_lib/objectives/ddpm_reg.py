@@ -21,6 +21,7 @@ from pipeline_lib.objectives import ddpm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
     from torch import Tensor
 
     from pipeline_lib.config.models import Run
@@ -193,12 +194,19 @@ def draw_times(options: Options, timesteps: int, u: Tensor, v: Tensor) -> tuple[
         t = (s - steps).clamp(min=1)
         return t, s - t
     if options.estimator == "sampled":
-        cumulated = torch.from_numpy(time_weights(options.rho, timesteps).cumsum()).to(u.device)
+        cumulated = _weights(options.rho, timesteps, u.device).cumsum(0)
         t = torch.searchsorted(cumulated, u.double()).clamp(max=timesteps - 1)
     else:
         t = whole(u, torch.full_like(longest, timesteps))
     most = torch.minimum(longest, timesteps - t)
     return t, 1 + whole(v, most) if options.rollout == "uniform" else most
+
+
+@lru_cache
+def _weights(rho: float, timesteps: int, device: torch.device) -> Tensor:
+    import torch
+
+    return torch.from_numpy(time_weights(rho, timesteps)).to(device)
 
 
 class DDPMReg:
@@ -213,28 +221,36 @@ class DDPMReg:
         reverse = variance or VARIANCES[options.variance]
         self._transitions = lru_cache(maxsize=1)(lambda path: Transitions(path, reverse))
 
+    def plan(self, path: VPPath, batch: Batch) -> tuple[int, ...]:
+        """How many images make at least 1, 2, ... reverse steps: so many go through the network in each call."""
+        from pipeline_lib.diffusion.transitions import longer
+
+        assert batch.group, "this objective needs training.mmd_group"
+        half = batch.group // 2
+        return tuple(half * groups for groups in longer(self._times(path, batch)[1]))
+
+    def _times(self, path: VPPath, batch: Batch) -> tuple[Tensor, Tensor]:
+        u, v = (batch.group_uniform(Stream.GROUP_TIME, sub) for sub in (0, 1))
+        return draw_times(self.options, path.timesteps, u, v)
+
     def terms(self, denoiser: Denoising, batch: Batch) -> dict[str, Tensor]:
         """{simple: (B,), cumulative: (G,)}."""
         return {**self.simple.terms(denoiser, batch), "cumulative": self.cumulative(denoiser, batch)}
 
     def cumulative(self, denoiser: Denoising, batch: Batch) -> Tensor:
         """Estimates (G,) of L_reg: one group's squared MMD at the t that it drew, weighted as the estimator asks."""
-        import torch
-
         from pipeline_lib.diffusion.kernels import squared_distances
         from pipeline_lib.diffusion.mmd import mmd2
 
         timesteps, options = _discrete(denoiser).timesteps, self.options
-        u, v = (batch.group_uniform(Stream.GROUP_TIME, sub) for sub in (0, 1))
-        t, length = draw_times(options, timesteps, u, v)
+        t, length = self._times(_discrete(denoiser), batch)
         x, y = self.halves(denoiser, batch, t, length)
         xx, xy, yy = squared_distances(x), squared_distances(x, y), squared_distances(y)
         scale = length_scale(xx.detach(), xy.detach(), yy.detach(), options.bandwidth)
         kernel = kernel_of(options.kernel)
         value = mmd2(kernel(xx, scale), kernel(xy, scale), kernel(yy, scale), options.statistic)
         if options.estimator == "importance":
-            weights = torch.from_numpy(time_weights(options.rho, timesteps)).to(value.device)
-            value = timesteps * weights[t] * value
+            value = timesteps * _weights(options.rho, timesteps, value.device)[t] * value
         return value.to(x.dtype)
 
     def halves(self, denoiser: Denoising, batch: Batch, t: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,7 +277,8 @@ class DDPMReg:
             return batch.noise.normal(Stream.GROUP_NOISE, index[rows], batch.step, shape, left)
 
         transitions, gradient = self._transitions(path), self.options.gradient
-        x = rollout(denoiser, start, t + length, length, transitions, normal, labels, gradient)
+        counts = batch.plan if isinstance(batch.plan, tuple) else None
+        x = rollout(denoiser, start, t + length, length, transitions, normal, labels, gradient, counts)
         y = perturb(path, y0, t, y_eps)
         return x.reshape(-1, half, shape.numel()), y.reshape(-1, half, shape.numel())
 

@@ -12,10 +12,13 @@ from pipeline_lib.exits import BadConfig
 from pipeline_lib.objectives import ddpm
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from torch import Tensor
 
     from pipeline_lib.config.models import Run
     from pipeline_lib.diffusion.denoiser import Denoiser
+    from pipeline_lib.diffusion.paths import GaussianPath
     from pipeline_lib.objectives import Batch
 
 
@@ -88,6 +91,10 @@ class EDM:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.weights = {"denoising": 1.0}
+
+    def plan(self, path: GaussianPath, batch: Batch) -> Hashable:
+        """Every step is like every other."""
+        return ()
 
     def terms(self, denoiser: Denoiser, batch: Batch) -> dict[str, Tensor]:
         """{denoising: (B,)}."""

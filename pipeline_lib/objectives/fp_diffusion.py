@@ -202,12 +202,13 @@ def island(denoiser: Denoising, device_type: str) -> Iterator[None]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     from pipeline_lib.device import full_float32
+    from pipeline_lib.networks.layers import plain
 
     module = denoiser if isinstance(denoiser, torch.nn.Module) else torch.nn.Identity()
     training = module.training
     module.eval()
     try:
-        with full_float32(device_type), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        with full_float32(device_type), sdpa_kernel(SDPBackend.MATH), plain(), torch.enable_grad():
             yield
     finally:
         module.train(training)

@@ -39,7 +39,7 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, tra
 
     def make() -> Manifest:
         watch, where = Stopwatch("moments"), device.pick()
-        denoiser, facts = trained.load(train.file(WEIGHTS), where)
+        denoiser, facts = trained.ready(train.file(WEIGHTS), where, sampling.precision)
         prepared = Prepared(data)
         count = min(max(part["images"] for kind, part in _parts(sampling) if unmeasured(kind, part)), len(prepared))
         log.info("measuring %d images at every t that is visited", count)

@@ -176,7 +176,7 @@ def run(
     with join() as world:
         where = device.pick()
         space = latent_space.load(autoencoder, where) if autoencoder else None
-        denoiser, facts = trained.load(train.file(WEIGHTS), where)
+        denoiser, facts = trained.ready(train.file(WEIGHTS), where, sampling.precision)
         by = load_guide(sampling, guide, where)
         cells: list[dict[str, Any]] = []
         files: dict[str, str] = {}

@@ -59,6 +59,6 @@ def shared(network: nn.Module, total: int) -> Part:
     part = Part(total, range(total))
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if type(child) is nn.Dropout:
+            if isinstance(child, nn.Dropout):
                 setattr(module, name, SharedDropout(child.p, part))
     return part

@@ -27,14 +27,14 @@ class Ema:
     def __init__(self, network: nn.Module, config: Training) -> None:
         self.network, self.config = network, config
         self.state = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        self.current = [v.detach() for v in network.state_dict().values()]
 
     def update(self, done: int) -> None:
         """Take in the weights after `done` steps."""
         if done % self.config.ema_every:
             return
         decay = decay_at(self.config, done // self.config.ema_every)
-        current = [v.detach() for v in self.network.state_dict().values()]
-        torch._foreach_lerp_(list(self.state.values()), current, 1 - decay)
+        torch._foreach_lerp_(list(self.state.values()), self.current, 1 - decay)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """From a checkpoint."""

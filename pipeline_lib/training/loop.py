@@ -2,7 +2,6 @@
 
 import logging
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ from torch import Tensor
 from pipeline_lib.config.layout import rows_at_once
 from pipeline_lib.config.models import Run, Training
 from pipeline_lib.data.prepared import Prepared, to_uint8
-from pipeline_lib.device import full_float32
 from pipeline_lib.diffusion.denoiser import Denoiser
-from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig, Bug, TryAgain
 from pipeline_lib.networks import trained
 from pipeline_lib.objectives import Objective
@@ -26,9 +23,11 @@ from pipeline_lib.training.batches import Batches
 from pipeline_lib.training.checkpoint import Checkpoints
 from pipeline_lib.training.dropout import shared
 from pipeline_lib.training.ema import Ema
+from pipeline_lib.training.gradients import gradients
 from pipeline_lib.training.grids import Decode, save_samples
 from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.stop import Stop
+from pipeline_lib.training.update import Update
 
 log = logging.getLogger(__name__)
 
@@ -51,26 +50,19 @@ class Trainer:
         """`decode` makes uint8 images of samples, for grids. Raises BadConfig where the batch cannot be cut so."""
         self.run, self.objective, self.folder, self.device, self.seed = run, objective, folder, device, seed
         self.data, self.decode, self.world = data, decode, world
-        self.denoiser: Denoiser = trained.build(run, data.shape, len(data.classes), seed).to(device)
         share, rows = world.share(run.training.batch_size), rows_at_once(run, world.size, micro_batch)
         self.parts = [range(first, first + rows) for first in share[::rows]]
+        self.denoiser: Denoiser = trained.build(run, data.shape, len(data.classes), seed).to(device)
         cut = rows < run.training.batch_size and device.type == "cpu" and run.network["dropout"]
-        self.masks = shared(self.denoiser.network, run.training.batch_size) if cut else None
+        masks = shared(self.denoiser.network, run.training.batch_size) if cut else None
+        self.gradients = gradients(run, objective, self.denoiser, device, masks)
         self.batches = Batches(data, run.training, seed, device)
         self.ema = Ema(self.denoiser.network, run.training)
-        config = run.training
-        self.optimizer = torch.optim.AdamW(
-            self.denoiser.network.parameters(),
-            lr=config.lr,
-            betas=config.adam_betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.update = Update(self.denoiser.network, run.training)
         self.checkpoints = Checkpoints(folder)
         self.history = History(run.training.batch_size)
         self.done = 0
         self.watch, self.clock, self.calls = Stopwatch("train"), StepClock(), 0
-        self.called = 0  # images that this process took through the network since the processes last met
 
     def start_from(self, weights: Path) -> None:
         """Begin with the averaged weights of another training. Raises BadConfig where they do not fit the network."""
@@ -114,72 +106,21 @@ class Trainer:
 
     def step(self) -> None:
         """One optimiser step on the global batch: parts of it one after the other, shares of it by all processes."""
-        config, network = self.run.training, self.denoiser.network
-        self.optimizer.param_groups[0]["lr"] = learning_rate(config, self.done)
-        self.optimizer.zero_grad()
-        network.train()
-        counting = network.register_forward_pre_hook(self._count)
-        parts, seen = zip(*(self._differentiate(rows) for rows in self.parts), strict=True)
-        counting.remove()
-        shown = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
-        if hasattr(self.objective, "remember") and seen[0] is not None:
-            self.objective.remember(self.world.gather(torch.cat(seen)))
-        self.world.add_([*(p.grad for p in network.parameters() if p.grad is not None), *shown.values()])
-        limit = config.grad_clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
-        self.optimizer.step()
+        self.gradients.begin()
+        parts = [self.gradients.add(self.batches.at(self.done, rows), rows) for rows in self.parts]
+        shown = {name: torch.stack([part.shown[name] for part in parts]).sum(0) for name in parts[0].shown}
+        if hasattr(self.objective, "remember") and parts[0].seen is not None:
+            self.objective.remember(self.world.gather(torch.cat([p.seen for p in parts if p.seen is not None])))
+        self.world.add_([*(p.grad for p in self.gradients.weights if p.grad is not None), *shown.values()])
+        norm = self.update.step(learning_rate(self.run.training, self.done))
         self.done += 1
         self.ema.update(self.done)
         self.history.add({**shown, "gradient norm": norm})
 
-    def _differentiate(self, rows: range) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Add what these rows of the batch contribute to the gradient; their part of the loss and of its terms, and
-        what the objective shall remember of them."""
-        self._seed_dropout(rows)
-        values = self.objective.terms(self.denoiser, self.batches.at(self.done, rows))
-        share = len(rows) / self.run.training.batch_size  # the loss is a mean over the global batch
-        terms = {name: share * self._mean(name, value, rows) for name, value in values.items()}
-        loss = torch.stack([self.objective.weights[name] * value for name, value in terms.items()]).sum()
-        precise = full_float32(self.device.type) if getattr(self.objective, "full_float32", False) else nullcontext()
-        with precise:
-            loss.backward()
-        shown = {"loss": loss.detach(), **{f"loss/{name}": value.detach() for name, value in terms.items()}}
-        return shown, self.objective.seen() if hasattr(self.objective, "seen") else None
-
-    def _seed_dropout(self, rows: range) -> None:
-        """Make the masks of these rows of the batch a function of seed, step and rows: the only place that does."""
-
-        def word(first: int, sub: int = 0) -> int:
-            return int(self.batches.noise.words(Stream.DROPOUT, torch.tensor([first]), self.done, 1, sub))
-
-        if self.masks:
-            self.masks.begin(rows, seed=word(0), own=word(rows.start, sub=1))
-        elif self.run.network["dropout"]:
-            torch.manual_seed(word(rows.start))
-
-    def _mean(self, name: str, values: Tensor, rows: range) -> Tensor:
-        """Mean of a term over a part of the batch."""
-        if values.ndim != 1:
-            raise BadConfig(
-                f"the term '{name}' has shape {list(values.shape)}; an objective gives one value per image or per "
-                "group."
-            )
-        group = self.run.training.mmd_group or 1
-        if len(rows) < self.run.training.batch_size and len(values) not in (len(rows), len(rows) // group):
-            raise BadConfig(
-                f"the term '{name}' has {len(values)} values for {len(rows)} images, so it is no mean over the parts "
-                "of a batch: set runtime.processes to 1 and runtime.micro_batch to null."
-            )
-        return values.mean()
-
-    def _count(self, network: torch.nn.Module, given: tuple[Tensor, ...]) -> None:
-        """Before a call of the network in a step: one more for each image that it is given."""
-        self.called += len(given[0])
-
     def meet(self, reason: str | None, lost: bool) -> tuple[str | None, bool]:
         """Between two steps: why all processes should stop now, if one should, and whether the lease is lost."""
-        told, lost_by, called = self.world.total(reason is not None, lost, self.called)
-        self.calls, self.called = self.calls + called, 0
+        told, lost_by, called = self.world.total(reason is not None, lost, self.gradients.called)
+        self.calls, self.gradients.called = self.calls + called, 0
         return reason or ("another of its processes was told to stop" if told else None), bool(lost_by)
 
     def costs(self) -> dict[str, float | None]:
@@ -197,7 +138,7 @@ class Trainer:
                 "done": self.done,
                 "network": self.denoiser.network.state_dict(),
                 "ema": self.ema.state,
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": self.update.state_dict(),
                 "history": self.history.state(),
                 "objective": self.objective.state() if hasattr(self.objective, "state") else {},
                 "costs": self.watch.read(images=float(self.done * self.run.training.batch_size)),
@@ -241,7 +182,7 @@ class Trainer:
         self.done = state["done"]
         self.denoiser.network.load_state_dict(state["network"])
         self.ema.load(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.update.load_state_dict(state["optimizer"])
         self.history.load(state["history"])
         if hasattr(self.objective, "load"):
             self.objective.load(state["objective"])

@@ -56,7 +56,7 @@ def run(
     identity = {k: v for k, v in config.items() if k != "nfe"}
     store = entry("tune", VERSION, identity, {name: m.content for name, m in given.items()})
     where = device.pick()
-    denoiser, about = trained.load(train.file(WEIGHTS), where)
+    denoiser, about = trained.ready(train.file(WEIGHTS), where, sampling.precision)
     sampling = _moments.known(sampling, moments, denoiser.path, sampling.nfe)
     way, options = load_part("tuning", sampling.tuning or {})
     space = latent_space.load(autoencoder, where) if autoencoder else None

@@ -8,6 +8,7 @@ from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks.architectures import _unet
 from pipeline_lib.networks.architectures._unet import check, sinusoid, zeroed
 from pipeline_lib.networks.architectures.adm import Options
+from pipeline_lib.networks.layers import Dropout, activate, convolve, doubled, residual
 
 EPS = 1e-5  # of group normalisation: torch's default, which the released code keeps [memory, high]
 
@@ -15,6 +16,13 @@ EPS = 1e-5  # of group normalisation: torch's default, which the released code k
 def group_norm(channels: int) -> nn.GroupNorm:
     """32 groups as published; narrower networks keep at least 4 channels in a group."""
     return _unet.group_norm(channels, EPS)
+
+
+class Doubling(nn.Module):
+    """Twice the resolution, by nearest neighbours."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return doubled(x)
 
 
 class ResBlock(nn.Module):
@@ -30,18 +38,18 @@ class ResBlock(nn.Module):
         self.resample = resample
         self.embed = nn.Linear(embedding, 2 * out if self.scale_shift else out)
         self.norm2, self.conv2 = group_norm(out), zeroed(nn.Conv2d(out, out, 3, padding=1))
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
         self.shortcut = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(self.resample(F.silu(self.norm1(x))))
-        condition = self.embed(F.silu(embedding))[:, :, None, None]
+        h, x = activate(self.norm1, x)
+        h, condition = self.resample(h), self.embed(F.silu(embedding))
         if self.scale_shift:
             scale, shift = condition.chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+            h, _ = activate(self.norm2, h, scale_shift=(scale, shift), dropout=self.dropout, conv=self.conv1)
         else:
-            h = self.norm2(h + condition)
-        return self.shortcut(self.resample(x)) + self.conv2(self.dropout(F.silu(h)))
+            h, _ = activate(self.norm2, h, condition, dropout=self.dropout, conv=self.conv1)
+        return residual(self.resample(x), self.shortcut, h, self.conv2)
 
 
 def heads_of(channels: int, options: Options) -> int:
@@ -67,10 +75,11 @@ class Attention(nn.Module):
         self.out = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        h, x = activate(self.norm, x, silu=False)
         # (B,3C,H,W) -> three of (B, heads, HW, C / heads)
-        q, k, v = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)
+        q, k, v = convolve(self.qkv, h).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)
         h = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(h.transpose(-1, -2).reshape(x.shape))
+        return residual(x, nn.Identity(), h.transpose(-1, -2).reshape(x.shape), self.out)
 
 
 class Level(nn.Module):
@@ -128,7 +137,7 @@ class Contracting(nn.Module):
 
     def contract(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What comes out of the middle, and what the way up is to be given, last first."""
-        x = self.first(x)
+        x = convolve(self.first, x)
         skips = [x]
         for layer in self.down:
             x = layer(x, embedding)
@@ -157,4 +166,4 @@ class ADM(Contracting):
         x, skips = self.contract(x, embedding)
         for layer in self.up:
             x = layer(torch.cat((x, skips.pop()), 1), embedding)
-        return self.last(F.silu(self.norm(x)))
+        return convolve(self.last, activate(self.norm, x)[0])

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks.architectures._adm import Contracting, group_norm, heads_of
 from pipeline_lib.networks.architectures.encoder import Options
+from pipeline_lib.networks.layers import activate
 
 
 class AttentionPool(nn.Module):
@@ -40,4 +41,4 @@ class Encoder(Contracting):
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         x, _ = self.contract(x, self.embed(t, labels))
-        return self.pool(F.silu(self.norm(x)))
+        return self.pool(activate(self.norm, x)[0])

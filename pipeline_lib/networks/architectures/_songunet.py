@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from pipeline_lib.networks.architectures._unet import check, group_norm, sinusoid
 from pipeline_lib.networks.architectures.songunet import AUGMENT_LABELS, Options
+from pipeline_lib.networks.layers import Dropout, activate, convolve, residual
 
 M = TypeVar("M", nn.Conv2d, nn.Linear)
 Resize = Literal["down", "up"] | None
@@ -60,9 +61,10 @@ class Attention(nn.Module):
         self.out = conv(channels, channels, 1, SMALL)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
+        h, x = activate(self.norm, x, silu=False)
+        q, k, v = convolve(self.qkv, h).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
         h = F.scaled_dot_product_attention(q, k, v).squeeze(1)
-        return (x + self.out(h.transpose(1, 2).reshape(x.shape))) * HALF
+        return residual(x, nn.Identity(), h.transpose(1, 2).reshape(x.shape), self.out, HALF)
 
 
 class Block(nn.Module):
@@ -73,15 +75,16 @@ class Block(nn.Module):
         self.norm1, self.conv1 = group_norm(channels), conv(channels, out)
         self.embed = started(nn.Linear(4 * options.channels, out))
         self.norm2, self.conv2 = group_norm(out), conv(out, out, gain=SMALL)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
         self.resample = Resample(resize, options.resample_filter) if resize else nn.Identity()
         self.shortcut = conv(channels, out, 1) if resize or channels != out else nn.Identity()
         self.attention = Attention(out) if attend else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(self.resample(F.silu(self.norm1(x)))) + self.embed(embedding)[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return self.attention((self.shortcut(self.resample(x)) + h) * HALF)
+        h, x = activate(self.norm1, x)
+        h, x = self.resample(h), self.resample(x)
+        h, _ = activate(self.norm2, h, self.embed(embedding), dropout=self.dropout, conv=self.conv1)
+        return self.attention(residual(x, self.shortcut, h, self.conv2, HALF))
 
 
 class Shrink(nn.Module):
@@ -94,7 +97,7 @@ class Shrink(nn.Module):
         self.resample = Resample("down", taps, padded=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.resample(self.conv(image))
+        return self.resample(convolve(self.conv, image))
 
 
 class Embedding(nn.Module):
@@ -167,7 +170,7 @@ class SongUNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None, augment: Tensor | None = None) -> Tensor:
         embedding, image = self.embedding(t, labels, augment), x
-        x = self.first(x)
+        x = convolve(self.first, x)
         skips = [x]
         for layer in self.down:
             if isinstance(layer, Shrink):
@@ -180,4 +183,4 @@ class SongUNet(nn.Module):
         for layer in self.up:
             joined = x if isinstance(layer.resample, Resample) else torch.cat((x, skips.pop()), 1)
             x = layer(joined, embedding)
-        return self.last(F.silu(self.norm(x)))
+        return convolve(self.last, activate(self.norm, x)[0])

@@ -1,6 +1,7 @@
 """The modules of the U-Net of Ho et al. (2020)."""
 
 from math import log
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,9 @@ from torch.nn import functional as F
 
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks.architectures.unet import Options
+from pipeline_lib.networks.layers import Dropout, activate, convolve, doubled, residual
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def sinusoid(t: Tensor, channels: int, reached: bool = True) -> Tensor:
@@ -24,7 +28,7 @@ def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps)
 
 
-def zeroed(module: nn.Module) -> nn.Module:
+def zeroed(module: M) -> M:
     """The module with all parameters zero, so that its branch starts as nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
@@ -39,12 +43,13 @@ class ResBlock(nn.Module):
         self.norm1, self.conv1 = group_norm(channels), nn.Conv2d(channels, out, 3, padding=1)
         self.embed = nn.Linear(embedding, out)
         self.norm2, self.conv2 = group_norm(out), zeroed(nn.Conv2d(out, out, 3, padding=1))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.shortcut = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x))) + self.embed(F.silu(embedding))[:, :, None, None]
-        return self.shortcut(x) + self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h, x = activate(self.norm1, x)
+        h, _ = activate(self.norm2, h, self.embed(F.silu(embedding)), dropout=self.dropout, conv=self.conv1)
+        return residual(x, self.shortcut, h, self.conv2)
 
 
 class Attention(nn.Module):
@@ -57,9 +62,10 @@ class Attention(nn.Module):
         self.out = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
+        h, x = activate(self.norm, x, silu=False)
+        q, k, v = convolve(self.qkv, h).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
         h = F.scaled_dot_product_attention(q, k, v).squeeze(1)
-        return x + self.out(h.transpose(1, 2).reshape(x.shape))
+        return residual(x, nn.Identity(), h.transpose(1, 2).reshape(x.shape), self.out)
 
 
 class Level(nn.Module):
@@ -82,7 +88,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return convolve(self.conv, doubled(x))
 
 
 class UNet(nn.Module):
@@ -128,16 +134,16 @@ class UNet(nn.Module):
         if self.label is not None:
             assert labels is not None, "a conditional network needs labels"
             embedding = embedding + self.label(labels)
-        x = self.first(x)
+        x = convolve(self.first, x)
         skips = [x]
         for layer in self.down:
-            x = layer(x, embedding) if isinstance(layer, Level) else layer(x)
+            x = convolve(layer, x) if isinstance(layer, nn.Conv2d) else layer(x, embedding)
             skips.append(x)
         for layer in self.middle:
             x = layer(x, embedding)
         for layer in self.up:
             x = layer(torch.cat((x, skips.pop()), 1), embedding) if isinstance(layer, Level) else layer(x)
-        return self.last(F.silu(self.norm(x)))
+        return convolve(self.last, activate(self.norm, x)[0])
 
 
 def check(config: Options, resolution: int, classes: int) -> None:
