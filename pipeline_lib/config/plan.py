@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib import registry
-from pipeline_lib.config import compared, tuned
+from pipeline_lib.config import compared, progress, tuned
 from pipeline_lib.config.base import load_part, parse, unmeasured
 from pipeline_lib.config.load import merge, read
-from pipeline_lib.config.models import Diffusion, Experiment, Method, Run, Sampling, Variant, parse_experiment
+from pipeline_lib.config.models import EMA, Diffusion, Experiment, Method, Run, Sampling, Variant, parse_experiment
 from pipeline_lib.config.spacings import visited
 from pipeline_lib.config.tuned import refuse_moved_steps
 from pipeline_lib.exits import BadConfig, TryAgain
@@ -63,6 +63,8 @@ class Plan:
         self.sweeps = compared.sweeps(experiment, self.instances)
         _check_sampled(experiment)
         _check_sampling(self)
+        _check_weights(self)
+        progress.check(self)
         _check_guides(self)
         tuned.check(self)
         _check_labels(self)
@@ -104,8 +106,9 @@ class Plan:
                 if exp.datasets[one.dataset].autoencoder:
                     drawn["clip_x0"] = False
                 measured = {k: v for k, v in drawn.items() if k != "images"}
-                if needs_moments(sampling):
-                    asked = {k: drawn[k] for k in ("sampler", "spacing", "nfe", "seed", "clip_x0")}
+                if sampling.needs_moments:
+                    keys = ("sampler", "spacing", "nfe", "seed", "weights", "clip_x0")
+                    asked = {k: drawn[k] for k in keys if k in drawn}
                     asked["corrections"] = [one for one in drawn["corrections"] if unmeasured(CORRECTION, one)]
                     yield f"{one.path}/{name}/moments", stage("moments", asked, batch)
                 sought = sampling.sought()
@@ -118,6 +121,8 @@ class Plan:
                     stage("errors", {"sampling": {**measured, **sought}, **errors}, batch),
                 )
                 yield f"{one.path}/{name}/scores", stage("scores", scored)
+                if name in progress.samplings(exp, one):
+                    yield f"{one.path}/{name}/progress", stage("progress", progress.config(exp, sampling, drawn), batch)
 
     def _analytic_configs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         analytic = self.experiment.analytic
@@ -163,6 +168,7 @@ class Plan:
             "comparisons": self.comparisons,
             "sweeps": self.sweeps,
             "costs": compared.costs(exp, self.instances),
+            "progress": self.progressed,
             "checks": [c.model_dump(mode="json") for c in exp.checks],
             "errors": exp.errors.model_dump(mode="json"),
             "anatomy": exp.anatomy.model_dump(mode="json"),
@@ -210,6 +216,16 @@ class Plan:
             for one in self.instances
             for sampling in self.samplings_of(one)
         ]
+
+    @property
+    def progressed(self) -> list[str]:
+        """Folders, below the experiment, of the sampled runs whose snapshots are scored."""
+        return [f"{one.path}/{name}" for one in self.instances for name in progress.samplings(self.experiment, one)]
+
+    @property
+    def progress(self) -> list[str]:
+        """Paths of the records of scores against the progress of training."""
+        return [f"{self.root}/{place}/progress/progress.parquet" for place in self.progressed]
 
     def samplings_of(self, one: Instance) -> dict[str, Sampling]:
         """The samplings that draw from a run, by name."""
@@ -261,6 +277,7 @@ class Plan:
         )
         analytic = ["theory", "exact", "coverage", "leak", "corrections"] if self.experiment.analytic else []
         trained += ["tuning", "tuned"] if self.trials else []
+        trained += ["progress", "equal_costs"] if self.progressed else []
         trained += ["anatomy"] if self.instances and self.experiment.anatomy.measures else []
         return [*trained, *self.comparisons, *self.sweeps, *analytic]
 
@@ -270,6 +287,7 @@ class Plan:
         controlled = any(_has_before(i.method, self._variant(i)) for i in self.instances)
         trained = ["fig2", *(["fig3"] if controlled else []), "training", *self.sweeps] if self.instances else []
         trained += ["tuning"] if self.trials else []
+        trained += ["progress"] if self.progressed else []
         if self.instances and self.experiment.anatomy.measures:
             trained += [f"anatomy-{dataset}" for dataset in self.experiment.datasets]
         return trained + (["theory", "leak", "corrections"] if self.experiment.analytic else [])
@@ -319,7 +337,7 @@ class Plan:
     def moments(self, wildcards: Any) -> list[str]:
         """The manifest of what the sampler must know of the trained run; none for most."""
         folder = f"{self.root}/{wildcards.dataset}/{wildcards.method}/{wildcards.variant}/s{wildcards.seed}"
-        wanted = needs_moments(self.experiment.sampling[wildcards.sampling])
+        wanted = self.experiment.sampling[wildcards.sampling].needs_moments
         return [f"{folder}/{wildcards.sampling}/moments/manifest.json"] if wanted else []
 
     def tuned(self, wildcards: Any) -> list[str]:
@@ -367,12 +385,6 @@ def load(path: Path | str) -> Plan:
     source = path.resolve()
     shown = source.relative_to(Path.cwd()) if source.is_relative_to(Path.cwd()) else source
     return Plan(parse_experiment(read(path)), str(shown))
-
-
-def needs_moments(sampling: Sampling) -> bool:
-    """Whether the sampler or a correction wants the rule `moments` to measure something for it."""
-    parts = [("samplers", sampling.sampler), *((CORRECTION, one) for one in sampling.corrections)]
-    return any(unmeasured(kind, values) for kind, values in parts)
 
 
 def stage(name: str, config: dict[str, Any], runtime: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -558,6 +570,18 @@ def _check_sampling(plan: Plan) -> None:
                     if hasattr(corrects, "check"):
                         corrects.check(chosen, diffusion, count, where)
         refuse_moved_steps(sampling, where)
+
+
+def _check_weights(plan: Plan) -> None:
+    """Every training that a sampling draws from must have kept the average that it asks for."""
+    for name, sampling in plan.experiment.sampling.items():
+        for one in _drawn_from(plan, name):
+            kept = [EMA, *one.run.training.averages]
+            if sampling.weights not in kept:
+                raise BadConfig(
+                    f"sampling.{name}.weights: {one.method}/{one.variant} keeps no average '{sampling.weights}' "
+                    f"(training.averages); {registry.nearest(sampling.weights, kept)}"
+                )
 
 
 def _check_spacing(sampling: Sampling, diffusion: Diffusion, steps: int, where: str) -> None:

@@ -204,6 +204,45 @@ SCORES = [
     Column("reference_sha", "string", "", "sha256 of the reference statistics"),
 ]
 
+PROGRESS = [
+    *CELL,
+    Column("step", "int64", "steps", "optimiser steps after which the averaged weights were kept; the last is the end"),
+    Column("images_seen", "int64", "images", "images trained on until then"),
+    Column("gpu_seconds", "float64", "s", "wall time of these steps, times devices; on a CPU, of the process"),
+    Column("device", "string", "", "device of the training"),
+    Column("host", "string", "", "host of the training"),
+    *[column for column in SCORES if column.name not in ("nfe", "control")],
+]
+
+PROGRESS_INFLUENCES = [
+    *CELL,
+    Column("step", "int64", "steps", "as in progress"),
+    Column("metric", "string", "", "as in scores"),
+    Column("images", "float32[]", "", "influence of each scored image on the score, centred"),
+]
+
+EQUAL_COSTS = [
+    Column("dataset", "string", "", "dataset of the experiment"),
+    Column("method", "string", "", "training method"),
+    Column("variant", "string", "", "named setting of the method"),
+    Column("sampler", "string", "", "named sampling of the experiment"),
+    *CELL,
+    Column("metric", "string", "", "FID, or FD (<extractor>)"),
+    Column("control", "string", "", "method/variant that it is compared with, of the same seeds"),
+    Column("at", "string", "", "what is equal: images seen in training, or gpu-seconds spent on it"),
+    Column("budget", "float64", "images or s", "how many: where the first of the two trainings ended; mean over seeds"),
+    Column("value", "float64", "", "the score there, between two snapshots by a straight line"),
+    Column("control_value", "float64", "", "that of the control"),
+    Column("difference", "float64", "", "value less control_value, paired by seed"),
+    Column("low", "float64", "", "lower end of its 95 % t-interval over seeds"),
+    Column("high", "float64", "", "upper end of that interval"),
+    Column("low_samples", "float64", "", "lower end of its 95 % interval over samples, for these trained networks"),
+    Column("high_samples", "float64", "", "upper end of that interval"),
+    Column("seeds", "int64", "", "seeds that both have"),
+    Column("samples", "int64", "images", "images scored at each snapshot"),
+    Column("note", "string", "", "why there is no value"),
+]
+
 SCORE_INFLUENCES = [
     *CELL,
     Column("metric", "string", "", "as in scores"),
