@@ -154,7 +154,7 @@ def _at_equal(mine: Curve, other: Curve, axis: str) -> tuple[float, Estimate, Es
     """Budget and both scores there, or why there are none."""
     if axis == "gpu_seconds" and mine.machine != other.machine:
         return OTHER_MACHINE
-    budget = min(mine.end(axis), other.end(axis))
+    budget = float(np.minimum(mine.end(axis), other.end(axis)))  # not known where one is not
     if np.isnan(budget):
         return NO_SECONDS
     try:
