@@ -24,6 +24,7 @@ Kernel = Literal["laplace", "gaussian", "rational-quadratic"]
 RunKey = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z0-9_]+)+$")]
 Partial = dict[str, Any]
 CLASSIFIER = "noisy-classifier"  # the objective whose runs guide others
+RESIDUAL_FROM = 32  # pixels of the longer side
 EMA = "ema"  # name of the average that every training has
 MEASURES: list[Any] = [
     *("eps-norm", "mean-bias", "variance", "delta", "leak", "gain", "modular-error", "normality"),
@@ -609,6 +610,10 @@ class Classifier(Model):
     batch_size: int = Field(128, ge=1, description="images per step")
     lr: float = Field(2e-3, gt=0, description="learning rate")
     seed: int = Field(0, ge=0, description="seed of weights and batches")
+
+    def chosen(self, shape: tuple[int, int, int]) -> str:
+        """The network that was asked for, or the one that suits images (C,H,W)."""
+        return self.network or ("resnet" if max(shape[1:]) >= RESIDUAL_FROM else "small")
 
 
 class Scores(Model):

@@ -345,6 +345,19 @@ class Plan:
         folder = tuned.source(self._instance(wildcards), wildcards.sampling, self.experiment.sampling)
         return [f"{self.root}/{folder}/tune/manifest.json"] if folder else []
 
+    def scored(self, dataset: str, sampling: Sampling, progress: bool = False) -> int:
+        """How many images of a cell are scored, or with `progress` of a snapshot: as many as are held out by default,
+        and all where none are."""
+        exp = self.experiment
+        asked = exp.progress.images if progress else None
+        return asked or exp.scores.samples or exp.datasets[dataset].holdout or sampling.images
+
+    def classifier_gpus(self, wildcards: Any) -> int:
+        """GPUs of the job that trains a dataset's classifier: 1 for the residual network, or where the size of the
+        images is not known yet."""
+        shape = image_shape(self.experiment.datasets[wildcards.dataset].recipe)
+        return int(shape is None or self.experiment.scores.classifier.chosen(shape) == "resnet")
+
     @property
     def trials(self) -> list[str]:
         """Paths of the trials of all tunings."""
@@ -642,7 +655,7 @@ def _check_counts(plan: Plan) -> None:
     exp = plan.experiment
     for name, sampling in exp.sampling.items():
         for dataset_name in dict.fromkeys(one.dataset for one in _drawn_from(plan, name)):
-            wanted = exp.scores.samples or exp.datasets[dataset_name].holdout
+            wanted = plan.scored(dataset_name, sampling)
             if wanted > sampling.images:
                 raise BadConfig(
                     f"sampling.{name}: images is {sampling.images}, but {wanted} are scored on {dataset_name} (as many "
@@ -664,6 +677,16 @@ def _check_forward(exp: Experiment) -> None:
                 f"errors: {wanted} forward samples (errors.forward, or errors.chains where that is null) are more than "
                 f"the {images - dataset.holdout} training images of {name}; ask for at most so many."
             )
+
+
+def image_shape(recipe: dict[str, Any]) -> tuple[int, int, int] | None:
+    """(C,H,W), from the options where they say it, since a folder of images may not be there yet; None: not known."""
+    module, options = load_part("data/recipes", recipe)
+    side, channels = getattr(options, "resolution", None), getattr(options, "channels", None)
+    if side and channels:
+        return channels, side, side
+    shape: tuple[int, int, int] | None = module.official(options).shape if hasattr(module, "official") else None
+    return shape
 
 
 def _images(recipe: dict[str, Any]) -> int | None:
