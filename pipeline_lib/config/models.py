@@ -623,6 +623,12 @@ class Scores(Model):
     samples: int | None = Field(
         None, ge=2, description="samples scored, equal for floor, ceiling and runs; null: all held out"
     )
+    sets: int = Field(
+        1,
+        ge=1,
+        description="disjoint sets of so many samples that each cell is scored on, for the spread over samples beside "
+        "that over trainings; the score is their mean",
+    )
     inception_weights: str | None = Field(
         None, description="path of torch-fidelity's Inception weights; null: its cache"
     )

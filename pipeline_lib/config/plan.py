@@ -120,7 +120,8 @@ class Plan:
                     f"{one.path}/{name}/errors",
                     stage("errors", {"sampling": {**measured, **sought}, **errors}, batch),
                 )
-                yield f"{one.path}/{name}/scores", stage("scores", scored)
+                several = {"sets": exp.scores.sets} if exp.scores.sets > 1 else {}
+                yield f"{one.path}/{name}/scores", stage("scores", {**scored, **several})
                 if name in progress.samplings(exp, one):
                     yield f"{one.path}/{name}/progress", stage("progress", progress.config(exp, sampling, drawn), batch)
 
@@ -655,10 +656,11 @@ def _check_counts(plan: Plan) -> None:
     exp = plan.experiment
     for name, sampling in exp.sampling.items():
         for dataset_name in dict.fromkeys(one.dataset for one in _drawn_from(plan, name)):
-            wanted = plan.scored(dataset_name, sampling)
-            if wanted > sampling.images:
+            wanted, sets = plan.scored(dataset_name, sampling), exp.scores.sets
+            if wanted * sets > sampling.images:
+                many = f"{sets} x {wanted}" if sets > 1 else wanted
                 raise BadConfig(
-                    f"sampling.{name}: images is {sampling.images}, but {wanted} are scored on {dataset_name} (as many "
+                    f"sampling.{name}: images is {sampling.images}, but {many} are scored on {dataset_name} (as many "
                     "as are held out, or scores.samples)."
                 )
     known = {nfe for sampling in exp.sampling.values() for nfe in sampling.nfe}

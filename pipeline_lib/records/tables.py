@@ -22,12 +22,16 @@ VERSION = "1"
 
 @dataclass(frozen=True)
 class Column:
-    """One column: arrow type name ('float32[]' for a list), unit ('' if it has none), description."""
+    """One column: arrow type name ('float32[]' for a list), unit ('' if it has none), description.
+
+    `later`: it was added to the schema later, so an older record may be without it.
+    """
 
     name: str
     type: str
     unit: str
     description: str
+    later: bool = False
 
     @property
     def arrow(self) -> pa.DataType:
@@ -191,6 +195,8 @@ SCORES = [
     Column("high", "float64", "", "upper end of the interval"),
     Column("se", "float64", "", "standard error over samples"),
     Column("confidence", "float64", "", "level of the interval"),
+    Column("sets", "int64", "", "disjoint sets of samples that the value is the mean of; empty: one", later=True),
+    Column("set_sd", "float64", "", "standard deviation of the score over these sets", later=True),
     Column("status", "string", "", "done, or pending with the reason in note"),
     Column("note", "string", "", "why a cell is pending, or what a reader must know"),
     Column("extractor", "string", "", "feature extractor"),
@@ -198,7 +204,7 @@ SCORES = [
     Column("library", "string", "", "code that computed the score, with its version"),
     Column("resize", "string", "", "how images reach the extractor's size"),
     Column("precision", "string", "", "arithmetic of the extractor"),
-    Column("samples", "int64", "images", "images scored"),
+    Column("samples", "int64", "images", "images scored, in each set of them"),
     Column("reference_images", "int64", "images", "images in the reference statistics"),
     Column("reference_split", "string", "", "split that the reference statistics come from"),
     Column("reference_sha", "string", "", "sha256 of the reference statistics"),
@@ -469,6 +475,9 @@ SCHEMAS: dict[str, list[Column]] = {
     "scores": SCORES,
     "score_influences": SCORE_INFLUENCES,
     "score_differences": SCORE_DIFFERENCES,
+    "progress": PROGRESS,
+    "progress_influences": PROGRESS_INFLUENCES,
+    "equal_costs": EQUAL_COSTS,
     "costs": COSTS,
     "costs_relative": COSTS_RELATIVE,
     "history": HISTORY,
@@ -513,14 +522,15 @@ def write(
 
 
 def read(path: Path | str, columns: Sequence[Column] | None = None) -> pd.DataFrame:
-    """Read a record; with `columns`, raise BadData where it lacks one of them."""
+    """Read a record; with `columns`, raise BadData where it lacks one of them, but for those added later."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise BadData(f"the record {path} cannot be read ({error}); delete it and run again.") from None
-    if columns and (missing := {c.name for c in columns} - set(table.column_names)):
+    if columns and (missing := {c.name for c in columns if not c.later} - set(table.column_names)):
         raise BadData(f"the record {path} lacks the columns {sorted(missing)}; delete it and run again.")
-    return table.to_pandas()
+    rows = table.to_pandas()
+    return rows.assign(**{c.name: None for c in columns or () if c.name not in rows})
 
 
 def provenance(path: Path | str) -> dict[str, Any]:

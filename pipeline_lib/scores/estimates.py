@@ -55,6 +55,11 @@ def mean(found: Sequence[Estimate]) -> Estimate:
     return Estimate(float(np.mean([one.value for one in found])), np.mean([one.influence for one in found], axis=0))
 
 
+def joined(found: Sequence[Estimate]) -> Estimate:
+    """The mean of estimates from independent sets of equally many samples: each sample of the union moves it alike."""
+    return Estimate(float(np.mean([one.value for one in found])), np.concatenate([one.influence for one in found]))
+
+
 def between(places: Sequence[float], found: Sequence[Estimate], place: float) -> Estimate | None:
     """The estimate at `place` on the straight line between its neighbours, whose samples i share their random numbers.
 
