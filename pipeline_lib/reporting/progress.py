@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.files import write_text
@@ -236,7 +237,10 @@ def figure(experiment: Mapping[str, Any], tables: Tables) -> Figure:
             panel.set_xlabel(name)
             panel.set_xlim(left=0)
         panels[0].set_ylabel(str(metric))
-        panels[0].set_yscale("log" if strip["value"].min() > 0 else "linear")
+        if strip["value"].min() > 0:
+            panels[0].set_yscale("log")
+            panels[0].yaxis.set_major_formatter(LogFormatter())  # 10, 100, and 20 or 30 where there is room
+            panels[0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
         panels[0].set_title(f"{dataset}, {sampler}, {nfe} calls", loc="left")
     legend(figure, axes.flat)
     return figure
