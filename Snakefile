@@ -49,6 +49,7 @@ rule all:
         plan.records("errors"),
         plan.records("trends"),
         plan.records("scores"),
+        plan.progress,
         plan.trials,
         plan.controls(),
         plan.known_answers("exact"),

@@ -84,6 +84,13 @@ STAGES = {
     "scores": Stage(
         "scores.evaluate", "score samples", ("sample", "classifier", "reference"), ("influences",), shared=True
     ),
+    "progress": Stage(
+        "scores.progress",
+        "score the snapshots of a training",
+        ("train", "sample", "classifier", "reference"),
+        ("influences",),
+        optional=("autoencoder", "guide"),
+    ),
     "exact": Stage("analytic.curves", "exact errors of a problem whose score is known"),
     "coverage": Stage("analytic.coverage", "the estimators against the exact errors"),
     "corrections": Stage("analytic.corrected", "exact errors of short chains, with corrections of the sampler"),

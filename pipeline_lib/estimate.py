@@ -8,29 +8,33 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
+from operator import mul
 from textwrap import fill
 from typing import Any
 
+from pipeline_lib.config import progress
 from pipeline_lib.config.base import load_part
 from pipeline_lib.config.models import Dataset, Sampling
-from pipeline_lib.config.plan import Instance, Plan
+from pipeline_lib.config.plan import Instance, Plan, image_shape
 from pipeline_lib.data.sizes import needs
 from pipeline_lib.exits import BadData
 
 NUMBER = 4  # bytes of a float32
 STATE = 4 * NUMBER  # of a parameter in a checkpoint: weight, its average, two moments of Adam
+INCEPTION = 2048  # features of Inception for an image
 CHECKPOINTS = 3  # two are kept while a third is written
 UNKNOWN = "unknown"
 SHORT = 24  # letters of a dataset's name that are shown
 ONCE = ("tables", "figures", "report")
 SOURCE = ("dataset", "images", "download", "unpacked", "prepared", "while preparing", "sizes are")
-MADE = ("dataset", "trainings", "parameters", "weights", "checkpoints", "cells", "samples", "chains")
+MADE = ("dataset", "trainings", "parameters", "weights", "checkpoints", "cells", "samples", "scratch")
 WIDTH = 100  # columns
 LEGEND = (
     "Prepared arrays, weights and samples are kept in results/store; while preparing is the most that lies there "
     "meanwhile. Sizes that are from memory may be off. Parameters: without label embedding. Checkpoints: of one "
-    "training while it runs. Cells: sampled sets, one for each training and number of network calls. Chains: scratch "
-    "of the errors in work/chains, which may be deleted at any time."
+    "training while it runs. Cells: sampled sets, one for each training and number of network calls. Scratch: "
+    "in work/, chains of the errors, features of scored images (with Inception's, if its weights are there) and "
+    "samples of snapshots, all of which may be deleted at any time."
 )
 
 
@@ -52,7 +56,14 @@ class Needs:
     checkpoints: int | None
     samples: int | None
     chains: int | None
+    features: int
+    snapshots: int | None
     latents: str = ""
+
+    @property
+    def scratch(self) -> int | None:
+        """Bytes in work/: chains, features and the samples of snapshots."""
+        return _sum((self.chains, self.features, self.snapshots))
 
 
 def jobs(plan: Plan) -> dict[str, int]:
@@ -69,7 +80,8 @@ def datasets(plan: Plan) -> list[Needs]:
 def _needs(plan: Plan, name: str) -> Needs:
     dataset = plan.experiment.datasets[name]
     source, why = _source(dataset.recipe, dataset.holdout)
-    images_shape, classes = _shape(dataset.recipe), 1  # a label is one more vector of the embedding, which is little
+    images_shape = image_shape(dataset.recipe)
+    classes = 1  # a label is one more vector of the embedding, which is little
     shape = latent_shape(dataset.autoencoder, images_shape) if dataset.autoencoder and images_shape else images_shape
     here = [i for i in plan.instances if i.dataset == name]
     trained, cells = _distinct(here), _cells(plan, here)
@@ -77,6 +89,8 @@ def _needs(plan: Plan, name: str) -> Needs:
     numbers = prod(shape) if shape else None
     sizes = _parameters(trained, shape, classes) if shape else None
     images = sum(s.images for s, _ in cells)
+    scored = plan.experiment.scores.sets * sum(plan.scored(name, s) for s, _ in cells)
+    points = _snapshots(plan, trained)
     stored = sum(min(errors.times, nfe + 1) for _, nfe in cells) if isinstance(errors.times, int) else 0
     return Needs(
         name,
@@ -85,12 +99,41 @@ def _needs(plan: Plan, name: str) -> Needs:
         trainings=len(trained),
         cells=len(cells),
         parameters=sorted(set(sizes)) if sizes is not None else None,
-        weights=sum(sizes) * NUMBER if sizes is not None else None,
-        checkpoints=max(sizes, default=0) * STATE * CHECKPOINTS if sizes is not None else None,
+        weights=sum(map(mul, sizes, map(_files, trained))) * NUMBER if sizes is not None else None,
+        checkpoints=max(map(mul, sizes, map(_state, trained)), default=0) * CHECKPOINTS if sizes is not None else None,
         samples=images * pixels if pixels is not None else None,
         chains=stored * errors.chains * numbers * NUMBER if numbers is not None else None,
+        features=(scored + points) * _width(plan) * NUMBER,
+        snapshots=points * pixels if pixels is not None else None,
         latents=_latents(dataset, source, images_shape, shape),
     )
+
+
+def _files(one: Instance) -> int:
+    """Files of weights that a training leaves: the main average, further ones, snapshots."""
+    return 1 + len(one.run.training.averages) + len(one.run.training.snapshot_steps)
+
+
+def _state(one: Instance) -> int:
+    """Bytes of a parameter in a checkpoint."""
+    return STATE + len(one.run.training.averages) * NUMBER
+
+
+def _snapshots(plan: Plan, instances: Iterable[Instance]) -> int:
+    """Images that are drawn at the snapshots of all trainings."""
+    return sum(
+        len(one.run.training.snapshot_steps) * plan.scored(one.dataset, plan.experiment.sampling[name], progress=True)
+        for one in instances
+        for name in progress.samplings(plan.experiment, one)
+    )
+
+
+def _width(plan: Plan) -> int:
+    """Features of a scored image: of the classifier, of Inception, and of further extractors."""
+    from pipeline_lib.scores.pretrained import KNOWN
+
+    scores = plan.experiment.scores
+    return scores.classifier.features + INCEPTION + sum(KNOWN[name].dim for name in scores.extractors)
 
 
 def _parameters(instances: Sequence[Instance], shape: tuple[int, int, int], classes: int) -> list[int]:
@@ -130,15 +173,6 @@ def _source(recipe: dict[str, Any], holdout: int) -> tuple[dict[str, Any], str]:
     except BadData as missing:
         return {}, str(missing)
     return found, "" if found else f"the recipe {recipe['name']} does not say how large it is."
-
-
-def _shape(recipe: dict[str, Any]) -> tuple[int, int, int] | None:
-    """(C,H,W), from the options where they say it, since a folder of images may not be there yet."""
-    module, options = load_part("data/recipes", recipe)
-    side, channels = getattr(options, "resolution", None), getattr(options, "channels", None)
-    if side and channels:
-        return channels, side, side
-    return module.official(options).shape if hasattr(module, "official") else None
 
 
 def _distinct(instances: Iterable[Instance]) -> list[Instance]:
@@ -186,14 +220,14 @@ def _source_row(one: Needs) -> list[str]:
 
 def _made_row(one: Needs) -> list[str]:
     sizes = UNKNOWN if one.parameters is None else " to ".join(_millions(n) for n in _ends(one.parameters))
-    weights, checkpoints, samples, chains = map(size, (one.weights, one.checkpoints, one.samples, one.chains))
-    return [_short(one.name), f"{one.trainings:,}", sizes, weights, checkpoints, f"{one.cells:,}", samples, chains]
+    weights, checkpoints, samples, scratch = map(size, (one.weights, one.checkpoints, one.samples, one.scratch))
+    return [_short(one.name), f"{one.trainings:,}", sizes, weights, checkpoints, f"{one.cells:,}", samples, scratch]
 
 
 def _total(found: Sequence[Needs]) -> list[str]:
     trainings, cells = (f"{sum(getattr(one, key) for one in found):,}" for key in ("trainings", "cells"))
-    weights, samples, chains = (size(_sum(getattr(o, k) for o in found)) for k in ("weights", "samples", "chains"))
-    return ["all", trainings, "", weights, "", cells, samples, chains]
+    weights, samples, scratch = (size(_sum(getattr(o, k) for o in found)) for k in ("weights", "samples", "scratch"))
+    return ["all", trainings, "", weights, "", cells, samples, scratch]
 
 
 def _training(plan: Plan) -> str:

@@ -84,6 +84,7 @@ rule classifier:
         runtime=plan.job_minutes,
         mem_mb=plan.memory_mb,
         attempt=plan.attempt,
+        gpu=plan.classifier_gpus,
     shell:
         "python -m pipeline_lib classifier --config {input.config} --data {input.data}"
         " --output {output.manifest} --attempt {resources.attempt} &> {log}"

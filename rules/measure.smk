@@ -33,6 +33,36 @@ rule errors:
         " --influences {output.influences} --anatomy {output.anatomy} --attempt {resources.attempt} &> {log}"
 
 
+rule progress:
+    input:
+        config=f"{CELLS}/progress/config.json",
+        train=rules.train.output.manifest,
+        sample=rules.sample.output.manifest,
+        classifier=rules.classifier.output.manifest,
+        reference=rules.reference.output.manifest,
+        autoencoder=plan.autoencoder,
+        guide=plan.guide,
+    output:
+        progress=f"{CELLS}/progress/progress.parquet",
+        influences=f"{CELLS}/progress/influences.parquet",
+    log:
+        f"{CELLS}/progress/log.txt",
+    benchmark:
+        f"{CELLS}/progress/benchmark.tsv"
+    conda:
+        "../envs/compute.yaml"
+    resources:
+        runtime=plan.job_minutes,
+        mem_mb=plan.memory_mb,
+        attempt=plan.attempt,
+        gpu=1,
+    shell:
+        "python -m pipeline_lib progress --config {input.config} --train {input.train} --sample {input.sample}"
+        " --classifier {input.classifier} --reference {input.reference} --autoencoder {input.autoencoder}"
+        " --guide {input.guide} --output {output.progress} --influences {output.influences}"
+        " --attempt {resources.attempt} &> {log}"
+
+
 rule scores:
     input:
         config=f"{CELLS}/scores/config.json",

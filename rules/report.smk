@@ -9,6 +9,7 @@ rule tables:
         influences=plan.records("influences"),
         anatomy=plan.records("anatomy"),
         scores=plan.records("scores"),
+        progress=plan.progress,
         controls=plan.controls(),
         trials=plan.trials,
         exact=plan.known_answers("exact"),

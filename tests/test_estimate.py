@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,6 +46,41 @@ def test_counts_by_hand() -> None:
     assert (found.weights, found.checkpoints) == (4 * count, 3 * 16 * count)
     assert found.samples == 2 * 100 * 64
     assert found.chains == 2 * 1000 * 20 * 64 * 4
+    assert found.features == 2 * 97 * (64 + 2048) * 4
+    assert found.snapshots == 0
+
+
+def test_averages_and_snapshots_by_hand() -> None:
+    """Three snapshots and two averages beside the main one; snapshots are scored at one number of calls."""
+    kept = {"snapshots": [0.1, 0.2, 0.5], "averages": {"short": {"decay": 0.5}, "raw": {"decay": 0}}}
+    values = changed("methods/ddpm/run", {"training": kept})
+    one = plan({**values, "progress": {"images": 30}, "scores": {"extractors": ["clip-vit-b-32"]}})
+    (found,) = datasets(one)
+    count = parameters(one.instances[0].run, (1, 8, 8))
+    assert (found.weights, found.checkpoints) == ((3 + 3) * 4 * count, 3 * (16 + 2 * 4) * count)
+    assert found.snapshots == 3 * 30 * 64
+    assert found.features == (2 * 100 + 3 * 30) * (64 + 2048 + 512) * 4
+    assert found.scratch == (found.chains or 0) + found.features + found.snapshots
+    assert jobs(one)["progress"] == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "network", "gpus"),
+    [
+        ("digits", None, 0),
+        ("digits", "resnet", 1),
+        ({"name": "cifar10"}, None, 1),
+        ({"name": "cifar10"}, "small", 0),
+        (FOLDER["recipe"], None, 0),
+        ({**FOLDER["recipe"], "resolution": 32}, None, 1),
+        ("mine.py", None, 1),
+    ],
+)
+def test_a_residual_classifier_asks_for_a_gpu(recipe: Any, network: str | None, gpus: int) -> None:
+    """And one for images of a size that is not known yet."""
+    Path("mine.py").write_text(OWN)
+    values = {**changed("datasets/digits/recipe", recipe), "scores": {"classifier": {"network": network}}}
+    assert plan(values).classifier_gpus(SimpleNamespace(dataset="digits")) == gpus
 
 
 @pytest.mark.parametrize(("times", "places"), [(2, 2 + 2), (50, 21 + 50), (500, 21 + 101), ("every", 0)])

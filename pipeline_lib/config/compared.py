@@ -28,6 +28,8 @@ TAKEN = {
     "leak",
     "corrections",
     "training",
+    "progress",
+    "equal_costs",
     "fig2",
     "fig3",
 }
@@ -169,9 +171,13 @@ def _who(name: str | None) -> list[str]:
 
 
 def _values(one: "Instance") -> dict[str, Any]:
-    """Every dotted key of a run with its value, and the run that it starts from."""
+    """Every dotted key of a run with its value, and the run that it starts from.
+
+    Which weights are kept beside the main average is left out: it does not change that one.
+    """
     init = one.init.rpartition("/")[0] if one.init else None  # without the seed
-    return {**dict(_flat(one.run.model_dump(mode="json"))), "init_from": init}
+    run = one.run.model_dump(mode="json", exclude={"training": {"averages", "snapshots"}})
+    return {**dict(_flat(run)), "init_from": init}
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

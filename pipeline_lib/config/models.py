@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from pipeline_lib.config import grids
-from pipeline_lib.config.base import Model, load_part, parse, part
+from pipeline_lib.config.base import Model, load_part, parse, part, unmeasured
 from pipeline_lib.config.sampled import SOUGHT
 from pipeline_lib.config.spacings import Spacing
 from pipeline_lib.exits import BadConfig
@@ -24,6 +24,8 @@ Kernel = Literal["laplace", "gaussian", "rational-quadratic"]
 RunKey = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z0-9_]+)+$")]
 Partial = dict[str, Any]
 CLASSIFIER = "noisy-classifier"  # the objective whose runs guide others
+RESIDUAL_FROM = 32  # pixels of the longer side
+EMA = "ema"  # name of the average that every training has
 MEASURES: list[Any] = [
     *("eps-norm", "mean-bias", "variance", "delta", "leak", "gain", "modular-error", "normality"),
     *("norm-correlation", "shifted-time"),
@@ -77,6 +79,10 @@ def _rising(values: list[float]) -> list[float]:
     if any(after <= before for before, after in pairwise(values)):
         raise ValueError("the values must rise")
     return values
+
+
+def _empty(value: Any) -> bool:
+    return not value
 
 
 def _with_marginal(values: list[str]) -> list[str]:
@@ -168,6 +174,31 @@ PRECISIONS = (
 )
 
 
+def _usual(precision: str) -> bool:
+    return precision == "tf32"  # what torch nearly does if nobody asks, and so no part of a run's identity
+
+
+class Average(Model):
+    """A further average of the weights of one training."""
+
+    decay: float | None = Field(
+        None, ge=0, lt=1, description="its decay per update, as ema_decay; 0: the weights themselves"
+    )
+    halflife_images: float | None = Field(None, gt=0, description="its half-life in images, in place of decay")
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> "Average":
+        if (self.decay is None) == (self.halflife_images is None):
+            raise ValueError("an average needs either decay or halflife_images")
+        return self
+
+
+def _not_the_main_one(averages: dict[str, Average]) -> dict[str, Average]:
+    if EMA in averages:
+        raise ValueError(f"'{EMA}' is the average of ema_decay; give this one another name")
+    return averages
+
+
 class Training(Model):
     """Optimisation of one run."""
 
@@ -194,9 +225,35 @@ class Training(Model):
         description="forget early weights: cap the decay at (1 + n) / (10 + n) after n updates, or the half-life at "
         "5 % of the images seen",
     )
+    averages: Annotated[dict[Name, Average], AfterValidator(_not_the_main_one)] = Field(
+        {},
+        exclude_if=_empty,  # what is not asked for is no part of a run's identity
+        description="further averages of the weights that are kept in the same training, by name; samplings ask for "
+        "them with `weights`. ema_every and ema_warmup hold for them too",
+    )
+    snapshots: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], AfterValidator(_rising)] = Field(
+        [],
+        exclude_if=_empty,
+        description="shares of the steps at which the averaged weights are kept, rising, for scores against training "
+        "progress; no result is ever chosen from them",
+    )
     flip: bool = Field(False, description="random horizontal flips")
-    precision: Precision = Field("tf32", description=f"arithmetic of a GPU in training: {PRECISIONS}")
+    precision: Precision = Field(
+        "tf32", exclude_if=_usual, description=f"arithmetic of a GPU in training: {PRECISIONS}"
+    )
     threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity, since sums depend on it")
+
+    def averaged(self, name: str) -> "Training":
+        """The same with the length of a further average as that of the main one."""
+        one = self.averages[name]
+        length = {"ema_decay": one.decay or 0.0, "ema_halflife_images": one.halflife_images}
+        return self.model_copy(update=length)
+
+    @property
+    def snapshot_steps(self) -> list[int]:
+        """Steps after which the averaged weights are kept."""
+        steps = sorted({max(1, round(share * self.steps)) for share in self.snapshots})
+        return [step for step in steps if step < self.steps]
 
     @model_validator(mode="after")
     def _betas_are_decays(self) -> "Training":
@@ -308,8 +365,10 @@ class Dataset(Model):
 class Axis(Model):
     """One key of a grid and its values."""
 
-    key: RunKey = Field(
-        description="key of the run sections, such as objective.bootstrap_length, or of a sampling, such as sampler.eta"
+    key: str = Field(
+        pattern=r"^[a-z_]+(\.[a-z0-9_]+)*$",
+        description="key of the run sections, such as objective.bootstrap_length, or of a sampling, such as "
+        "sampler.eta or weights",
     )
     values: Annotated[list[Any], AfterValidator(_grid_values)] = Field(description="its values, each a variant")
 
@@ -394,6 +453,11 @@ class Sampling(Model):
     )
     nfe: list[int] = Field(min_length=1, description="network calls per image, one cell each; T visits every step")
     images: int = Field(50_000, ge=2, description="images drawn in each cell")
+    weights: Name = Field(
+        EMA,
+        exclude_if=lambda name: name == EMA,
+        description="which average of the weights is sampled: ema, or one of training.averages",
+    )
     clip_x0: bool = Field(
         True,
         description="clip predicted x_0 to [-1, 1] at every step; for latents it is off, and true is refused",
@@ -409,7 +473,9 @@ class Sampling(Model):
     transfer: Transfer | None = Field(
         None, description="take the constants that another sampling's tuning found, in place of a tuning of its own"
     )
-    precision: Precision = Field("tf32", description=f"arithmetic of a GPU in sampling: {PRECISIONS}")
+    precision: Precision = Field(
+        "tf32", exclude_if=_usual, description=f"arithmetic of a GPU in sampling: {PRECISIONS}"
+    )
     seed: int = Field(0, ge=0, description="seed of the sampling noise, shared by all methods")
     control: Name | None = Field(
         None, description="another sampling of the same runs, which tables compare it with; a grid: its like point"
@@ -477,6 +543,12 @@ class Sampling(Model):
     def guide(self) -> str | None:
         """'method/variant' of the noisy classifier that a correction asks for; None for most."""
         return next((one["classifier"] for one in self.corrections if "classifier" in one), None)
+
+    @property
+    def needs_moments(self) -> bool:
+        """Whether the sampler or a correction wants the rule `moments` to measure something for it."""
+        parts = [("samplers", self.sampler), *(("samplers/corrections", one) for one in self.corrections)]
+        return any(unmeasured(kind, values) for kind, values in parts)
 
     def steps(self, nfe: int) -> int:
         """Steps of the grid in which the sampler makes `nfe` network calls; raises BadConfig where there are none."""
@@ -575,6 +647,10 @@ class Classifier(Model):
     lr: float = Field(2e-3, gt=0, description="learning rate")
     seed: int = Field(0, ge=0, description="seed of weights and batches")
 
+    def chosen(self, shape: tuple[int, int, int]) -> str:
+        """The network that was asked for, or the one that suits images (C,H,W)."""
+        return self.network or ("resnet" if max(shape[1:]) >= RESIDUAL_FROM else "small")
+
 
 class Scores(Model):
     """Scores of sample sets against the training images."""
@@ -582,6 +658,12 @@ class Scores(Model):
     classifier: Classifier = Field(Classifier(), description="the extractor 'classifier-<dataset>'")
     samples: int | None = Field(
         None, ge=2, description="samples scored, equal for floor, ceiling and runs; null: all held out"
+    )
+    sets: int = Field(
+        1,
+        ge=1,
+        description="disjoint sets of so many samples that each cell is scored on, for the spread over samples beside "
+        "that over trainings; the score is their mean",
     )
     inception_weights: str | None = Field(
         None, description="path of torch-fidelity's Inception weights; null: its cache"
@@ -626,6 +708,18 @@ class Sweep(Model):
     x: RunKey = Field(description="key of the run sections on the horizontal axis")
     y: RunKey | None = Field(None, description="key on the vertical axis; null: a line figure")
     note: str = Field("", description="what a reader must know, printed above the table")
+
+
+class Progress(Model):
+    """Scores of the averaged weights that trainings with `snapshots` have kept, against the progress of training."""
+
+    samplings: Annotated[list[Name], AfterValidator(_different)] | None = Field(
+        None, min_length=1, description="the samplings that snapshots are scored in; null: the first of each method"
+    )
+    nfe: int | None = Field(None, ge=1, description="network calls per image; null: the most of each sampling")
+    images: int | None = Field(
+        None, ge=2, description="images scored at each snapshot and at the end; null: as many as are scored elsewhere"
+    )
 
 
 class Tracking(Model):
@@ -801,6 +895,7 @@ class Experiment(Model):
         default_factory=lambda: Anatomy.model_validate({}), description="how the error comes about"
     )
     scores: Scores = Field(Scores(), description="scores")
+    progress: Progress = Field(Progress(), description="scores against the progress of training")
     comparisons: dict[Name, Comparison] = Field({}, description="tables of methods by name, such as table1")
     sweeps: dict[Name, Sweep] = Field({}, description="figures of scores against settings by name, such as fig4")
     checks: list[Check] = Field([], description="what `check` verifies")

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib import registry
-from pipeline_lib.config import compared, tuned
+from pipeline_lib.config import compared, progress, tuned
 from pipeline_lib.config.base import load_part, parse, unmeasured
 from pipeline_lib.config.layout import rows_at_once
 from pipeline_lib.config.load import merge, read
-from pipeline_lib.config.models import Diffusion, Experiment, Method, Run, Sampling, Variant, parse_experiment
+from pipeline_lib.config.models import EMA, Diffusion, Experiment, Method, Run, Sampling, Variant, parse_experiment
 from pipeline_lib.config.spacings import visited
 from pipeline_lib.config.tuned import refuse_moved_steps
 from pipeline_lib.exits import BadConfig, TryAgain
@@ -65,6 +65,8 @@ class Plan:
         self.sweeps = compared.sweeps(experiment, self.instances)
         _check_sampled(experiment)
         _check_sampling(self)
+        _check_weights(self)
+        progress.check(self)
         _check_guides(self)
         tuned.check(self)
         _check_labels(self)
@@ -108,8 +110,9 @@ class Plan:
                 if exp.datasets[one.dataset].autoencoder:
                     drawn["clip_x0"] = False
                 measured = {k: v for k, v in drawn.items() if k != "images"}
-                if needs_moments(sampling):
-                    asked = {k: drawn[k] for k in ("sampler", "spacing", "nfe", "seed", "clip_x0")}
+                if sampling.needs_moments:
+                    keys = ("sampler", "spacing", "nfe", "seed", "weights", "precision", "clip_x0")
+                    asked = {k: drawn[k] for k in keys if k in drawn}
                     asked["corrections"] = [one for one in drawn["corrections"] if unmeasured(CORRECTION, one)]
                     yield f"{one.path}/{name}/moments", stage("moments", asked, batch)
                 sought = sampling.sought()
@@ -121,7 +124,10 @@ class Plan:
                     f"{one.path}/{name}/errors",
                     stage("errors", {"sampling": {**measured, **sought}, **errors}, batch),
                 )
-                yield f"{one.path}/{name}/scores", stage("scores", scored)
+                several = {"sets": exp.scores.sets} if exp.scores.sets > 1 else {}
+                yield f"{one.path}/{name}/scores", stage("scores", {**scored, **several})
+                if name in progress.samplings(exp, one):
+                    yield f"{one.path}/{name}/progress", stage("progress", progress.config(exp, sampling, drawn), batch)
 
     def _analytic_configs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         analytic = self.experiment.analytic
@@ -167,6 +173,7 @@ class Plan:
             "comparisons": self.comparisons,
             "sweeps": self.sweeps,
             "costs": compared.costs(exp, self.instances),
+            "progress": self.progressed,
             "checks": [c.model_dump(mode="json") for c in exp.checks],
             "errors": exp.errors.model_dump(mode="json"),
             "anatomy": exp.anatomy.model_dump(mode="json"),
@@ -214,6 +221,16 @@ class Plan:
             for one in self.instances
             for sampling in self.samplings_of(one)
         ]
+
+    @property
+    def progressed(self) -> list[str]:
+        """Folders, below the experiment, of the sampled runs whose snapshots are scored."""
+        return [f"{one.path}/{name}" for one in self.instances for name in progress.samplings(self.experiment, one)]
+
+    @property
+    def progress(self) -> list[str]:
+        """Paths of the records of scores against the progress of training."""
+        return [f"{self.root}/{place}/progress/progress.parquet" for place in self.progressed]
 
     def samplings_of(self, one: Instance) -> dict[str, Sampling]:
         """The samplings that draw from a run, by name."""
@@ -265,6 +282,7 @@ class Plan:
         )
         analytic = ["theory", "exact", "coverage", "leak", "corrections"] if self.experiment.analytic else []
         trained += ["tuning", "tuned"] if self.trials else []
+        trained += ["progress", "equal_costs"] if self.progressed else []
         trained += ["anatomy"] if self.instances and self.experiment.anatomy.measures else []
         return [*trained, *self.comparisons, *self.sweeps, *analytic]
 
@@ -274,6 +292,7 @@ class Plan:
         controlled = any(_has_before(i.method, self._variant(i)) for i in self.instances)
         trained = ["fig2", *(["fig3"] if controlled else []), "training", *self.sweeps] if self.instances else []
         trained += ["tuning"] if self.trials else []
+        trained += ["progress"] if self.progressed else []
         if self.instances and self.experiment.anatomy.measures:
             trained += [f"anatomy-{dataset}" for dataset in self.experiment.datasets]
         return trained + (["theory", "leak", "corrections"] if self.experiment.analytic else [])
@@ -323,13 +342,26 @@ class Plan:
     def moments(self, wildcards: Any) -> list[str]:
         """The manifest of what the sampler must know of the trained run; none for most."""
         folder = f"{self.root}/{wildcards.dataset}/{wildcards.method}/{wildcards.variant}/s{wildcards.seed}"
-        wanted = needs_moments(self.experiment.sampling[wildcards.sampling])
+        wanted = self.experiment.sampling[wildcards.sampling].needs_moments
         return [f"{folder}/{wildcards.sampling}/moments/manifest.json"] if wanted else []
 
     def tuned(self, wildcards: Any) -> list[str]:
         """The manifest of the tuning whose constants a sampling uses; none for most."""
         folder = tuned.source(self._instance(wildcards), wildcards.sampling, self.experiment.sampling)
         return [f"{self.root}/{folder}/tune/manifest.json"] if folder else []
+
+    def scored(self, dataset: str, sampling: Sampling, progress: bool = False) -> int:
+        """How many images of a cell are scored, or with `progress` of a snapshot: as many as are held out by default,
+        and all where none are."""
+        exp = self.experiment
+        asked = exp.progress.images if progress else None
+        return asked or exp.scores.samples or exp.datasets[dataset].holdout or sampling.images
+
+    def classifier_gpus(self, wildcards: Any) -> int:
+        """GPUs of the job that trains a dataset's classifier: 1 for the residual network, or where the size of the
+        images is not known yet."""
+        shape = image_shape(self.experiment.datasets[wildcards.dataset].recipe)
+        return int(shape is None or self.experiment.scores.classifier.chosen(shape) == "resnet")
 
     @property
     def trials(self) -> list[str]:
@@ -371,12 +403,6 @@ def load(path: Path | str) -> Plan:
     source = path.resolve()
     shown = source.relative_to(Path.cwd()) if source.is_relative_to(Path.cwd()) else source
     return Plan(parse_experiment(read(path)), str(shown))
-
-
-def needs_moments(sampling: Sampling) -> bool:
-    """Whether the sampler or a correction wants the rule `moments` to measure something for it."""
-    parts = [("samplers", sampling.sampler), *((CORRECTION, one) for one in sampling.corrections)]
-    return any(unmeasured(kind, values) for kind, values in parts)
 
 
 def stage(name: str, config: dict[str, Any], runtime: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -572,6 +598,18 @@ def _check_sampling(plan: Plan) -> None:
         refuse_moved_steps(sampling, where)
 
 
+def _check_weights(plan: Plan) -> None:
+    """Every training that a sampling draws from must have kept the average that it asks for."""
+    for name, sampling in plan.experiment.sampling.items():
+        for one in _drawn_from(plan, name):
+            kept = [EMA, *one.run.training.averages]
+            if sampling.weights not in kept:
+                raise BadConfig(
+                    f"sampling.{name}.weights: {one.method}/{one.variant} keeps no average '{sampling.weights}' "
+                    f"(training.averages); {registry.nearest(sampling.weights, kept)}"
+                )
+
+
 def _check_spacing(sampling: Sampling, diffusion: Diffusion, steps: int, where: str) -> None:
     """There must be such a grid on the path."""
     if diffusion.path == "vp":
@@ -630,10 +668,11 @@ def _check_counts(plan: Plan) -> None:
     exp = plan.experiment
     for name, sampling in exp.sampling.items():
         for dataset_name in dict.fromkeys(one.dataset for one in _drawn_from(plan, name)):
-            wanted = exp.scores.samples or exp.datasets[dataset_name].holdout
-            if wanted > sampling.images:
+            wanted, sets = plan.scored(dataset_name, sampling), exp.scores.sets
+            if wanted * sets > sampling.images:
+                many = f"{sets} x {wanted}" if sets > 1 else wanted
                 raise BadConfig(
-                    f"sampling.{name}: images is {sampling.images}, but {wanted} are scored on {dataset_name} (as many "
+                    f"sampling.{name}: images is {sampling.images}, but {many} are scored on {dataset_name} (as many "
                     "as are held out, or scores.samples)."
                 )
     known = {nfe for sampling in exp.sampling.values() for nfe in sampling.nfe}
@@ -652,6 +691,16 @@ def _check_forward(exp: Experiment) -> None:
                 f"errors: {wanted} forward samples (errors.forward, or errors.chains where that is null) are more than "
                 f"the {images - dataset.holdout} training images of {name}; ask for at most so many."
             )
+
+
+def image_shape(recipe: dict[str, Any]) -> tuple[int, int, int] | None:
+    """(C,H,W), from the options where they say it, since a folder of images may not be there yet; None: not known."""
+    module, options = load_part("data/recipes", recipe)
+    side, channels = getattr(options, "resolution", None), getattr(options, "channels", None)
+    if side and channels:
+        return channels, side, side
+    shape: tuple[int, int, int] | None = module.official(options).shape if hasattr(module, "official") else None
+    return shape
 
 
 def _images(recipe: dict[str, Any]) -> int | None:

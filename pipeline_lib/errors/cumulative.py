@@ -33,6 +33,7 @@ from pipeline_lib.errors.uncertainty import estimate, labellings, p_value, permu
 from pipeline_lib.errors.verdicts import tolerance, verdict
 from pipeline_lib.exits import BadData
 from pipeline_lib.networks import trained
+from pipeline_lib.networks.trained import WEIGHTS, weights_file
 from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
@@ -41,7 +42,6 @@ from pipeline_lib.samplers._moments import known
 from pipeline_lib.samplers._stage import classes_of, load_guide
 
 VERSION = 5
-WEIGHTS = "weights.safetensors"
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
@@ -72,7 +72,8 @@ def run(
     dissected = parse(Anatomy, config["anatomy"], "anatomy")
     sampling = parse(Sampling, config["sampling"], "sampling")
     where, watch = device.pick(), Stopwatch("errors")
-    denoiser, facts = trained.ready(train.file(WEIGHTS), where, sampling.precision)
+    averaged = weights_file(sampling.weights)
+    denoiser, facts = trained.ready(train.file(averaged), where, sampling.precision)
     count = settings.forward or settings.chains
     forward = ForwardSamples(Prepared(data), count, settings.seed, MEASURED, where, denoiser.path)
     frozen = Bandwidths.load(bandwidths)
@@ -81,7 +82,7 @@ def run(
         other = training_inputs.of_run(facts, forward, denoiser, settings.seed, runtime["batch"])
         laws += [other] if other else []
     by, classes = load_guide(sampling, guide, where), classes_of(facts, sampling)
-    weights = train.files[WEIGHTS] + (guide.files[WEIGHTS] if guide else "")
+    weights = train.files[averaged] + (guide.files[WEIGHTS] if guide else "")
     points: list[Row] = []
     slopes: list[Row] = []
     shares: list[Row] = []

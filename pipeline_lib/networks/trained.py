@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from pipeline_lib import device
 from pipeline_lib.config.base import load_part, parse
-from pipeline_lib.config.models import Run
+from pipeline_lib.config.models import EMA, Run
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.denoiser import Denoiser
 from pipeline_lib.exits import BadData
 from pipeline_lib.networks.precision import Halved
 from pipeline_lib.networks.replay import Replay
 from pipeline_lib.records.files import atomic
+
+WEIGHTS = "weights.safetensors"  # the main average, which is the result of a training
 
 
 def build(run: Run, shape: tuple[int, int, int], classes: int, seed: int = 0) -> Denoiser:
@@ -43,9 +45,20 @@ def _network(run: Run, shape: tuple[int, int, int], classes: int) -> nn.Module:
     return module.build(options, height, channels, outputs, classes)
 
 
+def weights_file(name: str = EMA) -> str:
+    """The file of an average in the manifest of a training."""
+    return WEIGHTS if name == EMA else f"weights-{name}.safetensors"
+
+
+def snapshot_file(step: int) -> str:
+    """The file of the main average after so many steps."""
+    return f"snapshots/step-{step:07d}.safetensors"
+
+
 def save(path: Path, weights: Mapping[str, Tensor], run: Run, shape: tuple[int, int, int], classes: int) -> None:
-    """Write weights with all that is needed to use them."""
-    write(path, weights, {"run": run.model_dump(mode="json"), "shape": list(shape), "classes": classes})
+    """Write weights with all that is needed to use them. Which others were kept beside them changes nothing here."""
+    content = run.model_dump(mode="json", exclude={"training": {"averages", "snapshots"}})
+    write(path, weights, {"run": content, "shape": list(shape), "classes": classes})
 
 
 def write(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ import resource
 import socket
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,7 +39,7 @@ class Stopwatch:
             "host": socket.gethostname(),
         }
 
-    def save(self, folder: Path, images: float | None = None, **more: float | None) -> None:
+    def save(self, folder: Path, images: float | None = None, **more: Any) -> None:
         """Write costs.json into `folder`."""
         write_json(folder / "costs.json", self.read(images) | more)
 
@@ -49,8 +50,9 @@ class StepClock:
     A window must begin and end with an idle device (where the loss was read), since steps on a GPU return early.
     """
 
-    def __init__(self, windows: list[list[float]] | None = None) -> None:
+    def __init__(self, windows: list[list[float]] | None = None, marks: list[list[int]] | None = None) -> None:
         self.windows = windows or []  # [wall, CPU] seconds a step, also of earlier segments
+        self.marks = marks or []  # [steps done, windows before], at each snapshot
         self.restart()
 
     def restart(self) -> None:
@@ -63,6 +65,25 @@ class StepClock:
             spent = (time.perf_counter() - self.wall, time.process_time() - self.cpu)
             self.windows.append([seconds / self.steps for seconds in spent])
         self.restart()
+
+    def mark(self, done: int) -> None:
+        """Remember that a snapshot was taken here, and begin a new window after it."""
+        self.marks.append([done, len(self.windows)])
+        self.restart()
+
+    def elapsed(self, done: int) -> list[dict[str, float | None]]:
+        """Step and wall seconds of training up to each mark and to the end, `done`; None where nothing was timed.
+
+        Between two marks, it is their steps times the median of the windows there, or of all where there is none: what
+        else the job did (checkpoints, grids, waiting for a neighbour's burst) is no cost of the method.
+        """
+        found: list[dict[str, float | None]] = []
+        total: float | None = 0.0
+        for before, after in pairwise([[0, 0], *self.marks, [done, len(self.windows)]]):
+            walls = [wall for wall, _ in self.windows[before[1] : after[1]] or self.windows]
+            total = total + (after[0] - before[0]) * median(walls) if walls and total is not None else None
+            found.append({"step": after[0], "seconds": total})
+        return found
 
     def medians(self) -> dict[str, float | None]:
         """Median wall and CPU seconds of a step; None before the first window."""

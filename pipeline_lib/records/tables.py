@@ -22,12 +22,16 @@ VERSION = "1"
 
 @dataclass(frozen=True)
 class Column:
-    """One column: arrow type name ('float32[]' for a list), unit ('' if it has none), description."""
+    """One column: arrow type name ('float32[]' for a list), unit ('' if it has none), description.
+
+    `later`: it was added to the schema later, so an older record may be without it.
+    """
 
     name: str
     type: str
     unit: str
     description: str
+    later: bool = False
 
     @property
     def arrow(self) -> pa.DataType:
@@ -191,6 +195,8 @@ SCORES = [
     Column("high", "float64", "", "upper end of the interval"),
     Column("se", "float64", "", "standard error over samples"),
     Column("confidence", "float64", "", "level of the interval"),
+    Column("sets", "int64", "", "disjoint sets of samples that the value is the mean of; empty: one", later=True),
+    Column("set_sd", "float64", "", "standard deviation of the score over these sets", later=True),
     Column("status", "string", "", "done, or pending with the reason in note"),
     Column("note", "string", "", "why a cell is pending, or what a reader must know"),
     Column("extractor", "string", "", "feature extractor"),
@@ -198,10 +204,49 @@ SCORES = [
     Column("library", "string", "", "code that computed the score, with its version"),
     Column("resize", "string", "", "how images reach the extractor's size"),
     Column("precision", "string", "", "arithmetic of the extractor"),
-    Column("samples", "int64", "images", "images scored"),
+    Column("samples", "int64", "images", "images scored, in each set of them"),
     Column("reference_images", "int64", "images", "images in the reference statistics"),
     Column("reference_split", "string", "", "split that the reference statistics come from"),
     Column("reference_sha", "string", "", "sha256 of the reference statistics"),
+]
+
+PROGRESS = [
+    *CELL,
+    Column("step", "int64", "steps", "optimiser steps after which the averaged weights were kept; the last is the end"),
+    Column("images_seen", "int64", "images", "images trained on until then"),
+    Column("gpu_seconds", "float64", "s", "wall time of these steps, times devices; on a CPU, of the process"),
+    Column("device", "string", "", "device of the training"),
+    Column("host", "string", "", "host of the training"),
+    *[column for column in SCORES if column.name not in ("nfe", "control")],
+]
+
+PROGRESS_INFLUENCES = [
+    *CELL,
+    Column("step", "int64", "steps", "as in progress"),
+    Column("metric", "string", "", "as in scores"),
+    Column("images", "float32[]", "", "influence of each scored image on the score, centred"),
+]
+
+EQUAL_COSTS = [
+    Column("dataset", "string", "", "dataset of the experiment"),
+    Column("method", "string", "", "training method"),
+    Column("variant", "string", "", "named setting of the method"),
+    Column("sampler", "string", "", "named sampling of the experiment"),
+    *CELL,
+    Column("metric", "string", "", "FID, or FD (<extractor>)"),
+    Column("control", "string", "", "method/variant that it is compared with, of the same seeds"),
+    Column("at", "string", "", "what is equal: images seen in training, or gpu-seconds spent on it"),
+    Column("budget", "float64", "images or s", "how many: where the first of the two trainings ended; mean over seeds"),
+    Column("value", "float64", "", "the score there, between two snapshots by a straight line"),
+    Column("control_value", "float64", "", "that of the control"),
+    Column("difference", "float64", "", "value less control_value, paired by seed"),
+    Column("low", "float64", "", "lower end of its 95 % t-interval over seeds"),
+    Column("high", "float64", "", "upper end of that interval"),
+    Column("low_samples", "float64", "", "lower end of its 95 % interval over samples, for these trained networks"),
+    Column("high_samples", "float64", "", "upper end of that interval"),
+    Column("seeds", "int64", "", "seeds that both have"),
+    Column("samples", "int64", "images", "images scored at each snapshot"),
+    Column("note", "string", "", "why there is no value"),
 ]
 
 SCORE_INFLUENCES = [
@@ -430,6 +475,9 @@ SCHEMAS: dict[str, list[Column]] = {
     "scores": SCORES,
     "score_influences": SCORE_INFLUENCES,
     "score_differences": SCORE_DIFFERENCES,
+    "progress": PROGRESS,
+    "progress_influences": PROGRESS_INFLUENCES,
+    "equal_costs": EQUAL_COSTS,
     "costs": COSTS,
     "costs_relative": COSTS_RELATIVE,
     "history": HISTORY,
@@ -474,14 +522,15 @@ def write(
 
 
 def read(path: Path | str, columns: Sequence[Column] | None = None) -> pd.DataFrame:
-    """Read a record; with `columns`, raise BadData where it lacks one of them."""
+    """Read a record; with `columns`, raise BadData where it lacks one of them, but for those added later."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise BadData(f"the record {path} cannot be read ({error}); delete it and run again.") from None
-    if columns and (missing := {c.name for c in columns} - set(table.column_names)):
+    if columns and (missing := {c.name for c in columns if not c.later} - set(table.column_names)):
         raise BadData(f"the record {path} lacks the columns {sorted(missing)}; delete it and run again.")
-    return table.to_pandas()
+    rows = table.to_pandas()
+    return rows.assign(**{c.name: None for c in columns or () if c.name not in rows})
 
 
 def provenance(path: Path | str) -> dict[str, Any]:

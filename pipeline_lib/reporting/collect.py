@@ -20,6 +20,7 @@ from pipeline_lib.records.tables import (
     DIFFERENCES,
     ERRORS,
     IDENTITY,
+    PROGRESS,
     SCORE_DIFFERENCES,
     SCORES,
     TRENDS,
@@ -40,6 +41,7 @@ TABLES = {
     "trends": [*IDENTITY, *TRENDS],
     "anatomy": [*IDENTITY, *ANATOMY],
     "costs": [*IDENTITY, *COSTS],
+    "progress": [*IDENTITY, *PROGRESS],
 }
 DIFFERENCE_TABLES: dict[str, Literal["methods", "samplings"]] = {
     "cumulative_error_difference": "methods",
@@ -51,7 +53,7 @@ DATASET_STAGES = ("data", "classifier", "reference", "bandwidths", "controls")
 SAMPLING_STAGES = ("sample", "errors", "scores")
 ANALYTIC_STAGES = ("exact", "coverage", "leak", "corrections")
 RECORDS = {"errors": "errors.parquet", "scores": "scores.parquet", "controls": "scores.parquet"} | {
-    name: f"{name}.parquet" for name in ANALYTIC_STAGES
+    name: f"{name}.parquet" for name in ("progress", *ANALYTIC_STAGES)
 }
 # each nfe is a cell, and samples with equal constants are equal, wherever these were found
 PARTIAL: dict[str, tuple[str, ...]] = {"train": (), "sample": ("nfe", *SOUGHT), "tune": ("nfe",)}
@@ -141,6 +143,8 @@ def _run_jobs(experiment: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator
         }
         for stage in SAMPLING_STAGES:
             yield Job(stage, {**identity, "sampler": sampler}, f"{path}/{sampler}/{stage}", inputs[stage])
+        if f"{path}/{sampler}" in experiment.get("progress", ()):
+            yield Job("progress", {**identity, "sampler": sampler}, f"{path}/{sampler}/progress", inputs["scores"])
 
 
 def _tuned(sampling: Mapping[str, Any], one: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -232,6 +236,8 @@ def collect(folder: Path, experiment: Mapping[str, Any]) -> dict[str, pd.DataFra
             pieces["cumulative_error"].append(_record(folder, job, "errors.parquet", ERRORS))
             pieces["trends"].append(_record(folder, job, "trends.parquet", TRENDS))
             pieces["anatomy"].append(_record(folder, job, "anatomy.parquet", ANATOMY))
+        elif job.stage == "progress" and now.status == "done":
+            pieces["progress"].append(_record(folder, job, "progress.parquet", PROGRESS))
         pieces["costs"].append(_costs(folder, job))
     tables = {name: joined(found, TABLES[name]) for name, found in pieces.items()}
     for name, of in DIFFERENCE_TABLES.items():

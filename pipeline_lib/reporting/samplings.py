@@ -178,6 +178,7 @@ def described(sampling: Mapping[str, Any]) -> str:
     """
     parts = [("samplers", sampling["sampler"]), *(("samplers/corrections", c) for c in sampling["corrections"])]
     found = [_part(kind, values) for kind, values in parts]
+    found += [f"weights {sampling['weights']}"] if sampling.get("weights") else []
     if sampling["tuning"]:
         found.append(f"tuned by {sampling['tuning']['name']}")
     if given := sampling["transfer"]:

@@ -1,6 +1,7 @@
 """What tables, report and check say about the collected frames: means over seeds, shares of steps, plain readings."""
 
 from collections.abc import Mapping, Sequence
+from math import nan, sqrt
 from statistics import NormalDist
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipeline_lib.reporting.intervals import half_width, paired
 
 RUN = ["dataset", "method", "variant", "sampler", "nfe"]
 CURVE = [*RUN, "seed", "kernel", "bandwidth", "law"]
+SPREAD = ["sets", "set_sd", "training_sd", "se"]  # over sets of samples, over trainings without that, and of the mean
 POWER = 0.8  # an effect is called detectable where so many experiments would find it
 
 
@@ -77,15 +79,15 @@ def control_value(scores: pd.DataFrame, dataset: str, metric: str, control: str)
 
 def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
     """Per cell and metric: mean and standard deviation over seeds, floor, ceiling and what the autoencoder's images of
-    held-out ones get (reconstruction), and the difference to the control.
+    held-out ones get (reconstruction), and the difference to the control. Over several sets of samples also the two
+    levels apart (`SPREAD`).
 
     The difference is paired: the mean over seeds that both have, since they share sampling noise and data order, with
     its 95 % t-interval.
     """
     done = done_scores(scores)
-    by_seed: dict[Any, pd.Series] = {
-        k: g.groupby("seed")["value"].mean() for k, g in done.groupby([*RUN, "metric"], sort=False)
-    }
+    groups = dict(iter(done.groupby([*RUN, "metric"], sort=False)))
+    by_seed: dict[Any, pd.Series] = {k: g.groupby("seed")["value"].mean() for k, g in groups.items()}
     rows = []
     for key, values in by_seed.items():
         dataset, method, variant, sampler, nfe, metric = key
@@ -98,6 +100,7 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
                 "mean": values.mean(),
                 "sd": values.std(),
                 "seeds": len(values),
+                **spread(groups[key], values),
                 **{c: control_value(scores, str(dataset), str(metric), c) for c in CONTROLS},
                 "control": control or "",
                 "difference": difference.mean,
@@ -106,16 +109,35 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
             }
         )
     differences = ["control", "difference", "difference_low", "difference_high"]
-    columns = [*RUN, "metric", "mean", "sd", "seeds", *CONTROLS, *differences]
-    return pd.DataFrame(rows, columns=columns)
+    columns = [*RUN, "metric", "mean", "sd", "seeds", *SPREAD, *CONTROLS, *differences]
+    return pd.DataFrame(rows, columns=columns).astype({"sets": "Int64"})
+
+
+def spread(rows: pd.DataFrame, values: "pd.Series[float]") -> dict[str, float]:
+    """Both levels of the spread of scores that are means over several sets of samples; nothing where they are not.
+
+    `values`: the means of the trainings. Their variance is that of trainings and, over the number of sets, that of
+    sets; the standard error of the mean over trainings holds both.
+    """
+    if rows["sets"].isna().any():
+        return {}
+    sets, of_sets = int(rows["sets"].min()), float((rows["set_sd"].astype(float) ** 2).mean())
+    of_trainings = max(0.0, float(values.var()) - of_sets / sets) if len(values) > 1 else nan
+    return {
+        "sets": sets,
+        "set_sd": sqrt(of_sets),
+        "training_sd": sqrt(of_trainings),
+        "se": float(values.std() / sqrt(len(values))),
+    }
 
 
 def without_unused_control(summary: pd.DataFrame) -> pd.DataFrame:
-    """A score summary without the columns about controls where no method has one, and without reconstructions where
-    there is no autoencoder."""
+    """A score summary without the columns about controls where no method has one, without reconstructions where there
+    is no autoencoder, and without the levels of the spread where there is one set of samples."""
     controlled = (summary["control"] != "").any()
     unused = [] if controlled else [c for c in summary.columns if c.startswith(("control", "difference"))]
     unused += ["reconstruction"] if summary["reconstruction"].isna().all() else []
+    unused += SPREAD if summary["sets"].isna().all() else []
     return summary.drop(columns=unused)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.tables import COMPARISON, SAMPLINGS, SWEEP, write
-from pipeline_lib.reporting import anatomy, comparisons, relative_costs, samplings, sweeps, theory, tuning
+from pipeline_lib.reporting import anatomy, comparisons, progress, relative_costs, samplings, sweeps, theory, tuning
 from pipeline_lib.reporting.collect import TABLES, collect
 from pipeline_lib.reporting.summaries import (
     POWER,
@@ -41,7 +41,9 @@ ANATOMY_NOTE = (
 )
 SCORE_NOTE = (
     "Mean and standard deviation over seeds. Floor: held-out real images; ceiling: noise. `difference`: paired by "
-    "seed, to the control, with the ends of its 95 % t-interval. Every row with its protocol is in scores.csv."
+    "seed, to the control, with the ends of its 95 % t-interval. Every row with its protocol is in scores.csv. With "
+    "`sets`, a score is the mean over so many sets of samples: `set_sd` is their standard deviation within a training, "
+    "`training_sd` that of trainings without it, `se` the standard error of the mean over seeds, which holds both."
 )
 
 SCORE_DIFFERENCE_NOTE = (
@@ -68,15 +70,19 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         "trends": trend_text(tables["trends"]),
         "anatomy": anatomy_text(tables["anatomy"]),
         "costs": cost_text(tables["costs"]),
+        "progress": progress.text(tables["progress"]),
     }
     if not anatomy.measured(experiment):
         del tables["anatomy"]
+    if not experiment["progress"]:
+        del tables["progress"]
     for name, rows in tables.items():
         target = folder / "tables" / name
         write(target.with_suffix(".parquet"), rows, TABLES[name], {"experiment": experiment["experiment"]})
         write_text(target.with_suffix(".csv"), rows.to_csv(index=False))
         write_text(target.with_suffix(".md"), texts[name])
     relative_costs.write_table(folder, experiment, tables)
+    progress.write_table(folder, experiment, tables)
     tuning.write_tables(folder, experiment, tables["scores"])
     name = experiment["experiment"]
     comparisons.write_tables(folder, comparisons.sections(folder, experiment, tables), COMPARISON, name)

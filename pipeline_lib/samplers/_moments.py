@@ -23,7 +23,7 @@ from pipeline_lib.records.store import Manifest, entry
 from pipeline_lib.samplers import clip_x0
 
 VERSION = 2
-WEIGHTS, FILE = "weights.safetensors", "moments.parquet"
+FILE = "moments.parquet"
 log = logging.getLogger(__name__)
 
 
@@ -34,12 +34,13 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, tra
     ask says how many training images are used.
     """
     sampling = parse(Sampling, config)
+    weights = trained.weights_file(sampling.weights)
     images = {name: sha for name, sha in data.files.items() if name.startswith("train-")}
-    store = entry("moments", VERSION, config, {"weights": train.files[WEIGHTS], **images})
+    store = entry("moments", VERSION, config, {"weights": train.files[weights], **images})
 
     def make() -> Manifest:
         watch, where = Stopwatch("moments"), device.pick()
-        denoiser, facts = trained.ready(train.file(WEIGHTS), where, sampling.precision)
+        denoiser, facts = trained.ready(train.file(weights), where, sampling.precision)
         prepared = Prepared(data)
         count = min(max(part["images"] for kind, part in _parts(sampling) if unmeasured(kind, part)), len(prepared))
         log.info("measuring %d images at every t that is visited", count)

@@ -28,6 +28,7 @@ from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks import latent_space, trained
 from pipeline_lib.networks.latent_space import LatentSpace
+from pipeline_lib.networks.trained import WEIGHTS, weights_file
 from pipeline_lib.parallel import ALONE, World, join
 from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import sha256, write_json
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from pipeline_lib.samplers import Correction, Observer
 
 VERSION = 1
-WEIGHTS = "weights.safetensors"
 SAVE_SECONDS = 60.0  # between two records of how far a cell is
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,8 @@ def run(
     """
     sampling = parse(Sampling, config)
     identity = {k: v for k, v in config.items() if k not in ("nfe", *SOUGHT)}
-    inputs = {"weights": train.files[WEIGHTS]}
+    weights = weights_file(sampling.weights)
+    inputs = {"weights": train.files[weights]}
     if autoencoder:
         inputs["autoencoder"] = autoencoder.files[latent_space.WEIGHTS]
     if guide:
@@ -176,7 +177,7 @@ def run(
     with join() as world:
         where = device.pick()
         space = latent_space.load(autoencoder, where) if autoencoder else None
-        denoiser, facts = trained.ready(train.file(WEIGHTS), where, sampling.precision)
+        denoiser, facts = trained.ready(train.file(weights), where, sampling.precision)
         by = load_guide(sampling, guide, where)
         cells: list[dict[str, Any]] = []
         files: dict[str, str] = {}

@@ -29,7 +29,7 @@ from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import atomic
 from pipeline_lib.records.progress import Progress
 from pipeline_lib.records.store import Entry, Manifest, entry
-from pipeline_lib.scores.classifier_networks import NETWORKS, FeatureNetwork, build, choose
+from pipeline_lib.scores.classifier_networks import NETWORKS, FeatureNetwork, build
 
 VERSION = 2
 STEPS = {"small": 600, "resnet": 4000}  # where the configuration leaves it open
@@ -76,7 +76,7 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, dat
 def _make(store: Entry, options: Classifier, data: Manifest) -> Manifest:
     watch, images = Stopwatch("classifier"), Prepared(data)
     task = "classifier" if labelled(images) else "rotation"
-    kind = choose(options.network, images.shape)
+    kind = options.chosen(images.shape)
     where = torch.device("cpu") if kind == "small" else device.pick()  # a small one is the same on every machine
     with _one_thread():
         network = train(options, images, where)
@@ -94,7 +94,7 @@ def steps(options: Classifier, kind: str) -> int:
 
 def train(options: Classifier, data: Prepared, where: torch.device | str = "cpu") -> FeatureNetwork:
     """Adam with a rate that falls linearly to zero."""
-    supervised, kind = labelled(data), choose(options.network, data.shape)
+    supervised, kind = labelled(data), options.chosen(data.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         outputs = len(data.classes) if supervised else TURNS

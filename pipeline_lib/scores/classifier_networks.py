@@ -9,8 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-RESIDUAL_FROM = 32  # pixels of the longer side
-
 
 class FeatureNetwork(nn.Module):
     """A body, a linear layer to the features and one to the logits; `about` is what it is built anew from."""
@@ -79,11 +77,6 @@ class Block(nn.Module):
 
 
 NETWORKS: dict[str, type[SmallCNN] | type[SmallResNet]] = {"small": SmallCNN, "resnet": SmallResNet}
-
-
-def choose(name: str | None, shape: tuple[int, int, int]) -> str:
-    """The network that was asked for, or the one that suits the resolution."""
-    return name or ("resnet" if max(shape[1:]) >= RESIDUAL_FROM else "small")
 
 
 def build(about: dict[str, Any]) -> FeatureNetwork:

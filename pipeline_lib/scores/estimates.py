@@ -55,6 +55,29 @@ def mean(found: Sequence[Estimate]) -> Estimate:
     return Estimate(float(np.mean([one.value for one in found])), np.mean([one.influence for one in found], axis=0))
 
 
+def joined(found: Sequence[Estimate]) -> Estimate:
+    """The mean of estimates from independent sets of equally many samples: each sample of the union moves it alike."""
+    return Estimate(float(np.mean([one.value for one in found])), np.concatenate([one.influence for one in found]))
+
+
+def between(places: Sequence[float], found: Sequence[Estimate], place: float) -> Estimate | None:
+    """The estimate at `place` on the straight line between its neighbours, whose samples i share their random numbers.
+
+    `places` rise. None before the first and behind the last: nothing is extrapolated.
+    """
+    if not places or not places[0] <= place <= places[-1]:
+        return None
+    right = max(1, int(np.searchsorted(places, place))) if len(places) > 1 else 0
+    if not right:
+        return found[0]
+    one, other = found[right - 1], found[right]
+    if len(one.influence) != len(other.influence):
+        raise ValueError(f"{len(one.influence)} and {len(other.influence)} samples cannot be paired")
+    weight = (place - places[right - 1]) / (places[right] - places[right - 1])
+    value = (1 - weight) * one.value + weight * other.value
+    return Estimate(value, (1 - weight) * one.influence + weight * other.influence)
+
+
 def share(hits: np.ndarray) -> Estimate:
     """The share of samples (n,) of which something is true."""
     value = float(np.mean(hits))

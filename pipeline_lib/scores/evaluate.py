@@ -16,6 +16,7 @@ from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.scores.estimates import Estimate
 from pipeline_lib.scores.extractors import batches
+from pipeline_lib.scores.measures import Score, over_sets
 from pipeline_lib.scores.scoring import Scorer
 from pipeline_lib.scores.shared import LEAVE, help_out
 
@@ -34,7 +35,9 @@ def run(
 ) -> None:
     """Rows for each cell, on its first `samples` images (null: as many as were held out), and what each image adds.
 
-    Where nothing was held out, null takes all images of the cell. All processes of a job call it.
+    Where nothing was held out, null takes all images of the cell. With `sets`, the means over so many disjoint sets of
+    as many images: chains depend on their number alone, so each set is an independent draw. All processes of a job call
+    it.
     """
     with join() as world:
         scorer = Scorer(classifier, reference, device.pick(), config["extrapolate"], world)
@@ -55,12 +58,12 @@ def _score(
     influences: Path,
 ) -> None:
     watch, scored, found = Stopwatch("scores"), 0, []
-    wanted = config["samples"] or reference.facts["held_out"]
+    wanted, sets = config["samples"] or reference.facts["held_out"], config.get("sets", 1)
     for cell in sample.facts["cells"]:
-        images = images_of(sample, cell, wanted, reference.facts["shape"])
+        images = images_of(sample, cell, wanted * sets, reference.facts["shape"])
         scored += len(images)
         columns = {"nfe": round(cell["calls"]), "control": ""}
-        new = scorer.scores(partial(batches, images), len(images), columns, sample.files[cell["images"]])
+        new = _scores(scorer, images, sets, columns, sample.files[cell["images"]])
         for row in (score.row for score in new if score.row["status"] == "done"):
             log.info("%d calls: %s %.4g on %d images", columns["nfe"], row["metric"], row["value"], len(images))
         found += new
@@ -70,6 +73,15 @@ def _score(
     tables.write(influences, shares, tables.SCORE_INFLUENCES, made)
     tables.write(output, [score.row for score in found], tables.SCORES, made)
     watch.save(output.parent, images=float(scored))
+
+
+def _scores(scorer: Scorer, images: np.ndarray, sets: int, cell: Mapping[str, Any], content: str) -> list[Score]:
+    """The scores of images (sets * N,C,H,W), over sets of N; features are kept for each set."""
+    count, found = len(images) // sets, []
+    for start in range(0, count * sets, count):
+        part, name = images[start : start + count], f"{content} from {start}" if start else content
+        found.append(scorer.scores(partial(batches, part), count, cell, name))
+    return [over_sets(of_metric) for of_metric in zip(*found, strict=True)]
 
 
 def _influence(row: Mapping[str, Any], found: Estimate) -> dict[str, Any]:

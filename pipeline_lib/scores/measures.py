@@ -1,8 +1,9 @@
 """All scores of one set of features against what is known of the training images' features."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.scores import class_score, frechet, kernel_distance, neighbours
-from pipeline_lib.scores.estimates import CONFIDENCE, Estimate, share
+from pipeline_lib.scores.estimates import CONFIDENCE, Estimate, joined, share
 from pipeline_lib.scores.extractors import PRECISION, Extractor
 from pipeline_lib.scores.frechet import Moments
 from pipeline_lib.scores.reference import features_file, moments_file, nearest_file
@@ -82,6 +83,20 @@ def scores(known: Known, features: Tensor, extrapolate: bool) -> Iterator[Score]
         yield _classes(known, features)
 
 
+def over_sets(found: Sequence[Score]) -> Score:
+    """One score of disjoint sets of samples: their mean with its error, and their spread."""
+    first = found[0]
+    if len(found) == 1 or any(one.row["status"] != "done" for one in found):
+        return first
+    values = [one.row["value"] for one in found]
+    row = {**first.row, "value": fmean(values), "sets": len(found), "set_sd": stdev(values)}
+    estimates = [one.estimate for one in found if one.estimate]
+    if not estimates:
+        return Score(row)
+    whole = joined(estimates)
+    return Score({**row, **_spread(whole)}, whole)
+
+
 def _frechet(known: Known, features: Tensor) -> Score:
     extractor, notes = known.extractor, []
     if len(features) <= extractor.dim:
@@ -146,10 +161,13 @@ def _classes(known: Known, features: Tensor) -> Score:
 
 
 def _done(known: Known, metric: str, found: Estimate, notes: list[str], **about: Any) -> Score:
+    row = {**_base(known), **about, "metric": metric, "value": found.value, "note": "; ".join(notes)}
+    return Score({**row, **_spread(found)}, found)
+
+
+def _spread(found: Estimate) -> Row:
     low, high = found.interval()
-    spread = {"low": low, "high": high, "se": found.se, "confidence": CONFIDENCE}
-    row = {**_base(known), **about, "metric": metric, "value": found.value, "note": "; ".join(notes), **spread}
-    return Score(row, found)
+    return {"low": low, "high": high, "se": found.se, "confidence": CONFIDENCE}
 
 
 def _pending(known: Known, metric: str, why: str) -> Score:

@@ -217,6 +217,11 @@ def _measured(home: Path, samplings: Sequence[str], manifests: Mapping[str, Mani
             frame = tables.read(records["scores"], tables.SCORES)
             keys = "score/" + frame["metric"] + f"/{sampling}/nfe" + frame["nfe"].astype(str)
             yield from _points(keys, [0] * len(frame), frame["value"])
+        snapshots = home / sampling / "progress" / "progress.parquet"
+        if f"{sampling}/sample" in manifests and snapshots.is_file():
+            frame = tables.read(snapshots, tables.PROGRESS)
+            keys = "progress/" + frame["metric"] + f"/{sampling}/nfe" + frame["nfe"].astype(str)
+            yield from _points(keys, frame["step"], frame["value"])
 
 
 def _main_reading(frame: pd.DataFrame) -> pd.DataFrame:

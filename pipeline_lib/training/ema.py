@@ -49,3 +49,25 @@ class Ema:
             yield
         finally:
             self.network.load_state_dict(current)
+
+
+class Averages:
+    """The further averages of a training, by name: each an `Ema` with a length of its own."""
+
+    def __init__(self, network: nn.Module, config: Training) -> None:
+        self.emas = {name: Ema(network, config.averaged(name)) for name in config.averages}
+
+    def update(self, done: int) -> None:
+        """Take in the weights after `done` steps."""
+        for ema in self.emas.values():
+            ema.update(done)
+
+    @property
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """The averages, and what `load` takes from a checkpoint."""
+        return {name: ema.state for name, ema in self.emas.items()}
+
+    def load(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """From a checkpoint."""
+        for name, ema in self.emas.items():
+            ema.load(state[name])

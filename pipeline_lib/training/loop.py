@@ -22,7 +22,7 @@ from pipeline_lib.records.progress import Progress
 from pipeline_lib.training.batches import Batches
 from pipeline_lib.training.checkpoint import Checkpoints
 from pipeline_lib.training.dropout import shared
-from pipeline_lib.training.ema import Ema
+from pipeline_lib.training.ema import Averages, Ema
 from pipeline_lib.training.gradients import gradients
 from pipeline_lib.training.grids import Decode, save_samples
 from pipeline_lib.training.lease import Lease
@@ -58,6 +58,7 @@ class Trainer:
         self.gradients = gradients(run, objective, self.denoiser, device, masks)
         self.batches = Batches(data, run.training, seed, device)
         self.ema = Ema(self.denoiser.network, run.training)
+        self.averages = Averages(self.denoiser.network, run.training)
         self.update = Update(self.denoiser.network, run.training)
         self.checkpoints = Checkpoints(folder)
         self.history = History(run.training.batch_size)
@@ -72,6 +73,7 @@ class Trainer:
         except RuntimeError:
             raise BadConfig(f"the weights {weights} do not fit the network of this run (init_from).") from None
         self.ema = Ema(self.denoiser.network, self.run.training)
+        self.averages = Averages(self.denoiser.network, self.run.training)
         log.info("starting from %s", weights)
 
     def fit(self, stop: Stop, lease: Lease, runtime: dict[str, Any]) -> None:
@@ -93,6 +95,8 @@ class Trainer:
                 self.compare()
                 self.clock.close()
             progress.update(self.done, self.history.note())
+            if self.done in self.run.training.snapshot_steps:
+                self.keep()
             if self.world.leads and runtime["grid_every"] and self.done % runtime["grid_every"] == 0:
                 self.grid(self.folder / "grids" / f"step-{self.done:07d}.png")
                 self.clock.restart()
@@ -115,6 +119,7 @@ class Trainer:
         norm = self.update.step(learning_rate(self.run.training, self.done))
         self.done += 1
         self.ema.update(self.done)
+        self.averages.update(self.done)
         self.history.add({**shown, "gradient norm": norm})
 
     def meet(self, reason: str | None, lost: bool) -> tuple[str | None, bool]:
@@ -123,9 +128,20 @@ class Trainer:
         self.calls, self.gradients.called = self.calls + called, 0
         return reason or ("another of its processes was told to stop" if told else None), bool(lost_by)
 
-    def costs(self) -> dict[str, float | None]:
-        """Seconds of a step, and images through the network per training image."""
-        return {**self.clock.medians(), "network_calls": self.calls / (self.done * self.run.training.batch_size)}
+    def costs(self) -> dict[str, Any]:
+        """Seconds of a step, images through the network per training image, and seconds up to each snapshot."""
+        images = self.done * self.run.training.batch_size
+        marks = {"snapshots": self.clock.elapsed(self.done)} if self.run.training.snapshots else {}
+        return {**self.clock.medians(), "network_calls": self.calls / images, **marks}
+
+    def keep(self) -> None:
+        """Write the averaged weights as a snapshot; the steps after a resume that repeats it write the same again."""
+        self.check()  # waits for the device
+        self.clock.close()
+        if self.world.leads:
+            path = self.folder / trained.snapshot_file(self.done)
+            trained.save(path, self.ema.state, self.run, self.data.shape, len(self.data.classes))
+        self.clock.mark(self.done)
 
     def save(self) -> None:
         """Write a checkpoint, and the history so far for who looks on; weights that are not finite never enter one."""
@@ -138,11 +154,13 @@ class Trainer:
                 "done": self.done,
                 "network": self.denoiser.network.state_dict(),
                 "ema": self.ema.state,
+                "averages": self.averages.state,
                 "optimizer": self.update.state_dict(),
                 "history": self.history.state(),
                 "objective": self.objective.state() if hasattr(self.objective, "state") else {},
                 "costs": self.watch.read(images=float(self.done * self.run.training.batch_size)),
                 "step_seconds": self.clock.windows,
+                "snapshots": self.clock.marks,
                 "network_calls": self.calls,
             }
         )
@@ -182,11 +200,13 @@ class Trainer:
         self.done = state["done"]
         self.denoiser.network.load_state_dict(state["network"])
         self.ema.load(state["ema"])
+        self.averages.load(state.get("averages", {}))
         self.update.load_state_dict(state["optimizer"])
         self.history.load(state["history"])
         if hasattr(self.objective, "load"):
             self.objective.load(state["objective"])
-        self.watch, self.clock = Stopwatch("train", state["costs"]), StepClock(state["step_seconds"])
+        self.watch = Stopwatch("train", state["costs"])
+        self.clock = StepClock(state["step_seconds"], state.get("snapshots"))
         self.calls = state["network_calls"]
         log.info("going on after step %d", self.done)
 

@@ -15,6 +15,7 @@ from pipeline_lib.config.models import Run
 from pipeline_lib.data.prepared import Prepared, to_uint8
 from pipeline_lib.exits import TryAgain
 from pipeline_lib.networks import latent_space, trained
+from pipeline_lib.networks.trained import WEIGHTS
 from pipeline_lib.objectives import Objective
 from pipeline_lib.parallel import ALONE, World, join
 from pipeline_lib.records.store import Entry, Manifest, entry
@@ -22,7 +23,6 @@ from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.loop import Trainer
 from pipeline_lib.training.stop import Stop
 
-WEIGHTS = "weights.safetensors"
 LEAVE, MAKE = 0, 1  # what the first process says to the others
 VERSION = 2  # bump when the code changes what a training ends with
 log = logging.getLogger(__name__)
@@ -131,15 +131,24 @@ def _finish(trainer: Trainer, store: Entry) -> Manifest:
     trainer.check()
     one, folder = trainer.run, store.folder
     shape, classes = trainer.data.shape, len(trainer.data.classes)
-    trained.save(folder / WEIGHTS, trainer.ema.state, one, shape, classes)
+    kept = {trained.weights_file(): trainer.ema.state}
+    kept |= {trained.weights_file(name): state for name, state in trainer.averages.state.items()}
+    for name, weights in kept.items():
+        trained.save(folder / name, weights, one, shape, classes)
+    snapshots = one.training.snapshot_steps
     trainer.write_history()
     trainer.grid(folder / "grid.png")
     images = float(one.training.steps * one.training.batch_size)
     trainer.watch.save(folder, images, **trainer.costs(), processes=trainer.world.size)
     parameters = sum(p.numel() for p in trainer.denoiser.network.parameters())
     manifest = store.finish(
-        [WEIGHTS, "history.parquet", *([] if one.classifies else ["grid.png"])],
-        {"steps": one.training.steps, "parameters": parameters, "shape": list(shape)},
+        [*kept, *map(trained.snapshot_file, snapshots), "history.parquet", *([] if one.classifies else ["grid.png"])],
+        {
+            "steps": one.training.steps,
+            "parameters": parameters,
+            "shape": list(shape),
+            **({"snapshots": snapshots} if snapshots else {}),
+        },
     )
     trainer.checkpoints.delete()
     return manifest

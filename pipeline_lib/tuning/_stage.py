@@ -19,7 +19,7 @@ from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import digest, sha256, write_json
 from pipeline_lib.records.store import Manifest, alone, entry
 from pipeline_lib.samplers import _moments, _tuned
-from pipeline_lib.samplers._stage import WEIGHTS, classes_of, load_guide
+from pipeline_lib.samplers._stage import classes_of, load_guide
 from pipeline_lib.scores import frechet
 from pipeline_lib.scores.extractors import INCEPTION
 from pipeline_lib.scores.scoring import Scorer
@@ -56,7 +56,8 @@ def run(
     identity = {k: v for k, v in config.items() if k != "nfe"}
     store = entry("tune", VERSION, identity, {name: m.content for name, m in given.items()})
     where = device.pick()
-    denoiser, about = trained.ready(train.file(WEIGHTS), where, sampling.precision)
+    weights = train.file(trained.weights_file(sampling.weights))
+    denoiser, about = trained.ready(weights, where, sampling.precision)
     sampling = _moments.known(sampling, moments, denoiser.path, sampling.nfe)
     way, options = load_part("tuning", sampling.tuning or {})
     space = latent_space.load(autoencoder, where) if autoencoder else None

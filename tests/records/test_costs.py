@@ -55,6 +55,21 @@ def test_a_step_is_the_median_of_windows(monkeypatch: pytest.MonkeyPatch) -> Non
     assert later.medians()["step_seconds"] == pytest.approx(1.1)
 
 
+def test_seconds_until_a_snapshot_follow_the_windows_before_it() -> None:
+    """Steps of 1 s, with one burst, until the snapshot at 30; then of 3 s, as where a regulariser begins; then untimed
+    ones, which count as the median of all."""
+    clock = StepClock([[1.0, 1.0], [9.0, 1.0], [1.0, 1.0], [3.0, 3.0], [3.0, 3.0]], [[30, 3], [50, 5]])
+    assert clock.elapsed(60) == [
+        {"step": 30, "seconds": 30.0},
+        {"step": 50, "seconds": 90.0},
+        {"step": 60, "seconds": 120.0},
+    ]
+
+
+def test_without_windows_the_seconds_are_unknown() -> None:
+    assert StepClock().elapsed(5) == [{"step": 5, "seconds": None}]
+
+
 def test_what_is_saved(tmp_path: Path) -> None:
     Stopwatch("train").save(tmp_path, 8.0, step_seconds=0.5)
     found = json.loads((tmp_path / "costs.json").read_text())

@@ -38,6 +38,14 @@ def test_a_damaged_or_foreign_record_is_refused(tmp_path: Path) -> None:
         tables.read(tmp_path / "h.parquet")
 
 
+def test_an_older_record_lacks_what_was_added_later(tmp_path: Path) -> None:
+    old = [c for c in tables.SCORES if not c.later]
+    tables.write(tmp_path / "s.parquet", [{"nfe": 10, "metric": "FID", "value": 2.0}], old)
+    read = tables.read(tmp_path / "s.parquet", tables.SCORES)
+    assert set(read.columns) == {c.name for c in tables.SCORES}
+    assert read["sets"].isna().all()
+
+
 def test_every_column_is_described() -> None:
     for columns in [*tables.SCHEMAS.values(), tables.IDENTITY]:
         assert all(c.description for c in columns)

@@ -11,7 +11,7 @@ from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.exits import BadData
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.scores import classifier
-from pipeline_lib.scores.classifier_networks import NETWORKS, choose
+from pipeline_lib.scores.classifier_networks import NETWORKS
 from tests.scores.conftest import SETTINGS, digits, prepared
 
 
@@ -92,7 +92,7 @@ def test_it_is_named_after_the_dataset_and_trained_once(trained: Manifest, data:
     ],
 )
 def test_the_network_suits_the_resolution(name: str | None, shape: tuple[int, int, int], chosen: str) -> None:
-    assert choose(name, shape) == chosen
+    assert Classifier(network=name).chosen(shape) == chosen
 
 
 def test_a_residual_network_learns_digits_and_comes_back(data: Manifest) -> None:

@@ -23,9 +23,9 @@ RECORD, INFLUENCES = Path("scores/scores.parquet"), Path("scores/influences.parq
 Sampled = Callable[..., Manifest]
 
 
-def run(samples: int | None, *manifests: Manifest):
+def run(samples: int | None, *manifests: Manifest, **more: int):
     """The record of scores, by metric and calls."""
-    config = {"samples": samples, "extrapolate": False}
+    config = {"samples": samples, "extrapolate": False, **more}
     evaluate.run(config, {}, RECORD, *manifests, influences=INFLUENCES)
     return tables.read("scores/scores.parquet", tables.SCORES).set_index(["metric", "nfe"])
 
@@ -75,6 +75,25 @@ def test_fewer_images_than_dimensions_are_warned_of(
     assert "10 images for 16 feature dimensions" in rows.loc[(FD, 9)]["note"]
     assert "10 images for 16 feature dimensions" in caplog.text
     assert np.isfinite(rows.loc[(FD, 9)]["value"])
+
+
+def test_over_sets_of_samples_a_score_is_their_mean(trained: Manifest, statistics: Manifest, sampled: Sampled) -> None:
+    """Its standard error is that of both halves together: each moves it by half, and they are independent."""
+    images = digits()[0][:400]
+    halves = [run(200, sampled({9: part}), trained, statistics) for part in (images[:200], images[200:])]
+    whole = run(200, sampled({9: images}), trained, statistics, sets=2)
+    assert set(whole[whole["sets"].notna()].index) == set(halves[0][halves[0]["status"].eq("done")].index)
+    for key in [(FD, 9), ("precision (classifier-digits)", 9), ("recall (classifier-digits)", 9)]:
+        one, other, both = halves[0].loc[key], halves[1].loc[key], whole.loc[key]
+        assert both["value"] == pytest.approx((one["value"] + other["value"]) / 2)
+        assert (both["sets"], both["samples"]) == (2, 200)
+        assert both["set_sd"] == pytest.approx(abs(one["value"] - other["value"]) / 2**0.5)
+    pooled = (halves[0].loc[(FD, 9)]["se"] ** 2 + halves[1].loc[(FD, 9)]["se"] ** 2) ** 0.5 / 2
+    assert whole.loc[(FD, 9)]["se"] == pytest.approx(pooled, rel=0.01)  # n - 1 in the place of 2 (n - 1)
+    assert whole.loc[(FD, 9)]["low"] < whole.loc[(FD, 9)]["value"] < whole.loc[(FD, 9)]["high"]
+    shares = tables.read(INFLUENCES, tables.SCORE_INFLUENCES).set_index("metric")["images"]
+    assert len(shares[FD]) == 400
+    assert run(200, sampled({9: images}), trained, statistics)["sets"].isna().all()
 
 
 def test_too_few_samples_are_refused(trained: Manifest, statistics: Manifest, sampled: Sampled) -> None:

@@ -1,6 +1,7 @@
 import pytest
 
 from pipeline_lib.exits import BadData
+from pipeline_lib.records.tables import PROGRESS, write
 from pipeline_lib.tracking import content
 from tests.tracking import tree
 
@@ -97,6 +98,16 @@ def test_only_the_main_reading_of_the_bandwidth_is_pushed(plan):
     tree.measure(plan, plan.instances[0])
     points = [p for p in read(plan)[1][0].points if p.key == "mmd2/laplace/ancestral/nfe20"]
     assert [(p.step, p.value) for p in points] == [(i, float(i)) for i in range(5)]
+
+
+def test_scores_of_snapshots_are_a_curve_over_steps(plan):
+    one = plan.instances[0]
+    tree.train(plan, one)
+    tree.measure(plan, one)
+    rows = [{"nfe": 100, "metric": "FD (x)", "value": v, "step": s} for s, v in ((600, 9.0), (1200, 7.25))]
+    write(plan.root / one.path / "ancestral/progress/progress.parquet", rows, PROGRESS)
+    points = [p for p in read(plan)[1][0].points if p.key.startswith("progress/")]
+    assert [(p.step, p.value) for p in points] == [(600, 9.0), (1200, 7.25)]
 
 
 def test_a_damaged_grid_is_named(plan):

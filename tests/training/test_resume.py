@@ -73,6 +73,9 @@ CHANGES = {
         "diffusion": {"path": "edm", "prediction": "edm"},
     },
     "fp-diffusion": {**DROP, "objective": {"name": "fp-diffusion"}},
+    "averages and snapshots": {
+        "training": {"averages": {"short": {"decay": 0.5}, "raw": {"decay": 0.0}}, "snapshots": [0.2, 0.5]}
+    },
 }
 
 

@@ -11,6 +11,7 @@ from pipeline_lib.reporting.collect import CONTROLS
 from pipeline_lib.reporting.page import Results, Section, Table, render, table
 from pipeline_lib.reporting.summaries import (
     RUN,
+    SPREAD,
     cells,
     done_scores,
     frechet,
@@ -108,8 +109,8 @@ def score_table(
     rows = pd.concat([sticks, runs], ignore_index=True).sort_values(
         "dataset", kind="stable", key=lambda names: names.map(list(experiment["datasets"]).index)
     )
-    columns = ["dataset", "of", "sampler", "nfe", "metric", "score", "seeds", "control", "difference", *PROTOCOL]
-    kept = [c for c in columns if c in rows and rows[c].replace("", pd.NA).notna().any()]
+    columns = ["dataset", "of", "sampler", "nfe", "metric", "score", "seeds", *SPREAD, "control", "difference"]
+    kept = [c for c in [*columns, *PROTOCOL] if c in rows and rows[c].replace("", pd.NA).notna().any()]
     shown = table(rows[kept].rename(columns={"of": "method"}), NUMBERS, ("method", "score"))
     marks = {place for place, method in enumerate(rows["method"]) if method in CONTROLS.values()}
     return replace(shown, marks=marks)

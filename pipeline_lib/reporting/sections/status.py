@@ -17,7 +17,7 @@ def section(results: Results) -> Section:
         "problem_states": {p: _states(results, f"analytic/{p}", ANALYTIC_STAGES) for p in problems},
         "dataset_stages": DATASET_STAGES,
         "dataset_states": {d: _states(results, d, DATASET_STAGES) for d in experiment["datasets"]},
-        "sampling_stages": SAMPLING_STAGES,
+        "sampling_stages": _sampling_stages(experiment),
         "run_states": [run_states(one, results) for one in experiment["instances"]],
     }
     return Section("Status", "status", render("status", values))
@@ -25,12 +25,17 @@ def section(results: Results) -> Section:
 
 def run_states(one: Mapping[str, Any], results: Results) -> dict[str, Any]:
     """State of the training of an instance and of the stages of each sampling; None where it is not sampled so."""
-    places = [f"{sampler}/{stage}" for sampler in results.experiment["samplings"] for stage in SAMPLING_STAGES]
+    stages = _sampling_stages(results.experiment)
+    places = [f"{sampler}/{stage}" for sampler in results.experiment["samplings"] for stage in stages]
     return {
         **one,
         "label": label(results.experiment, one["method"], one["variant"]),
         "states": _states(results, one["path"], ("train", *places)),
     }
+
+
+def _sampling_stages(experiment: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*SAMPLING_STAGES, "progress") if experiment["progress"] else SAMPLING_STAGES
 
 
 def _states(results: Results, base: str, stages: tuple[str, ...]) -> list[Any]:

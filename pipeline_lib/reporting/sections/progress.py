@@ -1,0 +1,18 @@
+"""The section of scores against the progress of training."""
+
+from pipeline_lib.reporting import progress
+from pipeline_lib.reporting.page import Results, Section, render, table
+
+
+def section(results: Results) -> Section | None:
+    """None where no training keeps snapshots."""
+    if not results.experiment["progress"]:
+        return None
+    rows = progress.equal_costs(results.folder, results.experiment, results.tables)
+    values = {
+        "figure": results.pictures.figure(progress.NAME),
+        "reading": progress.READING,
+        "table": table(progress.shown(rows, results.experiment)) if len(rows) else None,
+        "note": progress.NOTE,
+    }
+    return Section("Scores against training", "progress", render("progress", values))

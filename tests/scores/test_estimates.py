@@ -1,0 +1,42 @@
+"""Estimates between others."""
+
+import numpy as np
+import pytest
+
+from pipeline_lib.scores.estimates import Estimate, between
+
+RANDOM = np.random.default_rng(0)
+PLACES = [1.0, 3.0, 7.0]
+FOUND = [Estimate(value, RANDOM.normal(size=20)) for value in (9.0, 5.0, 4.0)]
+
+
+def test_it_lies_on_the_line_between_its_neighbours() -> None:
+    """A quarter of the way from 3 to 7, value and influence alike: with perfectly shared samples the error is shared,
+    too."""
+    found = between(PLACES, FOUND, 4.0)
+    assert found is not None
+    assert found.value == pytest.approx(0.75 * 5 + 0.25 * 4)
+    np.testing.assert_allclose(found.influence, 0.75 * FOUND[1].influence + 0.25 * FOUND[2].influence)
+
+
+@pytest.mark.parametrize(("place", "index"), [(1.0, 0), (3.0, 1), (7.0, 2)])
+def test_at_a_place_it_is_what_was_found_there(place: float, index: int) -> None:
+    found = between(PLACES, FOUND, place)
+    assert found is not None
+    assert found.value == pytest.approx(FOUND[index].value)
+    np.testing.assert_allclose(found.influence, FOUND[index].influence, atol=1e-15)
+
+
+@pytest.mark.parametrize("place", [0.9, 7.1])
+def test_nothing_is_extrapolated(place: float) -> None:
+    assert between(PLACES, FOUND, place) is None
+
+
+def test_a_single_place_has_no_neighbours() -> None:
+    assert between([2.0], FOUND[:1], 2.0) is FOUND[0]
+    assert between([], [], 2.0) is None
+
+
+def test_other_samples_do_not_pair() -> None:
+    with pytest.raises(ValueError, match="cannot be paired"):
+        between([1.0, 2.0], [FOUND[0], Estimate(1.0, np.zeros(3))], 1.5)
