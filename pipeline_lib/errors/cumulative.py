@@ -40,7 +40,7 @@ from pipeline_lib.samplers import _tuned
 from pipeline_lib.samplers._moments import known
 from pipeline_lib.samplers._stage import classes_of, load_guide
 
-VERSION = 5
+VERSION = 6
 WEIGHTS = "weights.safetensors"
 log = logging.getLogger(__name__)
 

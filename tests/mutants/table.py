@@ -1179,6 +1179,14 @@ MUTANTS = (
         ON_SHIFT,
     ),
     Mutant(
+        "first-step-never-shifted",
+        "single steps and leaked chains whose first step a time shift leaves where it was planned",
+        SHIFT,
+        "self.last = before",
+        "self.last = None",
+        ON_SHIFT,
+    ),
+    Mutant(
         "error-in-standard-deviations",
         "the excess of the error of x_0 with its weight, where a variance takes the square of it",
         DOWNSCALING,
