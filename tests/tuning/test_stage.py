@@ -12,7 +12,7 @@ from pipeline_lib.exits import BadConfig, BadData, TryAgain
 from pipeline_lib.records import tables
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.samplers import _stage as sampling_stage
-from pipeline_lib.samplers import _tuned
+from pipeline_lib.samplers import _moments, _tuned
 from pipeline_lib.scores import classifier, reference
 from pipeline_lib.training import train
 from pipeline_lib.tuning import _stage
@@ -87,6 +87,26 @@ def test_another_number_of_calls_leaves_what_is_there(
     second = sample(made, config([2, 4]), more)
     assert [n for n in asked if n < 0] == [-4]
     assert set(first.files.items()) < set(second.files.items())
+
+
+def test_so_it_does_where_moments_are_measured(made: dict[str, Manifest]) -> None:
+    """Keys of searches and cells: a sampler that asks for moments is told those of its own calls alone."""
+    drawn: list[Manifest] = []
+    searched: list[Manifest] = []
+    for calls in ([2], [2, 4]):
+        settings = {**config(calls), "sampler": {"name": "analytic-dpm", "images": 20}}
+        settings["tuning"] = {**UNIFORM, "name": "uniform-scaling"}
+        asked = {k: settings[k] for k in ("sampler", "spacing", "nfe", "seed", "clip_x0")}
+        _moments.run(asked, {"batch": 16}, Path("moments.json"), made["train"], made["data"])
+        moments = Manifest.load("moments.json")
+        _stage.run(settings, {"batch": 5}, Path("tune.json"), Path("trials.parquet"), **made, moments=moments)
+        searched.append(Manifest.load("tune.json"))
+        one = made["train"]
+        sampling_stage.run(settings, {"batch": 5}, Path("sample.json"), one, moments=moments, tuned=searched[-1])
+        drawn.append(Manifest.load("sample.json"))
+    for few, more in (searched, drawn):
+        assert few.folder == more.folder
+        assert few.files.items() < more.files.items()
 
 
 def test_time_that_is_up_keeps_the_trials(made: dict[str, Manifest]) -> None:
