@@ -90,7 +90,7 @@ def run(
     for nfe in sampling.nfe:
         log.info("measuring %d chains of %d calls", settings.chains, nfe)
         shape, batch = tuple(facts["shape"]), runtime["batch"]
-        own = _tuned.known(known(sampling, moments, nfe), nfe, tuned)
+        own = _tuned.known(known(sampling, moments, nfe), nfe, tuned, facts["run"]["diffusion"])
         chains = Chains(denoiser, weights, own, nfe, settings.chains, shape, classes, batch, where, by)
         cell = Comparison(chains.grid, laws, frozen, settings)
         subject = Subject(denoiser, own, nfe, pairs, frozen, dissected, classes, batch, by)

@@ -17,6 +17,7 @@ from pipeline_lib.records.tables import IDENTITY, TRIALS, TUNED, Column, read, w
 from pipeline_lib.reporting.collect import Job, jobs, joined, state
 from pipeline_lib.reporting.style import COLOURS, GREY, empty
 from pipeline_lib.reporting.summaries import label, markdown
+from pipeline_lib.tuning._ends import at_end
 
 FIGURE = TRIED = "tuning"
 USED = "tuned"
@@ -27,6 +28,10 @@ NOTES = {
     USED: "Where the constants of each sampled cell come from, its score on the final samples, which no trial saw, and "
     "what the search is charged: images through the network, and these over the calls of the final samples.",
 }
+AT_END = (
+    "The best that was tried lies at an end of what was searched, so a better one may lie beyond; widen `low` or `high` "
+    "of the tuning and its `reach`, `k_low` or `k_high`, or `windows` or `cutoffs`"
+)
 ACROSS = 3  # panels in a row
 
 
@@ -92,6 +97,7 @@ def _cell(
     }
     if search is None:
         return row
+    row |= {"at_end": bool(at_end(search))}
     row["options"] = next(iter(search.loc[search["chosen"].eq("chosen"), "options"]), None)
     if sampling.get("tuning"):
         calls = float(search["calls"].sum())
@@ -122,11 +128,31 @@ def _score(scores: pd.DataFrame, who: tuple[Any, ...], nfe: int) -> dict[str, An
 
 def write_tables(folder: Path, experiment: Mapping[str, Any], scores: pd.DataFrame) -> None:
     """Write `tables/{tuning,tuned}.{parquet,csv,md}`, if anything is tuned."""
-    for name, rows in tables(folder, experiment, scores).items() if has(experiment) else ():
+    if not has(experiment):
+        return
+    made = tables(folder, experiment, scores)
+    notes = {**NOTES, USED: "\n\n".join(filter(None, (NOTES[USED], ends_note(made[TRIED], experiment))))}
+    for name, rows in made.items():
         target, columns = folder / "tables" / name, COLUMNS[name]
         write(target.with_suffix(".parquet"), rows, columns, {"experiment": experiment["experiment"]})
         write_text(target.with_suffix(".csv"), rows.to_csv(index=False))
-        write_text(target.with_suffix(".md"), f"# {name.capitalize()}\n\n{NOTES[name]}\n\n{markdown(shown(rows))}")
+        write_text(target.with_suffix(".md"), f"# {name.capitalize()}\n\n{notes[name]}\n\n{markdown(shown(rows))}")
+
+
+def ends_note(tried: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
+    """Whose constants lie at an end of the range that was searched, and what to do; empty where none does."""
+    keys = ["dataset", "method", "variant", "sampler", "nfe"]
+    found: dict[tuple[str, str, str], dict[int, None]] = {}
+    for key, one in tried.groupby([*keys, "seed"], sort=False):
+        dataset, method, variant, sampler, nfe = key[:-1]
+        for constant in at_end(one):
+            who = f"{label(experiment, str(method), str(variant))} on {dataset}"
+            found.setdefault((constant, str(sampler), who), {})[int(nfe)] = None
+    texts = [
+        f"{constant} of {sampler} at {', '.join(map(str, calls))} calls ({who})"
+        for (constant, sampler, who), calls in found.items()
+    ]
+    return f"{AT_END}: {'; '.join(texts)}." if texts else ""
 
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:

@@ -184,7 +184,7 @@ def run(
     cells: list[dict[str, Any]] = []
     files: dict[str, str] = {}
     for nfe in sampling.nfe:
-        own = _tuned.known(_moments.known(sampling, moments, nfe), nfe, tuned)
+        own = _tuned.known(_moments.known(sampling, moments, nfe), nfe, tuned, facts["run"]["diffusion"])
         name = f"nfe{nfe:04d}{_tuned.suffix(sampling, own)}"
         source = Cell(store.folder / name, denoiser, facts, own, runtime["batch"], where, space, by)
         cells.append(source.get(nfe))

@@ -1259,6 +1259,14 @@ MUTANTS = (
         ON_TUNING,
     ),
     Mutant(
+        "range-without-reach",
+        "the best b of few calls cut off at the end of a range that was made for many",
+        "pipeline_lib/tuning/_scaling.py",
+        "while (last := end(scores)) == _lowest(scores):",
+        "while (last := end(scores)) is None:",
+        ("tests/tuning/test_ways.py",),
+    ),
+    Mutant(
         "target-a-step-early",
         "the target of the simulation taken a step too early",
         f"{TUNING}/simulated.py",

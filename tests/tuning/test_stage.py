@@ -1,6 +1,7 @@
 """The tune stage, and what the sample and errors stages do with what it finds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from pipeline_lib.config.models import Sampling
 from pipeline_lib.exits import BadConfig, BadData, TryAgain
 from pipeline_lib.records import tables
+from pipeline_lib.records.files import sha256
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.samplers import _stage as sampling_stage
 from pipeline_lib.samplers import _moments, _tuned
@@ -19,7 +21,7 @@ from pipeline_lib.tuning import _stage
 from tests.conftest import RUNTIME, tiny_run
 from tests.scores.conftest import SETTINGS, prepared
 
-UNIFORM = {"name": "uniform-scaling", "images": 12, "low": 0.9, "high": 1.1, "strides": [0.1]}
+UNIFORM = {"name": "uniform-scaling", "images": 12, "low": 0.9, "high": 1.1, "strides": [0.1], "reach": 0}
 
 
 @pytest.fixture
@@ -124,6 +126,12 @@ def test_constants_of_another_number_of_calls(made: dict[str, Manifest]) -> None
     assert np.array_equal(*(np.load(m.file(m.facts["cells"][0]["images"])) for m in (drawn, plain)))
     with pytest.raises(BadConfig, match="give the manifest of their tuning"):
         sample(made, moved, None)
+    slope = {"name": "epsilon-scaling", "k": -0.4, "b": 1.2}
+    Path(tuned.folder, _tuned.file(2)).write_text(json.dumps({"correction": slope}))
+    falling = replace(tuned, files={_tuned.file(2): sha256(Path(tuned.folder, _tuned.file(2)))})
+    sample(made, {**moved, "nfe": [2]}, falling)
+    with pytest.raises(BadConfig, match=r"at 4 calls, constants of \S+: lambda of epsilon-scaling is -?0 at step 0 of 4"):
+        sample(made, moved, falling)
     with pytest.raises(BadData, match="has no nfe0004"):
         sample(made, config([4]), tuned)
 
@@ -133,11 +141,20 @@ def test_constants_are_part_of_what_decides_the_measured_chains(made: dict[str, 
 
     sampling = Sampling(sampler="ddim", nfe=[2], tuning=UNIFORM)
     tuned, _ = tune(made, [2])
-    own = _tuned.known(sampling, 2, tuned)
+    own = _tuned.known(sampling, 2, tuned, tiny_run()["diffusion"])
     other = own.model_copy(update={"corrections": [{**own.corrections[0], "b": 1.3}]})
     chains = [Chains(None, "weights", one, 2, 8, (1, 8, 8)).scratch([0, 2]) for one in (own, other)]  # type: ignore[arg-type]
     assert chains[0] != chains[1]
     assert own.sought() == {}
+
+
+def test_a_tuning_that_finds_nothing_has_the_cell_of_the_untuned_sampling(made: dict[str, Manifest]) -> None:
+    tuned, _ = tune(made, [2])
+    Path(tuned.folder, _tuned.file(2)).write_text(json.dumps({"correction": None}))
+    nothing = replace(tuned, files={_tuned.file(2): sha256(Path(tuned.folder, _tuned.file(2)))})
+    plain = sample(made, config([2], tuning=None), None)
+    assert sample(made, config([2]), nothing).files == plain.files
+    assert sample(made, config([2]), nothing).folder == plain.folder
 
 
 @pytest.mark.parametrize("name", ["linear-scaling", "norm-ratio", "simulated", "per-step", "time-shift"])
