@@ -29,8 +29,8 @@ NOTES = {
     "what the search is charged: images through the network, and these over the calls of the final samples.",
 }
 AT_END = (
-    "The best that was tried lies at an end of what was searched, so a better one may lie beyond; widen `low` or `high` "
-    "of the tuning and its `reach`, `k_low` or `k_high`, or `windows` or `cutoffs`"
+    "The best that was tried lies at an end of what was searched, so a better one may lie beyond; widen `low` or "
+    "`high` of the tuning and its `reach`, `k_low` or `k_high`, or `windows` or `cutoffs`"
 )
 ACROSS = 3  # panels in a row
 

@@ -13,8 +13,8 @@ from pipeline_lib.exits import BadConfig, BadData, TryAgain
 from pipeline_lib.records import tables
 from pipeline_lib.records.files import sha256
 from pipeline_lib.records.store import Manifest
-from pipeline_lib.samplers import _stage as sampling_stage
 from pipeline_lib.samplers import _moments, _tuned
+from pipeline_lib.samplers import _stage as sampling_stage
 from pipeline_lib.scores import classifier, reference
 from pipeline_lib.training import train
 from pipeline_lib.tuning import _stage
@@ -126,11 +126,11 @@ def test_constants_of_another_number_of_calls(made: dict[str, Manifest]) -> None
     assert np.array_equal(*(np.load(m.file(m.facts["cells"][0]["images"])) for m in (drawn, plain)))
     with pytest.raises(BadConfig, match="give the manifest of their tuning"):
         sample(made, moved, None)
-    slope = {"name": "epsilon-scaling", "k": -0.4, "b": 1.2}
+    slope = {"name": "epsilon-scaling", "k": -0.5, "b": 1.0}
     Path(tuned.folder, _tuned.file(2)).write_text(json.dumps({"correction": slope}))
     falling = replace(tuned, files={_tuned.file(2): sha256(Path(tuned.folder, _tuned.file(2)))})
     sample(made, {**moved, "nfe": [2]}, falling)
-    with pytest.raises(BadConfig, match=r"at 4 calls, constants of \S+: lambda of epsilon-scaling is -?0 at step 0 of 4"):
+    with pytest.raises(BadConfig, match=r"at 4 calls, constants of \S+: lambda of epsilon-scaling is -0\.5 at step 0"):
         sample(made, moved, falling)
     with pytest.raises(BadData, match="has no nfe0004"):
         sample(made, config([4]), tuned)
