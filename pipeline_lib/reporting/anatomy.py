@@ -194,15 +194,17 @@ def _draw(axes: Axes, panel: Panel, line: Line) -> None:
     handles: dict[str, Any] = {}
     for (reading, start), rows in _curves(panel, line):
         points = rows.groupby("x", sort=True)[["value", "low", "high"]].mean().reset_index()
+        dots: Any = {"marker": "o", "ms": 2} if panel.over != "t" or len(points) == 1 else {}  # one point has no line
         if panel.over == "every":
             colour = mpl.colormaps["viridis"](0.9 * start)
-            handles |= {f"from {start:g}": axes.plot(points["x"], points["value"], color=colour, lw=1)[0]}
+            handles |= {f"from {start:g}": axes.plot(points["x"], points["value"], color=colour, lw=1, **dots)[0]}
             continue
         several = len(panel.readings) > 1  # then the dash says which
         dash = panel.readings[reading] if several else line.dash
         first = reading == next(iter(panel.readings))
         name = line.name if first else None
-        axes.plot(points["x"], points["value"], color=line.colour, ls=dash, lw=1.2, label=name, zorder=3)
+        look: Any = {"color": line.colour, "ls": dash, "lw": 1.2, **dots}
+        axes.plot(points["x"], points["value"], label=name, zorder=3, **look)
         if not panel.log:
             axes.fill_between(points["x"], points["low"], points["high"], color=line.colour, alpha=0.15, lw=0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ VERDICTS = (
     "within 4 % of the published score, or outside."
 )
 SHARED = ("dataset", "preset", "sampler", "nfe", "metric", "seeds", "control", "verdict")
+COST_COLUMNS = ("seconds a step", "CPU seconds a step", "memory (MB)", "images in control's time")
+TRAININGS = "What the trainings cost"
 CHARGED = ("steps", "images", "seconds")  # a training that starts from another's weights pays for that one too
 Tables = Mapping[str, pd.DataFrame]
 Who = tuple[str, str, str]  # dataset, method, variant
@@ -65,6 +67,7 @@ class Section:
     shown: pd.DataFrame
     beneath: list[str]
     caption: str = ""  # of its figure, if it has one
+    trainings: pd.DataFrame = field(default_factory=pd.DataFrame)  # what would stand in many rows: a row for each run
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,20 @@ def section(
     """A comparison, or a sweep with its `axes` (column of the shown table -> column of `rows`)."""
     lost = unscored(rows, tables["scores"])
     there = rows[[(d, m) not in lost for d, m in zip(rows["dataset"], rows["metric"], strict=True)]]
-    constant, table = without_constants(shown(there, experiment))
-    readable = pd.concat([pd.DataFrame({k: there[v] for k, v in (axes or {}).items()}), table], axis=1)
+    whole = shown(there, experiment)
+    places = pd.DataFrame({k: there[v] for k, v in (axes or {}).items()})
+    constant, table = without_constants(whole)
+    costs = [c for c in COST_COLUMNS if c in table]
+    first = ~there.duplicated(["dataset", "method", "variant"])
+    trained = pd.DataFrame()
+    if costs and not first.all():  # a training has many cells
+        who = [c for c in ("dataset", "method", "preset") if c in table]
+        trained, table = pd.concat([places, table[[*who, *costs]]], axis=1)[first], table.drop(columns=costs)
+    readable = pd.concat([places, table], axis=1)
     beneath = [f"{metric} on {dataset}: {why}" for (dataset, metric), why in lost.items()] + one["differences"]
     about = notes(one, rows, experiment, constant)
-    return Section(name, one["title"], reading, about, rows, readable, beneath, caption)
+    beneath = [*elsewhere(there), *beneath]
+    return Section(name, one["title"], reading, about, rows, readable, beneath, caption, trained)
 
 
 def unscored(rows: pd.DataFrame, scores: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -128,7 +140,8 @@ def write_tables(folder: Path, found: Sequence[Section], columns: Sequence[Colum
         target = folder / "tables" / one.name
         write(target.with_suffix(".parquet"), one.rows, columns, {"experiment": experiment})
         write_text(target.with_suffix(".csv"), one.rows.to_csv(index=False))
-        text = "\n\n".join([f"# {one.title}", *one.notes, *one.reading, markdown(one.shown), *one.beneath])
+        costs = [f"## {TRAININGS}", markdown(one.trainings)] if len(one.trainings) else []
+        text = "\n\n".join([f"# {one.title}", *one.notes, *one.reading, markdown(one.shown), *one.beneath, *costs])
         write_text(target.with_suffix(".md"), text)
 
 
@@ -406,9 +419,31 @@ def half_width_note(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
         said = [f"{metric} on {dataset} {text}" for (dataset, metric), g in groups if (text := half_widths(g))]
         texts += [f"with {sampler} at {nfe} network calls: {'; '.join(said)}"] if said else []
     if not texts:
-        return "No method shares two seeds with its control, so no difference can be told from chance."
+        lone = "No method shares two seeds with its control, so no difference says anything of other trainings."
+        return " ".join([lone, *over_samples_note(rows)])
     about = "Half-width of the paired interval, below which a difference cannot be told from zero here"
     return f"{about}, {'; and '.join(texts)}."
+
+
+def over_samples_note(rows: pd.DataFrame) -> Iterator[str]:
+    """How many of the differences of these trained networks more samples would hardly undo."""
+    known = rows[rows["difference_sample_low"].notna()]
+    if len(known):
+        apart = (known["difference_sample_low"].gt(0) | known["difference_sample_high"].lt(0)).sum()
+        yield (
+            f"Of these trained networks, {apart} of {len(known)} differences have an interval over samples that "
+            "excludes 0."
+        )
+
+
+def elsewhere(rows: pd.DataFrame) -> Iterator[str]:
+    """What is published for rows of a table in other settings, each once; why it does not compare."""
+    found: dict[str, dict[str, None]] = {}
+    for row in each(rows[rows["tag"].notna() & rows["published"].isna() & rows["elsewhere"].fillna("").ne("")]):
+        why = row.verdict if isinstance(row.verdict, str) else ""
+        found.setdefault(why, {})[f"{row.label} {row.elsewhere} [{row.tag}]"] = None
+    for why, texts in found.items():
+        yield f"Published in other settings{f' ({why})' if why else ''}: {'; '.join(texts)}."
 
 
 def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
@@ -427,7 +462,7 @@ def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
             "difference": [difference_text(r) for r in each(rows)],
             "half-width": rows["half_width"],
             "published": [published_text(r) for r in each(rows)],
-            "verdict": rows["verdict"].fillna(""),
+            "verdict": rows["verdict"].where(rows["published"].notna()).fillna(""),
             "seconds a step": [with_spread(r.step_seconds, r.step_seconds_sd) for r in each(rows)],
             "CPU seconds a step": [with_spread(r.step_cpu_seconds, r.step_cpu_seconds_sd) for r in each(rows)],
             "memory (MB)": rows["peak_memory_mb"],
@@ -457,9 +492,8 @@ def without_constants(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 
 
 def published_text(row: Any) -> str:
-    if pd.isna(row.tag):
-        return ""
-    return f"{row.elsewhere if pd.isna(row.published) else number(row.published)} [{row.tag}]"
+    """Where there is a number for this very dataset and number of calls; others are said once (`elsewhere`)."""
+    return "" if pd.isna(row.tag) or pd.isna(row.published) else f"{number(row.published)} [{row.tag}]"
 
 
 def each(rows: pd.DataFrame) -> Iterator[Any]:

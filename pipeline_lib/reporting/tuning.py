@@ -142,14 +142,14 @@ def write_tables(folder: Path, experiment: Mapping[str, Any], scores: pd.DataFra
 def ends_note(tried: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
     """Whose constants lie at an end of the range that was searched, and what to do; empty where none does."""
     keys = ["dataset", "method", "variant", "sampler", "nfe"]
-    found: dict[tuple[str, str, str], dict[int, None]] = {}
+    found: dict[tuple[str, str, str], dict[str, None]] = {}
     for key, one in tried.groupby([*keys, "seed"], sort=False):
-        dataset, method, variant, sampler, nfe = key[:-1]
+        dataset, method, variant, sampler, nfe = map(str, key[:-1])
         for constant in at_end(one):
-            who = f"{label(experiment, str(method), str(variant))} on {dataset}"
-            found.setdefault((constant, str(sampler), who), {})[int(nfe)] = None
+            who = f"{label(experiment, method, variant)} on {dataset}"
+            found.setdefault((constant, sampler, who), {})[nfe] = None
     texts = [
-        f"{constant} of {sampler} at {', '.join(map(str, calls))} calls ({who})"
+        f"{constant} of {sampler} at {', '.join(calls)} calls ({who})"
         for (constant, sampler, who), calls in found.items()
     ]
     return f"{AT_END}: {'; '.join(texts)}." if texts else ""

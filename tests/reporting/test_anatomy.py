@@ -37,6 +37,8 @@ def test_a_page_shows_the_first_seed(dissected):
     assert y == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1])
     assert lines(figure, anatomy.CHAIN.title)["ancestral, 20 calls"][1] == pytest.approx(y)  # those from T alone
     assert lines(figure, anatomy.GAIN.title)["ancestral, 20 calls"] == ([0.5], [pytest.approx(0.5)])
+    for curve in (curve for panel in figure.axes for curve in panel.lines if len(curve.get_xdata()) == 1):
+        assert curve.get_marker() == "o"  # a line of one point cannot be seen
     plt.close(figure)
 
 
