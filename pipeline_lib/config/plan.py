@@ -622,7 +622,8 @@ def _check_counts(plan: Plan) -> None:
             if wanted > sampling.images:
                 raise BadConfig(
                     f"sampling.{name}: images is {sampling.images}, but {wanted} are scored on {dataset_name} (as many "
-                    "as are held out, or scores.samples)."
+                    f"as are held out, or scores.samples); set images to {wanted} or more, or scores.samples to "
+                    f"{sampling.images} or fewer."
                 )
     known = {nfe for sampling in exp.sampling.values() for nfe in sampling.nfe}
     for check in exp.checks:
