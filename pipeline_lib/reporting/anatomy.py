@@ -6,6 +6,7 @@ over seeds of the first sampling of each method, with fewest and with most calls
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from pipeline_lib.reporting.style import COLOURS, GREY, empty, legend, save
 from pipeline_lib.reporting.summaries import RUN, label, of_main_sampling
 
 PREFIX = "anatomy-"
-COLUMNS, CELLS = 3, 4  # panels in a row; samplings and numbers of calls on one page
+COLUMNS, CELLS = 3, 6  # panels in a row; samplings and numbers of calls on one page
 WHOLE, DASHED = "-", (0, (3, 1.4))
 
 
@@ -44,7 +45,7 @@ class Panel:
 
 RATIO = Panel("eps-norm", "norm of ε, sampling / training", {"ratio": WHOLE}, level=1)
 STEP = Panel("delta", "spread of x_t, one step: √δ, signed", {"gap-step": WHOLE}, level=0)
-CHAIN = Panel("delta", "spread of x_t, whole chain: √δ, signed", {"gap-chain": WHOLE}, start=1.0, level=0)
+CHAIN = Panel("delta", "spread of x_t, a chain: √δ, signed", {"gap-chain": WHOLE}, start=1.0, level=0)
 BOTH = {"sampling": WHOLE, "training": DASHED}
 SAID = "solid: sampling, dashed: training"
 MODULAR = Panel(
@@ -85,6 +86,13 @@ class Line:
     colour: str
     dash: Any = WHOLE
 
+    @cached_property
+    def measures(self) -> dict[str, pd.DataFrame]:
+        """Measure -> its values at steps, with the place of each on the axis of t, x."""
+        known = self.rows[self.rows["step"].notna() & self.rows["value"].notna()]
+        known = known.assign(x=known["t"] / self.rows["t"].max())
+        return {str(name): rows for name, rows in known.groupby("measure", sort=False, observed=True)}
+
 
 def measured(experiment: Mapping[str, Any]) -> bool:
     """Whether the experiment has an anatomy."""
@@ -116,7 +124,7 @@ def draw(folder: Path, experiment: Mapping[str, Any], rows: pd.DataFrame) -> Non
     for key, run in rows.groupby(["dataset", "method", "variant"], sort=False):
         lines = cells(run, experiment)
         for suffix, few in zip(_suffixes(experiment, str(key[1])), _cut(lines), strict=False):
-            save(page(few), folder / "figures" / f"{PREFIX}{'-'.join(map(str, key))}{suffix}")
+            save(page(few), folder / "figures" / f"{PREFIX}{'-'.join(map(str, key))}{suffix}", png=False)
 
 
 def cells(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> list[Line]:
@@ -226,9 +234,8 @@ def _curves(panel: Panel, line: Line) -> Iterator[tuple[tuple[str, float], pd.Da
 
 def _of(panel: Panel, line: Line) -> pd.DataFrame:
     """The rows of a panel with their place on its axis, x."""
-    rows = line.rows[line.rows["reading"].isin(panel.readings) & line.rows["step"].notna() & line.rows["value"].notna()]
-    first = line.rows["t"].max()
-    rows = rows[rows["measure"].eq(panel.measure)].assign(x=rows["t"] / first)
+    rows = line.measures.get(panel.measure, line.rows[:0].assign(x=0.0))
+    rows = rows[rows["reading"].isin(panel.readings)]
     if panel.over == "start":
         rows = rows[rows["start"].notna()]
         return rows[rows["t"].eq(0)].assign(x=rows["start"])

@@ -24,6 +24,7 @@ from pipeline_lib.reporting.summaries import (
     label,
     markdown,
     number,
+    seed_values,
     with_interval,
     with_intervals,
     with_spread,
@@ -166,8 +167,7 @@ class Scores:
         scores = frechet(scores)
         self._metrics = scores.groupby("dataset")["metric"].unique()
         self._rows = dict(iter(scores.groupby(RUN, sort=False)))
-        done = done_scores(scores).groupby([*RUN, "metric"], sort=False)
-        self._values = {key: group.groupby("seed")["value"].mean() for key, group in done}
+        self._values = seed_values(done_scores(scores))
 
     def metrics(self, dataset: str) -> list[str]:
         """The metrics of a dataset; one without a name where none is known yet."""

@@ -32,6 +32,7 @@ AT_END = (
     "The best that was tried lies at an end of what was searched, so a better one may lie beyond; widen `low` or "
     "`high` of the tuning and its `reach`, `k_low` or `k_high`, or `windows` or `cutoffs`"
 )
+WHERE = ["dataset", "method", "variant", "seed", "sampler", "nfe"]
 ACROSS = 3  # panels in a row
 
 
@@ -63,11 +64,11 @@ def _trials(folder: Path, job: Job) -> pd.DataFrame:
 
 
 def _used(experiment: Mapping[str, Any], tried: pd.DataFrame, scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    searches = dict(iter(tried.groupby(["dataset", "method", "variant", "seed", "sampler", "nfe"])))
+    searches, scored = dict(iter(tried.groupby(WHERE))), _scored(scores)
     for one in experiment["instances"]:
         for name in samplings_of(experiment, one["method"]):
             for nfe in experiment["samplings"][name]["nfe"]:
-                yield _cell(experiment, one, name, nfe, searches, scores)
+                yield _cell(experiment, one, name, nfe, searches, scored)
 
 
 def _cell(
@@ -76,7 +77,7 @@ def _cell(
     name: str,
     nfe: int,
     searches: Mapping[Any, pd.DataFrame],
-    scores: pd.DataFrame,
+    scored: Mapping[Any, dict[str, Any]],
 ) -> dict[str, Any]:
     """The row of TUNED of a sampled cell."""
     sampling, transfer = experiment["samplings"][name], experiment["samplings"][name].get("transfer") or {}
@@ -93,7 +94,7 @@ def _cell(
         "sampler": name,
         "nfe": nfe,
         "origin": _origin(sampling, source, one["dataset"], nfe),
-        **_score(scores, (one["dataset"], *run, name), nfe),
+        **scored.get((one["dataset"], *run, name, nfe), {}),
     }
     if search is None:
         return row
@@ -116,14 +117,15 @@ def _origin(sampling: Mapping[str, Any], source: Mapping[str, Any], dataset: str
     return f"transferred from {source['sampling']}{calls}{there}"
 
 
-def _score(scores: pd.DataFrame, who: tuple[Any, ...], nfe: int) -> dict[str, Any]:
-    """The FID of a cell, or the FD where there is none."""
-    keys = ("dataset", "method", "variant", "seed", "sampler")
-    rows = scores[scores["nfe"].eq(nfe) & scores["status"].eq("done")]
-    for key, value in zip(keys, who, strict=True):
-        rows = rows[rows[key].eq(value)]
-    rows = rows.sort_values("metric", key=lambda metric: metric.ne("FID"), kind="stable")
-    return {} if rows.empty else {"metric": rows["metric"].iloc[0], "score": float(rows["value"].iloc[0])}
+def _scored(scores: pd.DataFrame) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Cell -> its FID, or the first of its scores where there is none."""
+    done = scores[scores["status"].eq("done")]
+    first = done.sort_values("metric", key=lambda metric: metric.ne("FID"), kind="stable").drop_duplicates(WHERE)
+    keys = first[WHERE].itertuples(index=False, name=None)
+    return {
+        key: {"metric": metric, "score": float(value)}
+        for key, metric, value in zip(keys, first["metric"], first["value"], strict=True)
+    }
 
 
 def write_tables(folder: Path, experiment: Mapping[str, Any], scores: pd.DataFrame) -> None:
