@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +153,13 @@ def compare(
     """Rows of `COMPARISON`: for each dataset and cell, the given (method, variant) in order, under every metric."""
     scores, over_samples = Scores(tables["scores"]), sample_differences(tables, "method")
     trained = trainings(folder, experiment, tables["costs"])
+    costs = cache(partial(_costs, trained))  # of a run, which are the same in all its cells
     rows: list[dict[str, Any]] = []
     for dataset in experiment["datasets"]:
         for sampler, nfe in cells(experiment):
             for metric in scores.metrics(dataset):
-                rows += _rows(experiment, scores, over_samples, trained, pairs, Cell(dataset, sampler, nfe, metric))
+                cell = Cell(dataset, sampler, nfe, metric)
+                rows += _rows(experiment, scores, over_samples, trained, costs, pairs, cell)
     return joined([pd.DataFrame(rows)], COMPARISON)
 
 
@@ -189,6 +192,7 @@ def _rows(
     scores: Scores,
     over_samples: Mapping[Any, Any],
     trained: Mapping[Who, pd.DataFrame],
+    costs: Callable[[Who, str | None], dict[str, Any]],
     pairs: Sequence[Sequence[str]],
     cell: Cell,
 ) -> Iterator[dict[str, Any]]:
@@ -214,7 +218,7 @@ def _rows(
             "control": control or "",
             **difference(values, other, over_samples.get((*who, cell.sampler, cell.nfe, cell.metric))),
             **published(experiment, cell, method, variant, mine, values),
-            **_costs(trained, who, control),
+            **costs(who, control),
             "note": "; ".join(
                 [
                     *remarks(mine, cell.metric, seeds, values),
@@ -389,14 +393,15 @@ def _unpaired(
 def remarks(mine: pd.DataFrame, metric: str, seeds: Sequence[int], values: pd.Series[float]) -> Iterator[str]:
     """Why seeds have no score, and few seeds."""
     reasons: dict[str, list[str]] = {}
-    for seed in seeds:
-        if seed not in values.index:
-            rows = mine[mine["seed"].eq(seed) & mine["status"].ne("done")]
-            rows = rows[rows["metric"].isna() | rows["metric"].eq(metric)]
-            why = f"{rows['status'].iloc[0]}, {rows['note'].iloc[0]}" if len(rows) else "no such score"
-            reasons.setdefault(why, []).append(str(seed))
-    for why, lost in reasons.items():
-        yield f"seed {', '.join(lost)}: {why}"
+    lost = [seed for seed in seeds if seed not in values.index]
+    known: dict[Any, str] = {}
+    for seed, status, name, note in zip(*(mine[c] for c in ("seed", "status", "metric", "note") if lost), strict=True):
+        if status != "done" and (pd.isna(name) or name == metric):
+            known.setdefault(seed, f"{status}, {note}")
+    for seed in lost:
+        reasons.setdefault(known.get(seed, "no such score"), []).append(str(seed))
+    for why, whose in reasons.items():
+        yield f"seed {', '.join(whose)}: {why}"
     if len(values) == 1:
         yield "one seed"
 

@@ -1,11 +1,15 @@
 """Constants that were found at an end of the range that was searched: the best one may lie beyond."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
 NEUTRAL = {"b": 1.0, "k": 0.0}  # these change nothing, and a range may end there on purpose
 CONSTANTS = ("b", "k", "window", "cutoff")  # of corrections that have columns of their own in `TRIALS`
+
+Row = dict[Any, Any]
 
 
 def at_end(search: pd.DataFrame) -> list[str]:
@@ -13,22 +17,24 @@ def at_end(search: pd.DataFrame) -> list[str]:
 
     b counts where the best of the first stride is the smallest or largest that was tried: finer strides lie around it.
     """
-    chosen = search[search["chosen"].eq("chosen")]
-    return [name for name in CONSTANTS for value in _found(name, search, chosen) if _ends(name, value, search)]
+    rows = search[[*CONSTANTS, "trial", "round", "score", "chosen"]].to_dict("records")
+    of_b = _first_stride(rows)
+    found = {name: [row[name] for row in rows if row["chosen"] == "chosen"] for name in CONSTANTS}
+    found["b"] = [row["b"] for row in sorted(of_b, key=lambda row: row["score"])[:1]]
+    return [name for name in CONSTANTS if _ends(name, found[name], of_b if name == "b" else rows)]
 
 
-def _found(name: str, search: pd.DataFrame, chosen: pd.DataFrame) -> Iterator[float]:
-    """The value of a constant that was chosen; of b, the best of the first stride."""
-    of_b = _first_stride(search) if name == "b" else pd.DataFrame()
-    rows = of_b.sort_values("score", kind="stable")[:1] if len(of_b) else chosen
-    yield from rows[name].dropna().astype(float)
+def _ends(name: str, found: Iterable[float | None], rows: Iterable[Row]) -> bool:
+    tried = {row[name] for row in rows if _known(row[name])}
+    ends = {min(tried), max(tried)} - {NEUTRAL.get(name)} if len(tried) > 1 else set()
+    return any(value in ends for value in found)
 
 
-def _ends(name: str, value: float, search: pd.DataFrame) -> bool:
-    tried = (_first_stride(search) if name == "b" else search)[name].dropna()
-    return tried.nunique() > 1 and value in (tried.min(), tried.max()) and value != NEUTRAL.get(name)
+def _first_stride(rows: Iterable[Row]) -> list[Row]:
+    """The rows that have scores of b, of the round that was made first."""
+    scored = sorted((row for row in rows if _known(row["b"]) and _known(row["score"])), key=lambda row: row["trial"])
+    return [row for row in scored if row["round"] == scored[0]["round"]]
 
 
-def _first_stride(search: pd.DataFrame) -> pd.DataFrame:
-    uniform = search[search["b"].notna() & search["score"].notna()].sort_values("trial")
-    return uniform[uniform["round"].eq(uniform["round"].iloc[0])] if len(uniform) else uniform
+def _known(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
