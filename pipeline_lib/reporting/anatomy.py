@@ -77,6 +77,9 @@ PAGE = (
 )
 
 
+Points = list[tuple[float, float, float, float]]  # x, value, low, high
+
+
 @dataclass(frozen=True)
 class Line:
     """One curve of every panel."""
@@ -87,11 +90,16 @@ class Line:
     dash: Any = WHOLE
 
     @cached_property
-    def measures(self) -> dict[str, pd.DataFrame]:
-        """Measure -> its values at steps, with the place of each on the axis of t, x."""
+    def curves(self) -> dict[tuple[str, str], dict[float | None, Points]]:
+        """(measure, reading) -> start of the chains, None where there is none -> means over seeds."""
         known = self.rows[self.rows["step"].notna() & self.rows["value"].notna()]
         known = known.assign(x=known["t"] / self.rows["t"].max())
-        return {str(name): rows for name, rows in known.groupby("measure", sort=False, observed=True)}
+        means = known.groupby(["measure", "reading", "start", "x"], dropna=False)[["value", "low", "high"]].mean()
+        found: dict[tuple[str, str], dict[float | None, Points]] = {}
+        for (measure, reading, start, x), *values in means.itertuples(name=None):
+            of = found.setdefault((measure, reading), {})
+            of.setdefault(None if pd.isna(start) else float(start), []).append((x, *values))
+        return found
 
 
 def measured(experiment: Mapping[str, Any]) -> bool:
@@ -164,7 +172,7 @@ def comparison(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> Figure:
 
 def _panels(shown: Sequence[tuple[Panel, Sequence[Line]]], said: Sequence[str] = ()) -> Figure:
     said = said or [""] * len(shown)
-    kept = [(p, ls, words) for (p, ls), words in zip(shown, said, strict=True) if any(len(_of(p, x)) for x in ls)]
+    kept = [(p, ls, words) for (p, ls), words in zip(shown, said, strict=True) if any(any(_curves(p, x)) for x in ls)]
     if not kept:
         return empty("Anatomy of the error")
     height = -(-len(kept) // COLUMNS)
@@ -200,50 +208,37 @@ def _panel(axes: Axes, panel: Panel, lines: Sequence[Line], words: str) -> None:
 
 def _draw(axes: Axes, panel: Panel, line: Line) -> None:
     handles: dict[str, Any] = {}
-    for (reading, start), rows in _curves(panel, line):
-        points = rows.groupby("x", sort=True)[["value", "low", "high"]].mean().reset_index()
+    for reading, start, points in _curves(panel, line):
+        x, value, low, high = zip(*points, strict=True)
         dots: Any = {"marker": "o", "ms": 2} if panel.over != "t" or len(points) == 1 else {}  # one point has no line
-        if panel.over == "every":
+        if start is not None:
             colour = mpl.colormaps["viridis"](0.9 * start)
-            handles |= {f"from {start:g}": axes.plot(points["x"], points["value"], color=colour, lw=1, **dots)[0]}
+            handles |= {f"from {start:g}": axes.plot(x, value, color=colour, lw=1, **dots)[0]}
             continue
         several = len(panel.readings) > 1  # then the dash says which
         dash = panel.readings[reading] if several else line.dash
         first = reading == next(iter(panel.readings))
-        name = line.name if first else None
         look: Any = {"color": line.colour, "ls": dash, "lw": 1.2, **dots}
-        axes.plot(points["x"], points["value"], label=name, zorder=3, **look)
+        axes.plot(x, value, label=line.name if first else None, zorder=3, **look)
         if not panel.log:
-            axes.fill_between(points["x"], points["low"], points["high"], color=line.colour, alpha=0.15, lw=0)
-
+            axes.fill_between(x, low, high, color=line.colour, alpha=0.15, lw=0)
     if handles:
         axes.legend(handles.values(), handles.keys(), fontsize=5.5, loc="upper left", handlelength=1, labelspacing=0.2)
 
 
-def _curves(panel: Panel, line: Line) -> Iterator[tuple[tuple[str, float], pd.DataFrame]]:
-    """(reading, start) and rows with x, over all seeds, of each curve of a panel."""
-    rows = _of(panel, line)
+def _curves(panel: Panel, line: Line) -> Iterator[tuple[str, float | None, Points]]:
+    """Reading, start and points of each curve of a panel, by their place on its axis."""
     for reading in panel.readings:
-        found = rows[rows["reading"].eq(reading)]
+        of = line.curves.get((panel.measure, reading), {})
+        starts = sorted((start for start in of if start is not None), reverse=True)
         if panel.over == "every":
-            for start in found["start"].unique():
-                yield (reading, float(start)), found[found["start"].eq(start)]
-        elif len(found):
-            yield (reading, float("nan")), found
-
-
-def _of(panel: Panel, line: Line) -> pd.DataFrame:
-    """The rows of a panel with their place on its axis, x."""
-    rows = line.measures.get(panel.measure, line.rows[:0].assign(x=0.0))
-    rows = rows[rows["reading"].isin(panel.readings)]
-    if panel.over == "start":
-        rows = rows[rows["start"].notna()]
-        return rows[rows["t"].eq(0)].assign(x=rows["start"])
-    if panel.over == "every":
-        return rows[rows["start"].notna()]
-    if panel.start is not None:
-        return rows[rows["start"].eq(panel.start)]
-    return rows[rows["start"].isna() | rows["measure"].eq("shifted-time")]
+            yield from ((reading, start, of[start]) for start in starts)
+        elif panel.over == "start":
+            ends = [(start, *of[start][0][1:]) for start in reversed(starts) if of[start][0][0] == 0]
+            yield from [(reading, None, ends)] if ends else []
+        else:
+            whole = starts[0] if panel.measure == "shifted-time" and starts else panel.start
+            yield from [(reading, None, of[whole])] if whole in of else []
 
 
 def _suffixes(experiment: Mapping[str, Any], method: str) -> list[str]:

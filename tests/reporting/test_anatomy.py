@@ -31,7 +31,7 @@ def test_a_page_shows_the_first_seed(dissected):
     found = anatomy.cells(rows[rows["method"].eq("ddpm")], dissected.experiment)
     assert [line.name for line in found] == ["ancestral, 20 calls"]
     figure = anatomy.page(found)
-    assert len([a for a in figure.axes if a.axison]) == 5  # a ratio, a spread, twice after a leak, and a gain
+    assert len([a for a in figure.axes if a.axison]) == 4  # a ratio, a spread, that after a leak, and a gain
     x, y = lines(figure, anatomy.RATIO.title)["ancestral, 20 calls"]
     assert x == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert y == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1])
