@@ -113,7 +113,8 @@ def _values(row: Any, names: Sequence[str]) -> Key:
 
 def _points(cell: list[Any]) -> list[Key]:
     """Where and how the curves of a cell were measured: the same for two runs whose points belong together."""
-    return sorted(_values(row, POINT) for row in cell)
+    known = (tuple(None if pd.isna(value) else value for value in _values(row, POINT)) for row in cell)
+    return sorted(known, key=lambda values: values[: len(PLACE) - 1])
 
 
 def _influences(place: Path) -> Influences:
