@@ -436,8 +436,8 @@ def over_samples_note(rows: pd.DataFrame) -> Iterator[str]:
     if len(known):
         apart = (known["difference_sample_low"].gt(0) | known["difference_sample_high"].lt(0)).sum()
         yield (
-            f"Of these trained networks, {apart} of {len(known)} differences have an interval over samples that "
-            "excludes 0."
+            f"Of these trained networks, {apart} of {len(known)} differences have a 95 % interval over samples that "
+            f"excludes 0; of equal ones {0.05 * len(known):.2g} would."
         )
 
 

@@ -249,7 +249,7 @@ def test_one_seed_says_nothing_of_trainings_and_what_it_says_of_these_networks()
     mine = rows["method"].eq("reg")
     rows.loc[mine, ["difference_sample_low", "difference_sample_high"]] = [(-2.0, -0.5), (-1.0, 0.5)]
     said = comparisons.half_width_note(rows, tree.experiment)
-    assert said.endswith("Of these trained networks, 1 of 2 differences have an interval over samples that excludes 0.")
+    assert "1 of 2 differences have a 95 % interval over samples that excludes 0; of equal ones 0.1 would." in said
 
 
 def test_differences_from_the_control_stand_beneath_the_table() -> None:
