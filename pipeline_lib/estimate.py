@@ -59,6 +59,8 @@ class Needs:
     features: int
     snapshots: int | None
     latents: str = ""
+    latent_size: int | None = 0
+    files: str = ""  # where the published files lie, which two datasets may share
 
     @property
     def scratch(self) -> int | None:
@@ -106,6 +108,8 @@ def _needs(plan: Plan, name: str) -> Needs:
         features=(scored + points) * _width(plan) * NUMBER,
         snapshots=points * pixels if pixels is not None else None,
         latents=_latents(dataset, source, images_shape, shape),
+        latent_size=_latent_size(dataset, source, shape),
+        files=str(dataset.recipe.get("path", dataset.recipe["name"])),
     )
 
 
@@ -161,10 +165,16 @@ def _latents(
         return ""
     from pipeline_lib.networks.latent_space import parameters
 
-    count = source["count"] - dataset.holdout if source else None
-    sides, disk = "x".join(map(str, latent)), size(count and count * prod(latent) * NUMBER)
+    sides, disk = "x".join(map(str, latent)), size(_latent_size(dataset, source, latent))
     weights = _millions(parameters(dataset.autoencoder, shape[0]))
     return f"is trained on latents ({sides}, {disk}) of an autoencoder with {weights} parameters."
+
+
+def _latent_size(dataset: Dataset, source: dict[str, Any], latent: tuple[int, int, int] | None) -> int | None:
+    """Bytes of all latents; 0 where pixels are trained on."""
+    if not dataset.autoencoder:
+        return 0
+    return (source["count"] - dataset.holdout) * prod(latent) * NUMBER if source and latent else None
 
 
 def _source(recipe: dict[str, Any], holdout: int) -> tuple[dict[str, Any], str]:
@@ -205,6 +215,7 @@ def text(plan: Plan) -> str:
         parts += [f"{fill(f'{_short(one.name)}: {one.why}', WIDTH)}\n" for one in found if one.why]
         parts += [f"{fill(f'{_short(one.name)} {one.latents}', WIDTH)}\n" for one in found if one.latents]
         parts += [_table(MADE, [*map(_made_row, found), _total(found)]), f"{fill(LEGEND, WIDTH)}\n"]
+        parts += [f"{fill(_disk(found), WIDTH)}\n"]
     if plan.instances:
         parts += [_training(plan), *(f"{fill(f'note: {said}', WIDTH)}\n" for said in plan.differences)]
     parts += [_jobs(plan)]
@@ -230,12 +241,34 @@ def _total(found: Sequence[Needs]) -> list[str]:
     return ["all", trainings, "", weights, "", cells, samples, scratch]
 
 
+def _disk(found: Sequence[Needs]) -> str:
+    """Everything that is downloaded and kept, in one sentence; files that two datasets read count once."""
+    once = {(one.files, one.source.get("download")): one.source for one in found}.values()
+    download, unpacked = (size(_sum(one.get(key) for one in once)) for key in ("download", "source"))
+    kept = [n for one in found for n in (one.source.get("prepared"), one.latent_size, one.weights, one.samples)]
+    return (
+        f"In all: {download} to download ({unpacked} unpacked), {size(_sum(kept))} of arrays, weights and samples, and "
+        f"{size(_sum(one.chains for one in found))} of chains while errors are measured."
+    )
+
+
+def _equal(plan: Plan) -> str:
+    """Why there are more train jobs than trainings; empty where there are not."""
+    runs, trainings = len(plan.instances), len(_distinct(plan.instances))
+    if runs == trainings:
+        return ""
+    return (
+        f" {runs - trainings} of the {runs} train jobs only point to a training: another run of the same dataset has "
+        "the same configuration and seed, and equal runs are trained once."
+    )
+
+
 def _training(plan: Plan) -> str:
     minutes, steps = plan.train_minutes, max(one.run.training.steps for one in plan.instances)
     said = (
         f"The longest training has {steps:,} steps and ends within one job of {minutes:,} min at "
         f"{steps / minutes / 60:.3g} steps/s or more; else it goes on in the next job. The speed depends on the "
-        "machine and is not known here."
+        f"machine and is not known here.{_equal(plan)}"
     )
     return f"{fill(said, WIDTH)}\n"
 

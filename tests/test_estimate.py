@@ -98,6 +98,23 @@ def test_equal_trainings_count_once_and_are_jobs_each() -> None:
     one = plan(values)
     assert (datasets(one)[0].trainings, jobs(one)["train"]) == (2, 3)
     assert len(datasets(one)[0].parameters or []) == 2
+    said = " ".join(text(one).split())
+    assert "1 of the 3 train jobs only point to a training" in said
+    assert "only point to" not in text(plan(changed("seeds", [0])))
+
+
+def test_all_disk_is_said_once_with_files_that_are_shared() -> None:
+    """Two readings of the same published files are downloaded once, and each is prepared."""
+    values = changed("datasets/again", {"recipe": "digits", "holdout": 10})
+    values["datasets"]["more"] = {"recipe": {"name": "cifar10"}}
+    values["datasets"]["grey"] = {"recipe": {"name": "cifar10"}, "holdout": 5}
+    one = plan(values)
+    digits, again, more, grey = datasets(one)
+    kept = [n for d in (digits, again, more, grey) for n in (d.source["prepared"], d.weights, d.samples)]
+    shared = size(more.source["download"] + digits.source["download"])
+    said = " ".join(text(one).split())
+    assert f"In all: {shared} to download" in said
+    assert f"{size(sum(kept))} of arrays, weights and samples" in said
 
 
 def test_equal_samples_count_once_and_those_of_another_sampling_too() -> None:

@@ -673,7 +673,8 @@ def _check_counts(plan: Plan) -> None:
                 many = f"{sets} x {wanted}" if sets > 1 else wanted
                 raise BadConfig(
                     f"sampling.{name}: images is {sampling.images}, but {many} are scored on {dataset_name} (as many "
-                    "as are held out, or scores.samples)."
+                    f"as are held out, or scores.samples); set images to {wanted * sets} or more, or scores.samples to "
+                    f"{sampling.images // sets} or fewer."
                 )
     known = {nfe for sampling in exp.sampling.values() for nfe in sampling.nfe}
     for check in exp.checks:

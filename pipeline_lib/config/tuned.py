@@ -40,16 +40,19 @@ def check(plan: "Plan") -> None:
                     )
 
 
-def refuse_moved_steps(sampling: "Sampling", where: str, *found: str) -> None:
-    """Raise BadConfig where one part, or a correction that is `found` by tuning, leaves the t that another measures."""
+def refuse_moved_steps(sampling: "Sampling", where: str, *found: str, bound: str | None = None) -> None:
+    """Raise BadConfig where one part, or a correction that is `found` by tuning, leaves the t that another measures.
+
+    `bound`: a way of tuning that measures at the t of the grid, too.
+    """
     corrections = [*found, *(one["name"] for one in sampling.corrections)]
     parts = [("samplers", sampling.sampler["name"]), *(("samplers/corrections", name) for name in corrections)]
     modules = {name: registry.find(kind, name) for kind, name in parts}
     moved = [name for name, module in modules.items() if hasattr(module, "MOVES_STEPS")]
-    bound = [name for name, module in modules.items() if hasattr(module, "unknown")]
-    if moved and bound:
+    measured = [bound] if bound else [name for name, module in modules.items() if hasattr(module, "unknown")]
+    if moved and measured:
         raise BadConfig(
-            f"{where}: {bound[0]} knows the t of the grid alone, and {moved[0]} leaves them: take only one."
+            f"{where}: {measured[0]} knows the t of the grid alone, and {moved[0]} leaves them: take only one."
         )
 
 
@@ -60,6 +63,8 @@ def _check_way(one: "Instance", name: str, samplings: Mapping[str, "Sampling"]) 
     if any(correction["name"] == way.FINDS for correction in sampling.corrections):
         raise BadConfig(f"{where}: {way.FINDS} is tuned, and stands in corrections as well; remove it there.")
     refuse_moved_steps(sampling, where, way.FINDS)
+    if sampling.tuning and getattr(way, "AT_GRID_TIMES", False):
+        refuse_moved_steps(sampling, where, bound=sampling.tuning["name"])
     for nfe in sampling.nfe:
         if hasattr(way, "check"):  # what a way asks of the path and the steps
             way.check(options, one.run.diffusion, sampling.steps(nfe), where)

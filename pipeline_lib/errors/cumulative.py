@@ -41,7 +41,7 @@ from pipeline_lib.samplers import _tuned
 from pipeline_lib.samplers._moments import known
 from pipeline_lib.samplers._stage import classes_of, load_guide
 
-VERSION = 5
+VERSION = 6
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
@@ -91,7 +91,7 @@ def run(
     for nfe in sampling.nfe:
         log.info("measuring %d chains of %d calls", settings.chains, nfe)
         shape, batch = tuple(facts["shape"]), runtime["batch"]
-        own = _tuned.known(known(sampling, moments, denoiser.path, [nfe]), nfe, tuned)
+        own = _tuned.known(known(sampling, moments, nfe), nfe, tuned, facts["run"]["diffusion"])
         chains = Chains(denoiser, weights, own, nfe, settings.chains, shape, classes, batch, where, by)
         cell = Comparison(chains.grid, laws, frozen, settings)
         subject = Subject(denoiser, own, nfe, pairs, frozen, dissected, classes, batch, by)

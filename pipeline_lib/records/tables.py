@@ -37,7 +37,7 @@ class Column:
     def arrow(self) -> pa.DataType:
         """The arrow type."""
         name = self.type.removesuffix("[]")
-        return getattr(pa, name)() if name == self.type else pa.list_(getattr(pa, name)())
+        return pa.type_for_alias(name) if name == self.type else pa.list_(pa.type_for_alias(name))
 
 
 IDENTITY = [
@@ -178,6 +178,13 @@ TUNED = [
     Column("tuning_calls", "float64", "images", "images through the network in these trials"),
     Column("seconds", "float64", "s", "wall time of these trials"),
     Column("share", "float64", "", "tuning_calls over the calls of the final samples of this cell"),
+    Column(
+        "at_end",
+        "bool",
+        "",
+        "whether a constant lies at an end of the range that was searched, so that a better one may lie beyond; empty "
+        "where nothing was tuned",
+    ),
 ]
 
 SCORES = [

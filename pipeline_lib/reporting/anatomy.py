@@ -6,6 +6,7 @@ over seeds of the first sampling of each method, with fewest and with most calls
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from pipeline_lib.reporting.style import COLOURS, GREY, empty, legend, save
 from pipeline_lib.reporting.summaries import RUN, label, of_main_sampling
 
 PREFIX = "anatomy-"
-COLUMNS, CELLS = 3, 4  # panels in a row; samplings and numbers of calls on one page
+COLUMNS, CELLS = 3, 6  # panels in a row; samplings and numbers of calls on one page
 WHOLE, DASHED = "-", (0, (3, 1.4))
 
 
@@ -44,7 +45,7 @@ class Panel:
 
 RATIO = Panel("eps-norm", "norm of ε, sampling / training", {"ratio": WHOLE}, level=1)
 STEP = Panel("delta", "spread of x_t, one step: √δ, signed", {"gap-step": WHOLE}, level=0)
-CHAIN = Panel("delta", "spread of x_t, whole chain: √δ, signed", {"gap-chain": WHOLE}, start=1.0, level=0)
+CHAIN = Panel("delta", "spread of x_t, a chain: √δ, signed", {"gap-chain": WHOLE}, start=1.0, level=0)
 BOTH = {"sampling": WHOLE, "training": DASHED}
 SAID = "solid: sampling, dashed: training"
 MODULAR = Panel(
@@ -76,6 +77,9 @@ PAGE = (
 )
 
 
+Points = list[tuple[float, float, float, float]]  # x, value, low, high
+
+
 @dataclass(frozen=True)
 class Line:
     """One curve of every panel."""
@@ -84,6 +88,18 @@ class Line:
     rows: pd.DataFrame
     colour: str
     dash: Any = WHOLE
+
+    @cached_property
+    def curves(self) -> dict[tuple[str, str], dict[float | None, Points]]:
+        """(measure, reading) -> start of the chains, None where there is none -> means over seeds."""
+        known = self.rows[self.rows["step"].notna() & self.rows["value"].notna()]
+        known = known.assign(x=known["t"] / self.rows["t"].max())
+        means = known.groupby(["measure", "reading", "start", "x"], dropna=False)[["value", "low", "high"]].mean()
+        found: dict[tuple[str, str], dict[float | None, Points]] = {}
+        for (measure, reading, start, x), *values in means.itertuples(name=None):
+            of = found.setdefault((measure, reading), {})
+            of.setdefault(None if pd.isna(start) else float(start), []).append((x, *values))
+        return found
 
 
 def measured(experiment: Mapping[str, Any]) -> bool:
@@ -116,7 +132,7 @@ def draw(folder: Path, experiment: Mapping[str, Any], rows: pd.DataFrame) -> Non
     for key, run in rows.groupby(["dataset", "method", "variant"], sort=False):
         lines = cells(run, experiment)
         for suffix, few in zip(_suffixes(experiment, str(key[1])), _cut(lines), strict=False):
-            save(page(few), folder / "figures" / f"{PREFIX}{'-'.join(map(str, key))}{suffix}")
+            save(page(few), folder / "figures" / f"{PREFIX}{'-'.join(map(str, key))}{suffix}", png=False)
 
 
 def cells(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> list[Line]:
@@ -156,7 +172,7 @@ def comparison(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> Figure:
 
 def _panels(shown: Sequence[tuple[Panel, Sequence[Line]]], said: Sequence[str] = ()) -> Figure:
     said = said or [""] * len(shown)
-    kept = [(p, ls, words) for (p, ls), words in zip(shown, said, strict=True) if any(len(_of(p, x)) for x in ls)]
+    kept = [(p, ls, words) for (p, ls), words in zip(shown, said, strict=True) if any(any(_curves(p, x)) for x in ls)]
     if not kept:
         return empty("Anatomy of the error")
     height = -(-len(kept) // COLUMNS)
@@ -192,49 +208,37 @@ def _panel(axes: Axes, panel: Panel, lines: Sequence[Line], words: str) -> None:
 
 def _draw(axes: Axes, panel: Panel, line: Line) -> None:
     handles: dict[str, Any] = {}
-    for (reading, start), rows in _curves(panel, line):
-        points = rows.groupby("x", sort=True)[["value", "low", "high"]].mean().reset_index()
-        if panel.over == "every":
+    for reading, start, points in _curves(panel, line):
+        x, value, low, high = zip(*points, strict=True)
+        dots: Any = {"marker": "o", "ms": 2} if panel.over != "t" or len(points) == 1 else {}  # one point has no line
+        if start is not None:
             colour = mpl.colormaps["viridis"](0.9 * start)
-            handles |= {f"from {start:g}": axes.plot(points["x"], points["value"], color=colour, lw=1)[0]}
+            handles |= {f"from {start:g}": axes.plot(x, value, color=colour, lw=1, **dots)[0]}
             continue
         several = len(panel.readings) > 1  # then the dash says which
         dash = panel.readings[reading] if several else line.dash
         first = reading == next(iter(panel.readings))
-        name = line.name if first else None
-        axes.plot(points["x"], points["value"], color=line.colour, ls=dash, lw=1.2, label=name, zorder=3)
+        look: Any = {"color": line.colour, "ls": dash, "lw": 1.2, **dots}
+        axes.plot(x, value, label=line.name if first else None, zorder=3, **look)
         if not panel.log:
-            axes.fill_between(points["x"], points["low"], points["high"], color=line.colour, alpha=0.15, lw=0)
-
+            axes.fill_between(x, low, high, color=line.colour, alpha=0.15, lw=0)
     if handles:
         axes.legend(handles.values(), handles.keys(), fontsize=5.5, loc="upper left", handlelength=1, labelspacing=0.2)
 
 
-def _curves(panel: Panel, line: Line) -> Iterator[tuple[tuple[str, float], pd.DataFrame]]:
-    """(reading, start) and rows with x, over all seeds, of each curve of a panel."""
-    rows = _of(panel, line)
+def _curves(panel: Panel, line: Line) -> Iterator[tuple[str, float | None, Points]]:
+    """Reading, start and points of each curve of a panel, by their place on its axis."""
     for reading in panel.readings:
-        found = rows[rows["reading"].eq(reading)]
+        of = line.curves.get((panel.measure, reading), {})
+        starts = sorted((start for start in of if start is not None), reverse=True)
         if panel.over == "every":
-            for start in found["start"].unique():
-                yield (reading, float(start)), found[found["start"].eq(start)]
-        elif len(found):
-            yield (reading, float("nan")), found
-
-
-def _of(panel: Panel, line: Line) -> pd.DataFrame:
-    """The rows of a panel with their place on its axis, x."""
-    rows = line.rows[line.rows["reading"].isin(panel.readings) & line.rows["step"].notna() & line.rows["value"].notna()]
-    first = line.rows["t"].max()
-    rows = rows[rows["measure"].eq(panel.measure)].assign(x=rows["t"] / first)
-    if panel.over == "start":
-        rows = rows[rows["start"].notna()]
-        return rows[rows["t"].eq(0)].assign(x=rows["start"])
-    if panel.over == "every":
-        return rows[rows["start"].notna()]
-    if panel.start is not None:
-        return rows[rows["start"].eq(panel.start)]
-    return rows[rows["start"].isna() | rows["measure"].eq("shifted-time")]
+            yield from ((reading, start, of[start]) for start in starts)
+        elif panel.over == "start":
+            ends = [(start, *of[start][0][1:]) for start in reversed(starts) if of[start][0][0] == 0]
+            yield from [(reading, None, ends)] if ends else []
+        else:
+            whole = starts[0] if panel.measure == "shifted-time" and starts else panel.start
+            yield from [(reading, None, of[whole])] if whole in of else []
 
 
 def _suffixes(experiment: Mapping[str, Any], method: str) -> list[str]:

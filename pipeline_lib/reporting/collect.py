@@ -57,7 +57,7 @@ RECORDS = {"errors": "errors.parquet", "scores": "scores.parquet", "controls": "
 }
 # each nfe is a cell, and samples with equal constants are equal, wherever these were found
 PARTIAL: dict[str, tuple[str, ...]] = {"train": (), "sample": ("nfe", *SOUGHT), "tune": ("nfe",)}
-DTYPES = {"string": "string", "int64": "Int64", "float64": "float64"}
+DTYPES = {"string": "string", "int64": "Int64", "float64": "float64", "bool": "boolean"}
 
 Identity = dict[str, Any]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pipeline_lib.reporting.summaries import (
     label,
     markdown,
     number,
+    seed_values,
     with_interval,
     with_intervals,
     with_spread,
@@ -45,6 +47,8 @@ VERDICTS = (
     "within 4 % of the published score, or outside."
 )
 SHARED = ("dataset", "preset", "sampler", "nfe", "metric", "seeds", "control", "verdict")
+COST_COLUMNS = ("seconds a step", "CPU seconds a step", "memory (MB)", "images in control's time")
+TRAININGS = "What the trainings cost"
 CHARGED = ("steps", "images", "seconds")  # a training that starts from another's weights pays for that one too
 Tables = Mapping[str, pd.DataFrame]
 Who = tuple[str, str, str]  # dataset, method, variant
@@ -65,6 +69,7 @@ class Section:
     shown: pd.DataFrame
     beneath: list[str]
     caption: str = ""  # of its figure, if it has one
+    trainings: pd.DataFrame = field(default_factory=pd.DataFrame)  # what would stand in many rows: a row for each run
 
 
 @dataclass(frozen=True)
@@ -100,11 +105,20 @@ def section(
     """A comparison, or a sweep with its `axes` (column of the shown table -> column of `rows`)."""
     lost = unscored(rows, tables["scores"])
     there = rows[[(d, m) not in lost for d, m in zip(rows["dataset"], rows["metric"], strict=True)]]
-    constant, table = without_constants(shown(there, experiment))
-    readable = pd.concat([pd.DataFrame({k: there[v] for k, v in (axes or {}).items()}), table], axis=1)
+    whole = shown(there, experiment)
+    places = pd.DataFrame({k: there[v] for k, v in (axes or {}).items()})
+    constant, table = without_constants(whole)
+    costs = [c for c in COST_COLUMNS if c in table]
+    first = ~there.duplicated(["dataset", "method", "variant"])
+    trained = pd.DataFrame()
+    if costs and not first.all():  # a training has many cells
+        who = [c for c in ("dataset", "method", "preset") if c in table]
+        trained, table = pd.concat([places, table[[*who, *costs]]], axis=1)[first], table.drop(columns=costs)
+    readable = pd.concat([places, table], axis=1)
     beneath = [f"{metric} on {dataset}: {why}" for (dataset, metric), why in lost.items()] + one["differences"]
     about = notes(one, rows, experiment, constant)
-    return Section(name, one["title"], reading, about, rows, readable, beneath, caption)
+    beneath = [*elsewhere(there), *beneath]
+    return Section(name, one["title"], reading, about, rows, readable, beneath, caption, trained)
 
 
 def unscored(rows: pd.DataFrame, scores: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -128,7 +142,8 @@ def write_tables(folder: Path, found: Sequence[Section], columns: Sequence[Colum
         target = folder / "tables" / one.name
         write(target.with_suffix(".parquet"), one.rows, columns, {"experiment": experiment})
         write_text(target.with_suffix(".csv"), one.rows.to_csv(index=False))
-        text = "\n\n".join([f"# {one.title}", *one.notes, *one.reading, markdown(one.shown), *one.beneath])
+        costs = [f"## {TRAININGS}", markdown(one.trainings)] if len(one.trainings) else []
+        text = "\n\n".join([f"# {one.title}", *one.notes, *one.reading, markdown(one.shown), *one.beneath, *costs])
         write_text(target.with_suffix(".md"), text)
 
 
@@ -138,11 +153,13 @@ def compare(
     """Rows of `COMPARISON`: for each dataset and cell, the given (method, variant) in order, under every metric."""
     scores, over_samples = Scores(tables["scores"]), sample_differences(tables, "method")
     trained = trainings(folder, experiment, tables["costs"])
+    costs = cache(partial(_costs, trained))  # of a run, which are the same in all its cells
     rows: list[dict[str, Any]] = []
     for dataset in experiment["datasets"]:
         for sampler, nfe in cells(experiment):
             for metric in scores.metrics(dataset):
-                rows += _rows(experiment, scores, over_samples, trained, pairs, Cell(dataset, sampler, nfe, metric))
+                cell = Cell(dataset, sampler, nfe, metric)
+                rows += _rows(experiment, scores, over_samples, trained, costs, pairs, cell)
     return joined([pd.DataFrame(rows)], COMPARISON)
 
 
@@ -153,8 +170,7 @@ class Scores:
         scores = frechet(scores)
         self._metrics = scores.groupby("dataset")["metric"].unique()
         self._rows = dict(iter(scores.groupby(RUN, sort=False)))
-        done = done_scores(scores).groupby([*RUN, "metric"], sort=False)
-        self._values = {key: group.groupby("seed")["value"].mean() for key, group in done}
+        self._values = seed_values(done_scores(scores))
 
     def metrics(self, dataset: str) -> list[str]:
         """The metrics of a dataset; one without a name where none is known yet."""
@@ -176,6 +192,7 @@ def _rows(
     scores: Scores,
     over_samples: Mapping[Any, Any],
     trained: Mapping[Who, pd.DataFrame],
+    costs: Callable[[Who, str | None], dict[str, Any]],
     pairs: Sequence[Sequence[str]],
     cell: Cell,
 ) -> Iterator[dict[str, Any]]:
@@ -201,7 +218,7 @@ def _rows(
             "control": control or "",
             **difference(values, other, over_samples.get((*who, cell.sampler, cell.nfe, cell.metric))),
             **published(experiment, cell, method, variant, mine, values),
-            **_costs(trained, who, control),
+            **costs(who, control),
             "note": "; ".join(
                 [
                     *remarks(mine, cell.metric, seeds, values),
@@ -376,14 +393,15 @@ def _unpaired(
 def remarks(mine: pd.DataFrame, metric: str, seeds: Sequence[int], values: pd.Series[float]) -> Iterator[str]:
     """Why seeds have no score, and few seeds."""
     reasons: dict[str, list[str]] = {}
-    for seed in seeds:
-        if seed not in values.index:
-            rows = mine[mine["seed"].eq(seed) & mine["status"].ne("done")]
-            rows = rows[rows["metric"].isna() | rows["metric"].eq(metric)]
-            why = f"{rows['status'].iloc[0]}, {rows['note'].iloc[0]}" if len(rows) else "no such score"
-            reasons.setdefault(why, []).append(str(seed))
-    for why, lost in reasons.items():
-        yield f"seed {', '.join(lost)}: {why}"
+    lost = [seed for seed in seeds if seed not in values.index]
+    known: dict[Any, str] = {}
+    for seed, status, name, note in zip(*(mine[c] for c in ("seed", "status", "metric", "note") if lost), strict=True):
+        if status != "done" and (pd.isna(name) or name == metric):
+            known.setdefault(seed, f"{status}, {note}")
+    for seed in lost:
+        reasons.setdefault(known.get(seed, "no such score"), []).append(str(seed))
+    for why, whose in reasons.items():
+        yield f"seed {', '.join(whose)}: {why}"
     if len(values) == 1:
         yield "one seed"
 
@@ -406,9 +424,31 @@ def half_width_note(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
         said = [f"{metric} on {dataset} {text}" for (dataset, metric), g in groups if (text := half_widths(g))]
         texts += [f"with {sampler} at {nfe} network calls: {'; '.join(said)}"] if said else []
     if not texts:
-        return "No method shares two seeds with its control, so no difference can be told from chance."
+        lone = "No method shares two seeds with its control, so no difference says anything of other trainings."
+        return " ".join([lone, *over_samples_note(rows)])
     about = "Half-width of the paired interval, below which a difference cannot be told from zero here"
     return f"{about}, {'; and '.join(texts)}."
+
+
+def over_samples_note(rows: pd.DataFrame) -> Iterator[str]:
+    """How many of the differences of these trained networks more samples would hardly undo."""
+    known = rows[rows["difference_sample_low"].notna()]
+    if len(known):
+        apart = (known["difference_sample_low"].gt(0) | known["difference_sample_high"].lt(0)).sum()
+        yield (
+            f"Of these trained networks, {apart} of {len(known)} differences have a 95 % interval over samples that "
+            f"excludes 0; of equal ones {0.05 * len(known):.2g} would."
+        )
+
+
+def elsewhere(rows: pd.DataFrame) -> Iterator[str]:
+    """What is published for rows of a table in other settings, each once; why it does not compare."""
+    found: dict[str, dict[str, None]] = {}
+    for row in each(rows[rows["tag"].notna() & rows["published"].isna() & rows["elsewhere"].fillna("").ne("")]):
+        why = row.verdict if isinstance(row.verdict, str) else ""
+        found.setdefault(why, {})[f"{row.label} {row.elsewhere} [{row.tag}]"] = None
+    for why, texts in found.items():
+        yield f"Published in other settings{f' ({why})' if why else ''}: {'; '.join(texts)}."
 
 
 def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
@@ -427,7 +467,7 @@ def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
             "difference": [difference_text(r) for r in each(rows)],
             "half-width": rows["half_width"],
             "published": [published_text(r) for r in each(rows)],
-            "verdict": rows["verdict"].fillna(""),
+            "verdict": rows["verdict"].where(rows["published"].notna()).fillna(""),
             "seconds a step": [with_spread(r.step_seconds, r.step_seconds_sd) for r in each(rows)],
             "CPU seconds a step": [with_spread(r.step_cpu_seconds, r.step_cpu_seconds_sd) for r in each(rows)],
             "memory (MB)": rows["peak_memory_mb"],
@@ -457,9 +497,8 @@ def without_constants(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 
 
 def published_text(row: Any) -> str:
-    if pd.isna(row.tag):
-        return ""
-    return f"{row.elsewhere if pd.isna(row.published) else number(row.published)} [{row.tag}]"
+    """Where there is a number for this very dataset and number of calls; others are said once (`elsewhere`)."""
+    return "" if pd.isna(row.tag) or pd.isna(row.published) else f"{number(row.published)} [{row.tag}]"
 
 
 def each(rows: pd.DataFrame) -> Iterator[Any]:

@@ -5,7 +5,7 @@ same, so most of what blurs one curve blurs the other alike, and cancels. An int
 networks; what other training seeds would give is in the t-interval over seeds, which stands beside it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,9 @@ from pipeline_lib.records.tables import INFLUENCES, read
 
 RUN = ["dataset", "method", "variant", "seed"]
 ABOUT = [*RUN, "preset", "sampler", "nfe"]
+CELL = [*RUN, "sampler", "nfe"]
 READING = ["kernel", "bandwidth"]
+PLACE = ["nfe", *READING, "step"]
 POINT = [*READING, "step", "t", "log_snr", "length_scale", "statistic", "n", "m"]
 NOT_SAMPLED = "not paired: its control is not sampled in this way, or not with so many network calls"
 NO_CONTROL = "not paired: its control has no curve of this seed and number of network calls"
@@ -41,7 +43,9 @@ def differences(
     `folder` is that of the experiment. Each curve has a row of every step and one of their mean; a cell without a
     paired difference has one row that says why.
     """
-    cells = dict(iter(errors[errors["law"].eq("marginal")].groupby([*RUN, "sampler", "nfe"], sort=False)))
+    cells: dict[Key, list[Any]] = {}
+    for row in errors[errors["law"].eq("marginal")].itertuples(index=False):  # frames of a few rows each take long
+        cells.setdefault(_values(row, CELL), []).append(row)
     load = lru_cache(maxsize=2)(_influences)  # of a run and its control, for all numbers of calls
     for key, cell in cells.items():
         control = (control_method if of == "methods" else control_sampling)(experiment, key)
@@ -49,7 +53,7 @@ def differences(
             continue
         name, other, shared = control
         places = [folder.joinpath(*map(str, k[:3]), f"s{k[3]}", str(k[4]), "errors") for k in (key, other)]
-        about = {**cell[ABOUT].iloc[0], "control": name}
+        about = {**dict(zip(ABOUT, _values(cell[0], ABOUT), strict=True)), "control": name}
         found = _pair(cell, cells.get(other), places, load) if shared else [{"note": NOT_SAMPLED}]
         yield from ({**about, **row} for row in found)
 
@@ -71,27 +75,30 @@ def control_sampling(experiment: Mapping[str, Any], key: Key) -> tuple[str, Key,
     return (name, (*run, name, nfe), nfe in experiment["samplings"][name]["nfe"]) if name else None
 
 
-def _pair(cell: pd.DataFrame, other: pd.DataFrame | None, places: list[Path], load: Load) -> list[Row]:
+def _pair(cell: list[Any], other: list[Any] | None, places: list[Path], load: Load) -> list[Row]:
     if other is None:
         return [{"note": NO_CONTROL}]
-    if not _points(cell).equals(_points(other)):
+    if _points(cell) != _points(other):
         return [{"note": OTHER_GRID}]
     try:
         mine, theirs = (_estimates(rows, load(place)) for rows, place in zip((cell, other), places, strict=True))
     except (PipelineError, KeyError):
         return [{"note": NO_INFLUENCES}]
-    return [row for _, curve in cell.groupby(READING, sort=False) for row in _curve(curve, mine, theirs)]
+    curves: dict[Key, list[Any]] = {}
+    for point in cell:
+        curves.setdefault(_values(point, READING), []).append(point)
+    return [row for curve in curves.values() for row in _curve(curve, mine, theirs)]
 
 
-def _curve(curve: pd.DataFrame, mine: Mapping[Key, Estimate], theirs: Mapping[Key, Estimate]) -> Iterator[Row]:
+def _curve(curve: list[Any], mine: Mapping[Key, Estimate], theirs: Mapping[Key, Estimate]) -> Iterator[Row]:
     """The difference at every step of one curve, then their mean; x_T, the same noise in both, is not in the mean."""
-    found = [mine[key] - theirs[key] for key in _keys(curve)]
-    for row, difference in zip(curve.itertuples(), found, strict=True):
+    found = [mine[_values(row, PLACE)] - theirs[_values(row, PLACE)] for row in curve]
+    for row, difference in zip(curve, found, strict=True):
         place = {"step": row.step, "t": row.t, "log_snr": row.log_snr}
         yield {"of": "step", **place, "mmd2": row.mmd2, **_numbers(row, difference)}
-    later = [one for one, step in zip(found, curve["step"], strict=True) if step > 0]
-    value = curve.loc[curve["step"].gt(0), "mmd2"].mean()
-    yield {"of": "mean", "mmd2": value, **_numbers(next(curve.itertuples()), mean(later))}
+    later = [(row.mmd2, one) for row, one in zip(curve, found, strict=True) if row.step > 0]
+    value = float(np.mean([mmd2 for mmd2, _ in later]))
+    yield {"of": "mean", "mmd2": value, **_numbers(curve[0], mean([one for _, one in later]))}
 
 
 def _numbers(row: Any, difference: Estimate) -> Row:
@@ -100,22 +107,24 @@ def _numbers(row: Any, difference: Estimate) -> Row:
     return {**about, "difference": difference.value, "se": difference.se, "low": low, "high": high, "note": ""}
 
 
-def _points(cell: pd.DataFrame) -> pd.DataFrame:
+def _values(row: Any, names: Sequence[str]) -> Key:
+    return tuple(getattr(row, name) for name in names)
+
+
+def _points(cell: list[Any]) -> list[Key]:
     """Where and how the curves of a cell were measured: the same for two runs whose points belong together."""
-    return cell[POINT].sort_values(POINT[:3], ignore_index=True)
-
-
-def _keys(rows: pd.DataFrame) -> Iterator[Key]:
-    return zip(*(rows[k] for k in ("nfe", *READING, "step")), strict=True)
+    known = (tuple(None if pd.isna(value) else value for value in _values(row, POINT)) for row in cell)
+    return sorted(known, key=lambda values: values[: len(PLACE) - 1])
 
 
 def _influences(place: Path) -> Influences:
     """(nfe, kernel, bandwidth, step) -> influences of the chains and of the forward samples. Raises BadData."""
     rows = read(place / "influences.parquet", INFLUENCES)
+    keys = zip(*(rows[k].tolist() for k in PLACE), strict=True)
     sides = ((c.astype(float), f.astype(float)) for c, f in zip(rows["chains"], rows["forward"], strict=True))
-    return dict(zip(_keys(rows), sides, strict=True))
+    return dict(zip(keys, sides, strict=True))
 
 
-def _estimates(rows: pd.DataFrame, influences: Influences) -> dict[Key, Estimate]:
+def _estimates(rows: list[Any], influences: Influences) -> dict[Key, Estimate]:
     """Raises KeyError where the influences of a point are missing."""
-    return {key: Estimate(value, *influences[key]) for key, value in zip(_keys(rows), rows["mmd2"], strict=True)}
+    return {key: Estimate(row.mmd2, *influences[key]) for row in rows for key in [_values(row, PLACE)]}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.tables import read
-from pipeline_lib.reporting import anatomy, before_after, image_pairs, progress, sweeps, theory_figures, tuning
+from pipeline_lib.reporting import anatomy, before_after, image_pairs, progress, sweeps, tuning
 from pipeline_lib.reporting.collect import collect, manifest
 from pipeline_lib.reporting.curves import Line, Strip, panels, style
 from pipeline_lib.reporting.style import STYLE, empty, legend, save
@@ -64,6 +64,8 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
     section.
     """
     if experiment["analytic"]:
+        from pipeline_lib.reporting import theory_figures  # and with it torch, which takes seconds
+
         with mpl.rc_context(STYLE):
             theory_figures.draw(folder, experiment)
     if not experiment["instances"]:

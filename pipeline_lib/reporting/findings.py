@@ -15,6 +15,7 @@ from pipeline_lib.reporting.summaries import (
     of_main_sampling,
 )
 
+RUN = ["dataset", "method", "variant", "nfe"]
 CELL = ["dataset", "method", "variant", "sampler", "nfe"]
 COUNTED = {"below": "below", "above": "above", "pairs": "seeds"}
 VERDICTS = ("grows", "falls", "horizontal", "undecided")
@@ -23,19 +24,27 @@ VERDICTS = ("grows", "falls", "horizontal", "undecided")
 def readings(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) -> list[dict[str, str]]:
     """For every trained method in each cell of its first sampling, what the numbers say."""
     errors, trends = (main_rows(tables[name], experiment) for name in ("cumulative_error", "trends"))
-    differences = tables["cumulative_error_difference"]
+    differences = of_main_sampling(tables["cumulative_error_difference"], experiment)
+    main = main_rows(differences, experiment)
+    means = difference_summary(main).query("of == 'mean over the curve'")
+    summaries = _by(RUN, error_summary(marginal(errors)))
+    trends_of, paired_of, main_of, means_of = (_by(RUN, rows) for rows in (trends, differences, main, means))
     found = []
-    for key, curves in errors.groupby(["dataset", "method", "variant", "nfe"], sort=False):
+    for key in errors[RUN].drop_duplicates().itertuples(index=False, name=None):
         dataset, method, variant, nfe = map(str, key)
-        mine = trends[(trends[["dataset", "method", "variant", "nfe"]] == list(key)).all(axis=1)]
+        mine = trends_of.get(key, trends[:0])
         usual, own = marginal(mine), mine[mine["law"].eq("training-inputs")]
         against_own = f"against the inputs of its own training, {text}" if (text := "; ".join(verdicts(own))) else ""
-        paired = differences[(differences[["dataset", "method", "variant", "nfe"]] == list(key)).all(axis=1)]
-        compared = _against_control(paired, experiment)
-        says = [_above_null(marginal(curves)), _rank_correlations(usual), *verdicts(usual), against_own, compared]
+        given = paired_of.get(key, differences[:0]), main_of.get(key, main[:0]), means_of.get(key, means[:0])
+        compared = _against_control(*given, experiment)
+        says = [_above_null(summaries.get(key)), _rank_correlations(usual), *verdicts(usual), against_own, compared]
         who = f"{label(experiment, method, variant)} on {dataset}, {nfe} network calls"
         found.append({"who": who, "says": f"{'; '.join(filter(None, says))}."})
     return found
+
+
+def _by(keys: list[str], rows: pd.DataFrame) -> dict[Any, pd.DataFrame]:
+    return dict(iter(rows.groupby(keys, sort=False)))
 
 
 def verdicts(trends: pd.DataFrame) -> Iterator[str]:
@@ -71,10 +80,9 @@ def _all(rows: pd.DataFrame) -> bool:
     return bool(rows["value"].notna().all())
 
 
-def _above_null(curves: pd.DataFrame) -> str:
+def _above_null(summary: pd.DataFrame | None) -> str:
     """'above the null's 95 % quantile on 14 (laplace), 12 (gaussian) of 19 steps'."""
-    summary = error_summary(curves)
-    if not summary["tested"].any():
+    if summary is None or not summary["tested"].any():
         return "no null was drawn"
     above = [f"{group['above'].sum()} ({kernel})" for kernel, group in summary.groupby("kernel", sort=False)]
     tested = summary.groupby("kernel", sort=False)["tested"].sum().iloc[0]
@@ -84,19 +92,19 @@ def _above_null(curves: pd.DataFrame) -> str:
     return f"above the null's {level} quantile on {', '.join(above)} of {tested} steps{over}"
 
 
-def _against_control(paired: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
+def _against_control(
+    paired: pd.DataFrame, rows: pd.DataFrame, summary: pd.DataFrame, experiment: Mapping[str, Any]
+) -> str:
     """'less its control DDPM, chain by chain, the mean over the curve is -0.001 [-0.002, -0.0005] (laplace), ...'.
 
-    The verdict rests on the mean, since the steps of a curve depend on each other.
+    `rows` are those of `paired` at the main bandwidth, `summary` their means. The verdict rests on the mean, since the
+    steps of a curve depend on each other.
     """
-    paired = of_main_sampling(paired, experiment)
     if paired.empty:
         return ""
     who = label(experiment, *paired["control"].iloc[0].split("/"))
-    rows = main_rows(paired, experiment)
     if rows.empty:
         return f"no difference to {who}: {paired['note'].iloc[0]}"
-    summary = difference_summary(rows).query("of == 'mean over the curve'")
     means = [_mean_difference(row) for row in summary.itertuples()]
     total, below, above = (summary[k].sum() for k in ("seeds", "below", "above"))
     verdict = f"is lower in {below}, higher in {above}, not told apart in {total - below - above} of {total} curves"
@@ -136,8 +144,9 @@ def overview(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) 
     paired = main_rows(tables["cumulative_error_difference"], experiment)
     means = difference_summary(paired).query("of == 'mean over the curve'")
     rows = []
-    for key, curves in errors.groupby(CELL, sort=False):
-        mine, pairs = (r[(r[CELL] == list(key)).all(axis=1)] for r in (trends, means))
+    trends_of, means_of = (_by(CELL, found) for found in (trends, means))
+    for key, summary in _by(CELL, error_summary(errors)).items():
+        mine, pairs = trends_of.get(key, trends[:0]), means_of.get(key, means[:0])
         dataset, method, variant, sampler = map(str, key[:4])
         about = {"dataset": dataset, "method": method, "variant": variant, "sampler": sampler, "nfe": key[4]}
         control = experiment["methods"][method]["variants"][variant]["control"]
@@ -146,7 +155,7 @@ def overview(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) 
                 **about,
                 "label": label(experiment, method, variant),
                 "grid": of_grid(experiment, method, variant),
-                **_growth(curves, mine),
+                **_growth(summary, mine),
                 "control": label(experiment, *control.split("/")) if control else "",
                 **_paired(pairs, experiment["errors"]["kernels"][0]),
             }
@@ -154,10 +163,9 @@ def overview(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) 
     return pd.DataFrame(rows)
 
 
-def _growth(curves: pd.DataFrame, trends: pd.DataFrame) -> dict[str, Any]:
+def _growth(summary: pd.DataFrame, trends: pd.DataFrame) -> dict[str, Any]:
     """Verdicts on the curves of one cell, the share of their steps above the null, and their mean rank correlation."""
     verdict = trends.loc[trends["trend"].eq("fluctuation"), "verdict"]
-    summary = error_summary(curves)
     return {
         "curves": len(verdict),
         **{kind: int(verdict.eq(kind).sum()) for kind in VERDICTS},

@@ -54,7 +54,7 @@ def draw(folder: Path, experiment: Mapping[str, Any], scores: pd.DataFrame) -> N
                 about = f"{label(experiment, method, variant)} on {dataset}, seed {one['seed']}"
                 control = experiment["samplings"][name]["control"]
                 figure = sheet(pairs, about, name, control, described(experiment["samplings"][control]))
-                save(figure, folder / "figures" / f"{PREFIX}{dataset}-{method}-{variant}-{name}")
+                save(figure, folder / "figures" / f"{PREFIX}{dataset}-{method}-{variant}-{name}", png=False)
 
 
 def _found(folder: Path, experiment: Mapping[str, Any], scores: pd.DataFrame) -> dict[tuple[Any, ...], str]:

@@ -66,10 +66,11 @@ class Pictures:
         return f"data:{media};base64,{base64.b64encode(content).decode()}"
 
     def figure(self, name: str) -> dict[str, str]:
-        """A drawn figure, as SVG unless that is very large."""
+        """A drawn figure, as SVG unless that is very large and there is a PNG."""
         svg = self.folder / "figures" / f"{name}.svg"
+        drawn = svg.with_suffix(".png")
         small = svg.is_file() and svg.stat().st_size <= LARGEST_SVG
-        return self.embed(svg if small else svg.with_suffix(".png"))
+        return self.embed(svg if small or not drawn.is_file() else drawn)
 
     def stored(self, made: Manifest | None, name: str) -> dict[str, str]:
         """A picture of a stored result; nothing where it is gone, or where the manifest has a hash that it lacks."""

@@ -38,9 +38,10 @@ def error_plot(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]
 
 def _curves(rows: pd.DataFrame, quantity: str, experiment: Mapping[str, Any]) -> Iterator[Plot]:
     named = {c: (c, "mean") for c in ("log_snr", "mmd2", "low", "high", "null_quantile") if c in rows}
-    for key, curve in rows.groupby(OF_ERRORS, sort=False):
+    means = rows.groupby([*OF_ERRORS, "step"], sort=False).agg(**named).reset_index()
+    for key, curve in means.groupby(OF_ERRORS, sort=False):
         dataset, sampler, nfe, kernel, bandwidth, method, variant = map(str, key)
-        points = curve.groupby("step").agg(**named)
+        points = curve.sort_values("step")
         null = {"null": numbers(points["null_quantile"])} if "null_quantile" in points else {}
         yield {
             "of": [quantity, dataset, f"{sampler}, {nfe} calls", kernel, bandwidth],

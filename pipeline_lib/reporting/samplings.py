@@ -24,6 +24,8 @@ from pipeline_lib.reporting.comparisons import (
     difference,
     difference_text,
     each,
+    elsewhere,
+    over_samples_note,
     published,
     published_text,
     remarks,
@@ -61,8 +63,9 @@ def section(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> Sect
     lost = unscored(rows, tables["scores"])
     there = rows[[key not in lost for key in zip(rows["dataset"], rows["metric"], strict=True)]]
     constant, readable = without_constants(shown(there))
-    beneath = [f"{metric} on {dataset}: {why}" for (dataset, metric), why in lost.items()]
-    return Section(NAME, TITLE, reading, [constant] if constant else [], rows, readable, beneath)
+    beneath = [*elsewhere(there), *(f"{metric} on {dataset}: {why}" for (dataset, metric), why in lost.items())]
+    about = [*([constant] if constant else []), *over_samples_note(rows)]
+    return Section(NAME, TITLE, reading, about, rows, readable, beneath)
 
 
 def measure(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> pd.DataFrame:
@@ -222,7 +225,7 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
             "control": rows["control"],
             "difference": [difference_text(r) for r in each(rows)],
             "published": [published_text(r) for r in each(rows)],
-            "verdict": rows["verdict"].fillna(""),
+            "verdict": rows["verdict"].where(rows["published"].notna()).fillna(""),
             "MMD² at x_0": rows["mmd2"],
             "its difference": [with_interval(r.mmd2_difference, r.mmd2_low, r.mmd2_high) for r in each(rows)],
             "note": rows["note"],

@@ -42,11 +42,15 @@ def score_differences(folder: Path, experiment: Mapping[str, Any], scores: pd.Da
     """
     runs = scores["status"].eq("done") & scores["se"].notna() & scores["method"].isin(list(experiment["methods"]))
     known = {(*_cell(row), row.metric): row for row in scores[runs].itertuples(index=False)}
-    for _, drawn in scores[runs].groupby(["dataset", "method", "variant", "sampler"], sort=False):
+    drawn: dict[Key, dict[Key, list[Any]]] = {}  # a run but for its seed, in one sampling -> calls and metric -> rows
+    for row in known.values():
+        cells = drawn.setdefault((row.dataset, row.method, row.variant, row.sampler), {})
+        cells.setdefault((row.nfe, row.metric), []).append(row)
+    for cells in drawn.values():
         find = _Differences(folder, known)
-        for _, rows in drawn.groupby(["nfe", "metric"], sort=False):
+        for rows in cells.values():
             for of, control_of in WAYS.items():
-                pairs = [(row, control_of(experiment, _cell(row))) for row in rows.itertuples(index=False)]
+                pairs = [(row, control_of(experiment, _cell(row))) for row in rows]
                 found = [(_about(row, of, control[0]), find(row, *control[1:])) for row, control in pairs if control]
                 yield from _rows(found)
 
@@ -109,4 +113,4 @@ def _cell(row: Any) -> Key:
 def _influences(path: Path) -> dict[Key, np.ndarray]:
     """(nfe, metric) -> influence (n,) of each image. Raises BadData."""
     rows = read(path, SCORE_INFLUENCES)
-    return dict(zip(zip(rows["nfe"], rows["metric"], strict=True), rows["images"], strict=True))
+    return dict(zip(zip(rows["nfe"].tolist(), rows["metric"].tolist(), strict=True), rows["images"], strict=True))

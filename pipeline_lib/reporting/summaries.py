@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.reporting.collect import CONTROLS
-from pipeline_lib.reporting.intervals import half_width, paired
+from pipeline_lib.reporting.intervals import Interval, half_width, paired
 
 RUN = ["dataset", "method", "variant", "sampler", "nfe"]
 CURVE = [*RUN, "seed", "kernel", "bandwidth", "law"]
@@ -71,6 +71,16 @@ def frechet(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[scores["metric"].isna() | scores["metric"].eq("FID") | scores["metric"].str.startswith("FD (")]
 
 
+def seed_values(done: pd.DataFrame) -> dict[tuple[Any, ...], "pd.Series[float]"]:
+    """Run, cell and metric -> the scores of its seeds, which are the index."""
+    found: dict[tuple[Any, ...], dict[Any, float]] = {}
+    means: dict[Any, float] = done.groupby([*RUN, "metric", "seed"])["value"].mean().to_dict()
+    for key, value in means.items():
+        found.setdefault(key[:-1], {})[key[-1]] = value
+    ordered = done[[*RUN, "metric"]].drop_duplicates().itertuples(index=False, name=None)
+    return {key: pd.Series(found[key], dtype=float) for key in ordered}
+
+
 def control_value(scores: pd.DataFrame, dataset: str, metric: str, control: str) -> float:
     """Floor, ceiling or reconstruction of a metric on a dataset; NaN where it is not known."""
     rows = scores[scores["method"].eq(CONTROLS[control]) & scores["dataset"].eq(dataset) & scores["metric"].eq(metric)]
@@ -86,14 +96,15 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
     its 95 % t-interval.
     """
     done = done_scores(scores)
-    groups = dict(iter(done.groupby([*RUN, "metric"], sort=False)))
-    by_seed: dict[Any, pd.Series] = {k: g.groupby("seed")["value"].mean() for k, g in groups.items()}
+    groups, by_seed = dict(iter(done.groupby([*RUN, "metric"], sort=False))), seed_values(done)
+    of_controls = scores[scores["method"].isin(CONTROLS.values())]
+    known = of_controls.groupby(["dataset", "metric", "method"])["value"].mean().to_dict()
     rows = []
     for key, values in by_seed.items():
         dataset, method, variant, sampler, nfe, metric = key
         control = experiment["methods"][method]["variants"][variant]["control"]
         other = by_seed.get((dataset, *control.split("/"), sampler, nfe, metric)) if control else None
-        difference = paired(values, pd.Series(dtype=float) if other is None else other)
+        difference = Interval(nan, nan, nan, 0) if other is None else paired(values, other)
         rows.append(
             {
                 **dict(zip([*RUN, "metric"], key, strict=True)),
@@ -101,7 +112,7 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
                 "sd": values.std(),
                 "seeds": len(values),
                 **spread(groups[key], values),
-                **{c: control_value(scores, str(dataset), str(metric), c) for c in CONTROLS},
+                **{c: known.get((dataset, metric, name), nan) for c, name in CONTROLS.items()},
                 "control": control or "",
                 "difference": difference.mean,
                 "difference_low": difference.low,

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.tables import COMPARISON, SAMPLINGS, SWEEP, write
-from pipeline_lib.reporting import anatomy, comparisons, progress, relative_costs, samplings, sweeps, theory, tuning
+from pipeline_lib.reporting import anatomy, comparisons, progress, relative_costs, samplings, sweeps, tuning
 from pipeline_lib.reporting.collect import TABLES, collect
 from pipeline_lib.reporting.summaries import (
     POWER,
@@ -57,6 +57,8 @@ SCORE_DIFFERENCE_NOTE = (
 def run(folder: Path, experiment: dict[str, Any]) -> None:
     """Write all of `TABLES` as `tables/*.{parquet,csv,md}` below `folder`, and those of theory."""
     if experiment["analytic"]:
+        from pipeline_lib.reporting import theory  # and with it torch, which takes seconds
+
         theory.write_tables(folder, experiment)
     if not experiment["instances"]:
         return

@@ -17,6 +17,7 @@ from pipeline_lib.records.tables import IDENTITY, TRIALS, TUNED, Column, read, w
 from pipeline_lib.reporting.collect import Job, jobs, joined, state
 from pipeline_lib.reporting.style import COLOURS, GREY, empty
 from pipeline_lib.reporting.summaries import label, markdown
+from pipeline_lib.tuning._ends import at_end
 
 FIGURE = TRIED = "tuning"
 USED = "tuned"
@@ -27,6 +28,11 @@ NOTES = {
     USED: "Where the constants of each sampled cell come from, its score on the final samples, which no trial saw, and "
     "what the search is charged: images through the network, and these over the calls of the final samples.",
 }
+AT_END = (
+    "The best that was tried lies at an end of what was searched, so a better one may lie beyond; widen `low` or "
+    "`high` of the tuning and its `reach`, `k_low` or `k_high`, or `windows` or `cutoffs`"
+)
+WHERE = ["dataset", "method", "variant", "seed", "sampler", "nfe"]
 ACROSS = 3  # panels in a row
 
 
@@ -58,11 +64,11 @@ def _trials(folder: Path, job: Job) -> pd.DataFrame:
 
 
 def _used(experiment: Mapping[str, Any], tried: pd.DataFrame, scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    searches = dict(iter(tried.groupby(["dataset", "method", "variant", "seed", "sampler", "nfe"])))
+    searches, scored = dict(iter(tried.groupby(WHERE))), _scored(scores)
     for one in experiment["instances"]:
         for name in samplings_of(experiment, one["method"]):
             for nfe in experiment["samplings"][name]["nfe"]:
-                yield _cell(experiment, one, name, nfe, searches, scores)
+                yield _cell(experiment, one, name, nfe, searches, scored)
 
 
 def _cell(
@@ -71,7 +77,7 @@ def _cell(
     name: str,
     nfe: int,
     searches: Mapping[Any, pd.DataFrame],
-    scores: pd.DataFrame,
+    scored: Mapping[Any, dict[str, Any]],
 ) -> dict[str, Any]:
     """The row of TUNED of a sampled cell."""
     sampling, transfer = experiment["samplings"][name], experiment["samplings"][name].get("transfer") or {}
@@ -88,10 +94,11 @@ def _cell(
         "sampler": name,
         "nfe": nfe,
         "origin": _origin(sampling, source, one["dataset"], nfe),
-        **_score(scores, (one["dataset"], *run, name), nfe),
+        **scored.get((one["dataset"], *run, name, nfe), {}),
     }
     if search is None:
         return row
+    row |= {"at_end": bool(at_end(search))}
     row["options"] = next(iter(search.loc[search["chosen"].eq("chosen"), "options"]), None)
     if sampling.get("tuning"):
         calls = float(search["calls"].sum())
@@ -110,23 +117,44 @@ def _origin(sampling: Mapping[str, Any], source: Mapping[str, Any], dataset: str
     return f"transferred from {source['sampling']}{calls}{there}"
 
 
-def _score(scores: pd.DataFrame, who: tuple[Any, ...], nfe: int) -> dict[str, Any]:
-    """The FID of a cell, or the FD where there is none."""
-    keys = ("dataset", "method", "variant", "seed", "sampler")
-    rows = scores[scores["nfe"].eq(nfe) & scores["status"].eq("done")]
-    for key, value in zip(keys, who, strict=True):
-        rows = rows[rows[key].eq(value)]
-    rows = rows.sort_values("metric", key=lambda metric: metric.ne("FID"), kind="stable")
-    return {} if rows.empty else {"metric": rows["metric"].iloc[0], "score": float(rows["value"].iloc[0])}
+def _scored(scores: pd.DataFrame) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Cell -> its FID, or the first of its scores where there is none."""
+    done = scores[scores["status"].eq("done")]
+    first = done.sort_values("metric", key=lambda metric: metric.ne("FID"), kind="stable").drop_duplicates(WHERE)
+    keys = first[WHERE].itertuples(index=False, name=None)
+    return {
+        key: {"metric": metric, "score": float(value)}
+        for key, metric, value in zip(keys, first["metric"], first["value"], strict=True)
+    }
 
 
 def write_tables(folder: Path, experiment: Mapping[str, Any], scores: pd.DataFrame) -> None:
     """Write `tables/{tuning,tuned}.{parquet,csv,md}`, if anything is tuned."""
-    for name, rows in tables(folder, experiment, scores).items() if has(experiment) else ():
+    if not has(experiment):
+        return
+    made = tables(folder, experiment, scores)
+    notes = {**NOTES, USED: "\n\n".join(filter(None, (NOTES[USED], ends_note(made[TRIED], experiment))))}
+    for name, rows in made.items():
         target, columns = folder / "tables" / name, COLUMNS[name]
         write(target.with_suffix(".parquet"), rows, columns, {"experiment": experiment["experiment"]})
         write_text(target.with_suffix(".csv"), rows.to_csv(index=False))
-        write_text(target.with_suffix(".md"), f"# {name.capitalize()}\n\n{NOTES[name]}\n\n{markdown(shown(rows))}")
+        write_text(target.with_suffix(".md"), f"# {name.capitalize()}\n\n{notes[name]}\n\n{markdown(shown(rows))}")
+
+
+def ends_note(tried: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
+    """Whose constants lie at an end of the range that was searched, and what to do; empty where none does."""
+    keys = ["dataset", "method", "variant", "sampler", "nfe"]
+    found: dict[tuple[str, str, str], dict[str, None]] = {}
+    for key, one in tried.groupby([*keys, "seed"], sort=False):
+        dataset, method, variant, sampler, nfe = map(str, key[:-1])
+        for constant in at_end(one):
+            who = f"{label(experiment, method, variant)} on {dataset}"
+            found.setdefault((constant, sampler, who), {})[nfe] = None
+    texts = [
+        f"{constant} of {sampler} at {', '.join(calls)} calls ({who})"
+        for (constant, sampler, who), calls in found.items()
+    ]
+    return f"{AT_END}: {'; '.join(texts)}." if texts else ""
 
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The moments stage: what a sampler must know of a trained run beside its network, measured on training images."""
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,45 +15,67 @@ from pipeline_lib.config.models import Sampling
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.diffusion.denoiser import Denoising, perturb
 from pipeline_lib.diffusion.noise import Noise
-from pipeline_lib.diffusion.paths import GaussianPath, log_snr
+from pipeline_lib.diffusion.paths import log_snr
 from pipeline_lib.diffusion.streams import Stream
+from pipeline_lib.exits import BadData
 from pipeline_lib.networks import trained
 from pipeline_lib.records import provenance, tables
 from pipeline_lib.records.costs import Stopwatch
-from pipeline_lib.records.store import Manifest, entry
+from pipeline_lib.records.files import sha256, write_json
+from pipeline_lib.records.store import Manifest, alone, entry
 from pipeline_lib.samplers import clip_x0
 
 VERSION = 2
-FILE = "moments.parquet"
 log = logging.getLogger(__name__)
+
+
+def file(nfe: int) -> str:
+    """Where what was measured for so many calls lies in the folder of a sampling's moments."""
+    return f"nfe{nfe:04d}/moments.parquet"
 
 
 def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, train: Manifest, data: Manifest) -> None:
     """Measure at every t that the sampling visits, unless it was done before, and write the manifest.
 
-    `config` holds spacing, nfe, seed, clip_x0, sampler and the corrections that ask; the largest `images` of those who
-    ask says how many training images are used.
+    Each number of calls has a file of its own, and none is part of the fingerprint: another one leaves all that
+    follows from the others as it is. `config` holds spacing, nfe, seed, clip_x0, sampler and the corrections that ask;
+    the largest `images` of those who ask says how many training images are used.
     """
     sampling = parse(Sampling, config)
     weights = trained.weights_file(sampling.weights)
     images = {name: sha for name, sha in data.files.items() if name.startswith("train-")}
-    store = entry("moments", VERSION, config, {"weights": train.files[weights], **images})
+    shared = {k: v for k, v in config.items() if k != "nfe"}
+    store = entry("moments", VERSION, shared, {"weights": train.files[weights], **images})
+    where, prepared = device.pick(), Prepared(data)
+    denoiser, facts = trained.ready(train.file(weights), where, sampling.precision)
+    count = min(max(part["images"] for kind, part in _parts(sampling) if unmeasured(kind, part)), len(prepared))
+    conditional = facts["run"]["network"]["conditional"]
 
-    def make() -> Manifest:
-        watch, where = Stopwatch("moments"), device.pick()
-        denoiser, facts = trained.ready(train.file(weights), where, sampling.precision)
-        prepared = Prepared(data)
-        count = min(max(part["images"] for kind, part in _parts(sampling) if unmeasured(kind, part)), len(prepared))
-        log.info("measuring %d images at every t that is visited", count)
-        conditional = facts["run"]["network"]["conditional"]
-        rows = measure(denoiser, prepared, sampling, count, runtime["batch"], where, conditional)
-        made_from = provenance.of("moments", VERSION, config, {"train": train, "data": data})
-        store.folder.mkdir(parents=True, exist_ok=True)
-        tables.write(store.folder / FILE, rows, tables.MOMENTS, made_from)
-        watch.save(store.folder, images=float(count * len(rows)))
-        return store.finish([FILE], {"images": count})
+    def make(nfe: int, path: Path) -> dict[str, float]:
+        watch = Stopwatch("moments")
+        log.info("%d calls: measuring %d images at every t that is visited", nfe, count)
+        one = sampling.model_copy(update={"nfe": [nfe]})
+        rows = measure(denoiser, prepared, one, count, runtime["batch"], where, conditional)
+        made_from = provenance.of("moments", VERSION, {**shared, "nfe": [nfe]}, {"train": train, "data": data})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tables.write(path, rows, tables.MOMENTS, made_from)
+        spent = {k: v for k, v in watch.read().items() if k in ("seconds", "cpu_seconds")}
+        return {**spent, "images": float(count * len(rows))}
 
-    store.obtain(make).publish(output)
+    costs: list[dict[str, float]] = []
+    for nfe in sampling.nfe:
+        path = store.folder / file(nfe)
+        done = path.with_name("done.json")
+        with alone(path.parent):
+            if not done.is_file():
+                write_json(done, make(nfe, path))
+        costs.append(json.loads(done.read_text()))
+    write_json(store.folder / "identity.json", store.identity)
+    total = {key: sum(one[key] for one in costs) for key in ("seconds", "cpu_seconds", "images")}
+    images_seen = total.pop("images")
+    Stopwatch("moments", {**total, "segments": 0}).save(output.parent, images=images_seen)
+    files = {file(nfe): sha256(store.folder / file(nfe)) for nfe in sampling.nfe}
+    Manifest("moments", store.fingerprint, str(store.folder), files, {"images": count}).save(output)
 
 
 def measure(
@@ -120,13 +143,17 @@ class _Error:
         }
 
 
-def known(sampling: Sampling, moments: Manifest | None, path: GaussianPath, nfe: list[int]) -> Sampling:
+def known(sampling: Sampling, moments: Manifest | None, nfe: int) -> Sampling:
     """The sampling, whose sampler and corrections are told what they need at so many calls, and nothing of other t, on
-    which samples would seem to depend; options that are given are left alone."""
+    which samples would seem to depend; options that are given are left alone.
+
+    Raises BadData where nothing was measured for so many calls.
+    """
     if moments is None:
         return sampling
-    rows = tables.read(moments.file(FILE), tables.MOMENTS)
-    rows = rows[rows["t"].isin([step.t for n in nfe for step in path.grid(sampling.steps(n), sampling.spacing)])]
+    if file(nfe) not in moments.files:
+        raise BadData(f"the moments in {moments.folder} have no {file(nfe)}; run the moments stage again.")
+    rows = tables.read(moments.file(file(nfe)), tables.MOMENTS)
 
     def told(kind: str, part: Mapping[str, Any]) -> dict[str, Any]:
         columns = {name: rows[name] for name in unmeasured(kind, part)}

@@ -111,7 +111,10 @@ def onward(
     before: Sequence[Correction] = (),
     facts: dict[str, Any] | None = None,
 ) -> Tensor:
-    """As `draw`, from x (B, *shape) where the grid begins; corrections `before` come before those of the sampling."""
+    """As `draw`, from x (B, *shape) where the grid begins; corrections `before` come before those of the sampling.
+
+    Below x_T they go on as in a chain that has come so far: those with `resume(step)` are told the planned step before.
+    """
     module, options = load_part("samplers", sampling.sampler)
 
     def correction(one: Mapping[str, Any]) -> Correction:
@@ -121,6 +124,9 @@ def onward(
     corrections = [*before, *map(correction, sampling.corrections), *([clip_x0] if sampling.clip_x0 else [])]
     noise = Noise(sampling.seed, index.device)
     counted = denoiser if isinstance(denoiser, Counted) else Counted(denoiser, batch)
+    for correct in corrections if grid.first else ():
+        if hasattr(correct, "resume"):
+            correct.resume(grid.step(grid.first - 1))
     with torch.no_grad():
         x = module.sample(counted, grid, x, Draw(noise, index), options, labels, corrections, observe)
     for correct in corrections:
@@ -182,7 +188,7 @@ def run(
         cells: list[dict[str, Any]] = []
         files: dict[str, str] = {}
         for nfe in sampling.nfe:
-            own = _tuned.known(_moments.known(sampling, moments, denoiser.path, [nfe]), nfe, tuned)
+            own = _tuned.known(_moments.known(sampling, moments, nfe), nfe, tuned, facts["run"]["diffusion"])
             name = f"nfe{nfe:04d}{_tuned.suffix(sampling, own)}"
             source = Cell(store.folder / name, denoiser, facts, own, runtime["batch"], where, space, by, world)
             if not world.leads:

@@ -1,8 +1,11 @@
 """How a sampling comes to know the constants that were tuned for it."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
-from pipeline_lib.config.models import Sampling
+from pipeline_lib.config.base import load_part, parse
+from pipeline_lib.config.models import Diffusion, Sampling
 from pipeline_lib.config.sampled import SOUGHT
 from pipeline_lib.exits import BadConfig, BadData
 from pipeline_lib.records.files import digest
@@ -14,10 +17,11 @@ def file(nfe: int) -> str:
     return f"nfe{nfe:04d}/found.json"
 
 
-def known(sampling: Sampling, nfe: int, tuned: Manifest | None) -> Sampling:
+def known(sampling: Sampling, nfe: int, tuned: Manifest | None, diffusion: Mapping[str, Any]) -> Sampling:
     """The sampling at `nfe` calls with the correction that was found for it before all others, and nothing to seek.
 
-    Raises BadConfig where the tuning is not given, BadData where it has found nothing for so many calls.
+    `diffusion`: the path that the run was trained on. Raises BadConfig where the tuning is not given, or its constants
+    do not suit this path or number of steps; BadData where it has found nothing for so many calls.
     """
     if not sampling.sought():
         return sampling
@@ -27,15 +31,25 @@ def known(sampling: Sampling, nfe: int, tuned: Manifest | None) -> Sampling:
     if asked not in tuned.files:
         raise BadData(f"the tuning in {tuned.folder} has no {asked}; run the tune stage again.")
     found = json.loads(tuned.file(asked).read_text())["correction"]
+    if found:
+        _check(found, parse(Diffusion, diffusion), sampling.steps(nfe), f"at {nfe} calls, constants of {tuned.folder}")
     corrections = [*([found] if found else []), *sampling.corrections]
     return sampling.model_copy(update={"corrections": corrections, **dict.fromkeys(SOUGHT)})
+
+
+def _check(found: Mapping[str, Any], diffusion: Diffusion, steps: int, where: str) -> None:
+    """Constants of another number of steps may not serve: lambda_i = k i + b of epsilon scaling can fall to 0."""
+    module, options = load_part("samplers/corrections", found)
+    if hasattr(module, "check"):
+        module.check(options, diffusion, steps, where)
 
 
 def suffix(asked: Sampling, own: Sampling) -> str:
     """What tells apart the samples of one sampling that were drawn with different constants or moments; empty without.
 
-    So a cell stays when others of its sampling are tuned or measured anew.
+    So a cell stays when others of its sampling are tuned or measured anew, and a tuning that finds nothing has the
+    cell of the untuned sampling.
     """
     if own.sampler != asked.sampler:
         return f"-{digest([own.sampler, own.corrections])[:8]}"
-    return f"-{digest(own.corrections)[:8]}" if asked.sought() or own.corrections != asked.corrections else ""
+    return f"-{digest(own.corrections)[:8]}" if own.corrections != asked.corrections else ""

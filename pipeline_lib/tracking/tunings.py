@@ -11,6 +11,7 @@ from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.records import tables
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.tracking.content import FINISHED, Content, Point, flatten, metric_name
+from pipeline_lib.tuning._ends import at_end
 
 TRIED = "trials.parquet"
 
@@ -44,7 +45,8 @@ def _search(
     points = [Point(f"tuning/{key}", 0, value) for key, value in sums.items()]
     points += [point for row in _rows(chosen) for point in _points(row)]
     spent = round(1000 * float(rows["seconds"].sum()))
-    return Content(path, name, identity, FINISHED, end - spent, end, params, tags={"kind": "tuning"}, points=points)
+    tags = {"kind": "tuning", "at_end": ", ".join(at_end(rows)) or "no"}
+    return Content(path, name, identity, FINISHED, end - spent, end, params, tags=tags, points=points)
 
 
 def _trial(path: str, identity: dict[str, Any], row: Mapping[str, Any], end: int) -> Content:

@@ -23,10 +23,10 @@ from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import TryAgain
 from pipeline_lib.records.files import digest, write_json
 from pipeline_lib.samplers._stage import Counted, draw, labels_of, onward
+from pipeline_lib.tuning._ends import CONSTANTS
 
 FIRST = 1 << 30  # number of the first tuning chain: samples and measured chains count from 0 and never come so far
 NORM_RATIO = "eps norm, sampled over true"
-CONSTANTS = ("b", "k", "window", "cutoff")  # of a correction that have columns of their own
 log = logging.getLogger(__name__)
 
 Found = dict[str, Any] | None  # options of a correction with its name; None: no correction

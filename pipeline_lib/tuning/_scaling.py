@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from math import ceil, floor
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -38,6 +39,13 @@ class UniformOptions(Scaling):
 
     low: float = Field(0.99, gt=0, le=1, description="smallest b of the first stride; it may be below 1")
     high: float = Field(1.03, ge=1, description="largest b of the first stride")
+    reach: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="while the best b is the first or last that was tried, the first stride goes on beyond low or "
+        "high, so far from 1 at most; 0: never",
+    )
     strides: Annotated[list[float], AfterValidator(_falling)] = Field(
         [0.005, 0.001],
         min_length=1,
@@ -51,6 +59,16 @@ class UniformOptions(Scaling):
             raise ValueError("the first stride is longer than the way from low to high")
         return self
 
+    @property
+    def least(self) -> float:
+        """No b is smaller."""
+        return min(self.low, round(1 - self.reach, DIGITS))
+
+    @property
+    def most(self) -> float:
+        """No b is larger."""
+        return max(self.high, round(1 + self.reach, DIGITS))
+
 
 def scaling(options: Scaling, **constants: Any) -> dict[str, Any]:
     """The correction with these constants."""
@@ -58,16 +76,40 @@ def scaling(options: Scaling, **constants: Any) -> dict[str, Any]:
 
 
 def best_b(options: UniformOptions, bench: Bench) -> float:
-    """The b of the lowest score. 1, which changes nothing, is on every first stride; a finer one may leave the range
-    by less than a stride of the one before."""
-    best, low, high = 1.0, options.low, options.high
-    for stride in options.strides:
-        first, last = ceil((low - best) / stride - 1e-6), floor((high - best) / stride + 1e-6)
-        tried = [round(best + i * stride, DIGITS) for i in range(first, last + 1)]
-        scores = {b: bench.score(scaling(options, b=b), f"b, stride {stride:g}") for b in tried if b > 0}
-        best = min(scores, key=scores.__getitem__)
-        if stride == options.strides[0] and best != 1 and best in (min(scores), max(scores)):
-            key = "low" if best < 1 else "high"
-            log.warning("the best b, %g, is the last that was tried: widen tuning.%s.", best, key)
-        low, high = best - stride, best + stride
+    """The b of the lowest score. 1, which changes nothing, is on every first stride; finer ones stay in its range."""
+    scores = _first_stride(options, bench)
+    best, low, high = _lowest(scores), min(scores), max(scores)
+    if best != 1 and best in (low, high):
+        key = "low" if best < 1 else "high"
+        log.warning("the best b, %g, is the last that was tried: widen tuning.%s or tuning.reach.", best, key)
+    for before, stride in pairwise(options.strides):
+        first, last = max(best - before, low), min(best + before, high)
+        best = _lowest(_scores(options, bench, stride, _range(stride, best, first, last)))
     return best
+
+
+def _first_stride(options: UniformOptions, bench: Bench) -> dict[float, float]:
+    """b -> score from `low` to `high`, and on from there while the best is the first or last, within `reach`."""
+    stride = options.strides[0]
+    scores = _scores(options, bench, stride, _range(stride, 1.0, options.low, options.high))
+    for side, end in ((-1, min), (1, max)):
+        while (last := end(scores)) == _lowest(scores):
+            beyond = round(last + side * stride, DIGITS)
+            if not options.least <= beyond <= options.most:
+                break
+            scores |= _scores(options, bench, stride, [beyond])
+    return scores
+
+
+def _scores(options: UniformOptions, bench: Bench, stride: float, tried: Iterable[float]) -> dict[float, float]:
+    return {b: bench.score(scaling(options, b=b), f"b, stride {stride:g}") for b in tried}
+
+
+def _range(stride: float, middle: float, low: float, high: float) -> list[float]:
+    """Numbers from `low` to `high`, whole strides from `middle`."""
+    first, last = ceil((low - middle) / stride - 1e-6), floor((high - middle) / stride + 1e-6)
+    return [round(middle + i * stride, DIGITS) for i in range(first, last + 1)]
+
+
+def _lowest(scores: Mapping[float, float]) -> float:
+    return min(scores, key=scores.__getitem__)

@@ -54,11 +54,13 @@ def run(
     given = {"train": train, "data": data, "classifier": classifier, "reference": reference}
     given |= {k: m for k, m in (("autoencoder", autoencoder), ("moments", moments), ("guide", guide)) if m}
     identity = {k: v for k, v in config.items() if k != "nfe"}
-    store = entry("tune", VERSION, identity, {name: m.content for name, m in given.items()})
+    contents = {name: m.content for name, m in given.items()}
+    if moments:
+        contents["moments"] = moments.fingerprint  # of how they were measured, since files come with numbers of calls
+    store = entry("tune", VERSION, identity, contents)
     where = device.pick()
     weights = train.file(trained.weights_file(sampling.weights))
     denoiser, about = trained.ready(weights, where, sampling.precision)
-    sampling = _moments.known(sampling, moments, denoiser.path, sampling.nfe)
     way, options = load_part("tuning", sampling.tuning or {})
     space = latent_space.load(autoencoder, where) if autoencoder else None
     metric, distance = judge(
@@ -71,7 +73,7 @@ def run(
         with alone(folder):
             bench = Bench(
                 denoiser,
-                sampling,
+                _moments.known(sampling, moments, nfe),
                 nfe,
                 tuple(about["shape"]),
                 options.images,

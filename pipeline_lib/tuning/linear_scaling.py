@@ -30,10 +30,10 @@ class Options(UniformOptions):
 def check(options: Options, diffusion: Diffusion, steps: int, where: str) -> None:
     """Raise BadConfig where a lambda could fall to 0."""
     lean = max(options.k_high, -options.k_low) * (steps - 1) / 2
-    if lean >= options.low:
+    if lean >= options.least:
         raise BadConfig(
-            f"{where}: in {steps} steps lambda falls {lean:.3g} below its mean, which may be {options.low:g}; lower "
-            "k_high."
+            f"{where}: in {steps} steps lambda falls {lean:.3g} below its mean, which may be {options.least:g}; lower "
+            "k_high, or reach."
         )
 
 

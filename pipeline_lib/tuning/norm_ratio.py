@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline_lib.tuning._bench import Bench, Found
 
 FINDS = NAME
-PER_STEP = True
+PER_STEP = AT_GRID_TIMES = True
 
 
 class Options(Scaling):

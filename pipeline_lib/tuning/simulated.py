@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline_lib.tuning._bench import Bench, Found
 
 FINDS = NAME
-PER_STEP = True
+PER_STEP = AT_GRID_TIMES = True
 STRIDE = 0.01  # to the second point of a secant
 NEAR = 0.001  # a lambda that was tried this near needs no further round
 LEAST_SE = 1e-6  # of a log ratio: that of float32

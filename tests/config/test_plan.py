@@ -165,7 +165,7 @@ def test_the_summary_names_every_instance() -> None:
         ("checks", [{"metric": "fd", "nfe": 20}], "at_most or at_least"),
         ("checks", [{"metric": "fd", "nfe": 21, "at_most": 1}], "nfe 21 is not sampled"),
         ("tracking", {"uri": "foo"}, "tracking.uri"),
-        ("datasets/digits/holdout", 101, "images is 100, but 101 are scored"),
+        ("datasets/digits/holdout", 101, r"images is 100, but 101 .* set images to 101 or more, or scores.samples to"),
         ("sampling/ancestral/sampler", 5, "sampler: give a name"),
         ("datasets/digits", None, "datasets.digits"),
         ("base/training", {"lr": True}, r"variants.paper.training.lr: true and false are no values .* \(it is True\)"),

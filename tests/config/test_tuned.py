@@ -12,6 +12,7 @@ from tests.config.test_plan import MINIMAL, plan, stages
 DDIM = {"sampler": "ddim", "nfe": [10, 20], "images": 100}
 UNIFORM = {"name": "uniform-scaling", "images": 50}
 SHIFT = {"name": "time-shift", "windows": [8], "cutoffs": [9]}
+SHIFT_8 = {"name": "time-shift", "window": 8, "cutoff": 9}
 HOME = "results/tiny/digits/ddpm/paper/s0"
 
 
@@ -88,6 +89,13 @@ def test_samplings_without_tuned_constants_are_what_they_were() -> None:
             },
             r"sampling\.two: analytic-dpm knows the t of the grid alone",
         ),
+        *(
+            (
+                {"one": {**DDIM, "tuning": {"name": way}, "corrections": [{**SHIFT_8, "reading": "released"}]}},
+                f"{way} knows the t of the grid alone, and time-shift leaves them",
+            )
+            for way in ("simulated", "norm-ratio")
+        ),
         ({"one": {**DDIM, "tuning": {"name": "linear-scaling", "k_high": 0.2}}}, "lower k_high"),
         ({"one": {**DDIM, "tuning": {**UNIFORM, "strides": [0.001, 0.005]}}}, "each smaller than the one before"),
         ({"one": {**DDIM, "tuning": {**UNIFORM, "low": 1.01}}}, "less than or equal to 1"),
@@ -103,6 +111,12 @@ def test_factors_serve_as_many_steps_only() -> None:
     plan(tuned(steps=steps, one={**DDIM, "transfer": {"sampling": "steps"}}))
     with pytest.raises(BadConfig, match="a factor for each of 20 steps, which do not fit 10"):
         plan(tuned(steps=steps, one={**DDIM, "nfe": [10], "transfer": {"sampling": "steps", "nfe": 20}}))
+
+
+def test_a_score_is_sought_beside_a_written_time_shift_and_factors_are_taken_there() -> None:
+    shifted = {**DDIM, "corrections": [SHIFT_8]}
+    plan(tuned(steps={**DDIM, "tuning": "simulated"}, one={**shifted, "transfer": {"sampling": "steps"}}))
+    plan(tuned(one={**shifted, "tuning": UNIFORM}))
 
 
 def test_a_run_that_was_not_tuned_is_named() -> None:

@@ -1236,6 +1236,14 @@ MUTANTS = (
         ON_SHIFT,
     ),
     Mutant(
+        "first-step-never-shifted",
+        "single steps and leaked chains whose first step a time shift leaves where it was planned",
+        SHIFT,
+        "self.last = before",
+        "self.last = None",
+        ON_SHIFT,
+    ),
+    Mutant(
         "error-in-standard-deviations",
         "the excess of the error of x_0 with its weight, where a variance takes the square of it",
         DOWNSCALING,
@@ -1306,6 +1314,14 @@ MUTANTS = (
         "mean - k * (steps - 1) / 2",
         "mean",
         ON_TUNING,
+    ),
+    Mutant(
+        "range-without-reach",
+        "the best b of few calls cut off at the end of a range that was made for many",
+        "pipeline_lib/tuning/_scaling.py",
+        "while (last := end(scores)) == _lowest(scores):",
+        "while (last := end(scores)) is None:",
+        ("tests/tuning/test_ways.py",),
     ),
     Mutant(
         "target-a-step-early",

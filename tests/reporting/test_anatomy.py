@@ -31,12 +31,14 @@ def test_a_page_shows_the_first_seed(dissected):
     found = anatomy.cells(rows[rows["method"].eq("ddpm")], dissected.experiment)
     assert [line.name for line in found] == ["ancestral, 20 calls"]
     figure = anatomy.page(found)
-    assert len([a for a in figure.axes if a.axison]) == 5  # a ratio, a spread, twice after a leak, and a gain
+    assert len([a for a in figure.axes if a.axison]) == 4  # a ratio, a spread, that after a leak, and a gain
     x, y = lines(figure, anatomy.RATIO.title)["ancestral, 20 calls"]
     assert x == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert y == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1])
     assert lines(figure, anatomy.CHAIN.title)["ancestral, 20 calls"][1] == pytest.approx(y)  # those from T alone
     assert lines(figure, anatomy.GAIN.title)["ancestral, 20 calls"] == ([0.5], [pytest.approx(0.5)])
+    for curve in (curve for panel in figure.axes for curve in panel.lines if len(curve.get_xdata()) == 1):
+        assert curve.get_marker() == "o"  # a line of one point cannot be seen
     plt.close(figure)
 
 

@@ -200,10 +200,15 @@ def test_shared_columns_are_said_once() -> None:
     tree = Grown([0, 1]).complete()
     (section,) = comparisons.sections(tree.folder, tree.experiment, tree.tables)
     shared = f"dataset digits, preset paper, sampler ancestral, metric {METRIC}, seeds 2"
-    assert f"In all rows: {shared}, verdict not comparable: dataset." in section.notes
+    assert f"In all rows: {shared}." in section.notes
     assert list(section.shown["score"])[:2] == ["4 ± 1.4", "2.5 ± 0.71"]
     assert section.shown["difference"].iloc[1].startswith("-1.5 [-7.85, 4.85")
     assert "dataset" not in section.shown
+    told = "Published in other settings (not comparable: dataset): DDPM cifar10 3.61, imagenet32 3.62, celeba64 1.73 ["
+    assert [text.startswith(told) for text in section.beneath] == [True]
+    assert list(section.trainings["method"]) == ["DDPM", "Regularised (paper)"]  # costs, once for all their cells
+    assert section.trainings["seconds a step"].str.startswith("0.01").all()
+    assert not {"published", "seconds a step"} & set(section.shown)
 
 
 def pending(tree: Grown, notes: dict[str, str]) -> Grown:
@@ -219,21 +224,32 @@ def pending(tree: Grown, notes: dict[str, str]) -> Grown:
 def test_a_metric_that_is_pending_throughout_is_said_once() -> None:
     tree = pending(Grown([0, 1]).complete(), dict.fromkeys(("ddpm/paper", "reg/paper"), "no weights."))
     (section,) = comparisons.sections(tree.folder, tree.experiment, tree.tables)
-    assert section.beneath == ["FID on digits: pending, no weights."]
+    assert section.beneath[1:] == ["FID on digits: pending, no weights."]
     assert len(section.shown) == 4
     assert len(section.rows) == 8
     assert f"metric {METRIC}" in " ".join(section.notes)
     tables.run(tree.folder, tree.experiment)
     text = (tree.folder / "tables/table1.md").read_text()
     assert text.count("no weights.") == 1
-    assert text.rstrip().endswith("no weights.")
+    assert text.partition(f"## {comparisons.TRAININGS}")[0].rstrip().endswith("no weights.")
 
 
 def test_a_metric_that_is_pending_for_different_reasons_keeps_its_rows() -> None:
     tree = pending(Grown([0, 1]).complete(), {"ddpm/paper": "no weights.", "reg/paper": "another reason."})
     (section,) = comparisons.sections(tree.folder, tree.experiment, tree.tables)
-    assert section.beneath == []
+    assert not [text for text in section.beneath if text.startswith("FID")]
     assert "seed 0, 1: pending, another reason." in set(section.shown["note"])
+
+
+def test_one_seed_says_nothing_of_trainings_and_what_it_says_of_these_networks() -> None:
+    tree = Grown([0]).complete()
+    rows = comparisons.compare(tree.folder, tree.experiment, tree.tables, [["ddpm", "paper"], ["reg", "paper"]])
+    said = comparisons.half_width_note(rows, tree.experiment)
+    assert said == "No method shares two seeds with its control, so no difference says anything of other trainings."
+    mine = rows["method"].eq("reg")
+    rows.loc[mine, ["difference_sample_low", "difference_sample_high"]] = [(-2.0, -0.5), (-1.0, 0.5)]
+    said = comparisons.half_width_note(rows, tree.experiment)
+    assert "1 of 2 differences have a 95 % interval over samples that excludes 0; of equal ones 0.1 would." in said
 
 
 def test_differences_from_the_control_stand_beneath_the_table() -> None:

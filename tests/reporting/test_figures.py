@@ -1,5 +1,8 @@
 """Figures show the numbers, and are the same bytes twice."""
 
+import subprocess
+import sys
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
@@ -40,6 +43,12 @@ def test_same_bytes_twice_and_text_is_text(tree):
     text = first["fig2.svg"].decode()
     assert all(words in text for words in ("digits, 20 calls", ">laplace<", "DDPM", "80 % power from 1.1e-02"))
     assert "dc:date" not in text
+
+
+def test_torch_is_not_imported_for_what_is_trained() -> None:
+    """It takes seconds in each of the three jobs; only exact errors need it."""
+    code = "import sys; from pipeline_lib.reporting import figures, report, tables; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_curve_is_the_mean_over_seeds_against_the_log_snr(tree):

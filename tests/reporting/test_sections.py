@@ -196,6 +196,16 @@ def test_a_column_of_samples_is_made_of_the_first_chains(tmp_path):
     assert page.Pictures(tmp_path, left=3).column(tmp_path / "images.npy", 2) == ""
 
 
+def test_a_large_figure_is_shown_as_png_where_there_is_one(tmp_path):
+    (tmp_path / "figures").mkdir()
+    for name, size in (("small", 10), ("large", page.LARGEST_SVG + 1), ("lone", page.LARGEST_SVG + 1)):
+        (tmp_path / f"figures/{name}.svg").write_text(" " * size)
+    for name in ("small", "large"):
+        (tmp_path / f"figures/{name}.png").write_text("picture")
+    links = [page.Pictures(tmp_path).figure(name)["link"] for name in ("small", "large", "lone", "none")]
+    assert links == ["figures/small.svg", "figures/large.png", "figures/lone.svg", ""]
+
+
 def test_a_method_shows_what_it_changes_from_its_control(tree):
     built = tree(seeds=(0,)).complete()
     for method, lr in (("ddpm", 0.1), ("other", 0.2)):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from pipeline_lib.analytic.mixtures import gaussian
 from pipeline_lib.analytic.oracle import Erring, Oracle
 from pipeline_lib.config.models import Diffusion, Sampling
 from pipeline_lib.diffusion import paths
-from pipeline_lib.exits import BadConfig
+from pipeline_lib.exits import BadConfig, BadData
 from pipeline_lib.records import tables
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.samplers import _moments, _stage
@@ -90,7 +91,7 @@ def test_a_correction_asks_for_moments_and_says_what_share_of_its_steps_is_infea
     _stage.run(configs["sample"], {"batch": 4}, tmp_path / "sample.json", trained, moments=moments)
     cell = Manifest.load(tmp_path / "sample.json").facts["cells"][0]
     path = paths.build(Diffusion(**tiny_run()["diffusion"]))
-    told = _moments.known(Sampling(**configs["sample"]), moments, path, [8]).corrections[1]
+    told = _moments.known(Sampling(**configs["sample"]), moments, 8).corrections[1]
     correction = build(Options(**{k: v for k, v in told.items() if k not in ("name", "code")}), PATH, 8)
     for step in list(path.grid(8))[:-1]:
         correction.noise(step, step.posterior_variance)
@@ -106,7 +107,7 @@ def test_the_stage_hands_its_moments_to_the_sampler(tiny_data: Manifest, tmp_pat
     asked = {k: sampling[k] for k in ("sampler", "spacing", "nfe", "seed")}
     _moments.run(asked, {"batch": 16}, tmp_path / "moments.json", trained, tiny_data)
     moments = Manifest.load(tmp_path / "moments.json")
-    rows = tables.read(moments.file(_moments.FILE), tables.MOMENTS)
+    rows = pd.concat([tables.read(moments.file(_moments.file(nfe)), tables.MOMENTS) for nfe in (4, 8)])
     assert rows["gamma"].between(0, 10).all()
     assert set(rows["n"]) == {20}
     _stage.run(sampling, {"batch": 16}, tmp_path / "sample.json", trained, moments=moments)
@@ -120,6 +121,9 @@ def test_the_stage_hands_its_moments_to_the_sampler(tiny_data: Manifest, tmp_pat
     more = {**sampling, "nfe": [4, 6, 8]}
     _moments.run({**asked, "nfe": more["nfe"]}, {"batch": 16}, tmp_path / "more.json", trained, tiny_data)
     measured = Manifest.load(tmp_path / "more.json")
+    assert (measured.fingerprint, measured.files.items() > moments.files.items()) == (moments.fingerprint, True)
+    with pytest.raises(BadData, match="have no nfe0006"):
+        _stage.run(more, {"batch": 16}, tmp_path / "grown.json", trained, moments=moments)
     _stage.run(more, {"batch": 16}, tmp_path / "grown.json", trained, moments=measured)
     grown = Manifest.load(tmp_path / "grown.json")
     assert grown.folder == drawn.folder, "another number of calls draws the others anew"

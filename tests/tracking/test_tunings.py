@@ -30,6 +30,7 @@ def test_trials_are_nested_and_a_second_push_adds_nothing(made, monkeypatch):
     assert search.data.tags["mlflow.parentRunId"] == of_tuned
     assert search.info.run_name == "tune ancestral, 20 calls"
     assert search.data.params["found.b"] == "1.005"
+    assert search.data.tags["at_end"] == "b"
     assert search.data.params["tuning.strides"] == "[0.005, 0.001]"
     assert search.data.metrics == {"FD classifier-digits": 7.0, "tuning/calls": 480.0, "tuning/trials": 3.0}
     query = f"tags.`mlflow.parentRunId` = '{search.info.run_id}'"

@@ -1,6 +1,7 @@
 """The tune stage, and what the sample and errors stages do with what it finds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,17 @@ import pytest
 from pipeline_lib.config.models import Sampling
 from pipeline_lib.exits import BadConfig, BadData, TryAgain
 from pipeline_lib.records import tables
+from pipeline_lib.records.files import sha256
 from pipeline_lib.records.store import Manifest
+from pipeline_lib.samplers import _moments, _tuned
 from pipeline_lib.samplers import _stage as sampling_stage
-from pipeline_lib.samplers import _tuned
 from pipeline_lib.scores import classifier, reference
 from pipeline_lib.training import train
 from pipeline_lib.tuning import _stage
 from tests.conftest import RUNTIME, tiny_run
 from tests.scores.conftest import SETTINGS, prepared
 
-UNIFORM = {"name": "uniform-scaling", "images": 12, "low": 0.9, "high": 1.1, "strides": [0.1]}
+UNIFORM = {"name": "uniform-scaling", "images": 12, "low": 0.9, "high": 1.1, "strides": [0.1], "reach": 0}
 
 
 @pytest.fixture
@@ -89,6 +91,26 @@ def test_another_number_of_calls_leaves_what_is_there(
     assert set(first.files.items()) < set(second.files.items())
 
 
+def test_so_it_does_where_moments_are_measured(made: dict[str, Manifest]) -> None:
+    """Keys of searches and cells: a sampler that asks for moments is told those of its own calls alone."""
+    drawn: list[Manifest] = []
+    searched: list[Manifest] = []
+    for calls in ([2], [2, 4]):
+        settings = {**config(calls), "sampler": {"name": "analytic-dpm", "images": 20}}
+        settings["tuning"] = {**UNIFORM, "name": "uniform-scaling"}
+        asked = {k: settings[k] for k in ("sampler", "spacing", "nfe", "seed", "clip_x0")}
+        _moments.run(asked, {"batch": 16}, Path("moments.json"), made["train"], made["data"])
+        moments = Manifest.load("moments.json")
+        _stage.run(settings, {"batch": 5}, Path("tune.json"), Path("trials.parquet"), **made, moments=moments)
+        searched.append(Manifest.load("tune.json"))
+        one = made["train"]
+        sampling_stage.run(settings, {"batch": 5}, Path("sample.json"), one, moments=moments, tuned=searched[-1])
+        drawn.append(Manifest.load("sample.json"))
+    for few, more in (searched, drawn):
+        assert few.folder == more.folder
+        assert few.files.items() < more.files.items()
+
+
 def test_time_that_is_up_keeps_the_trials(made: dict[str, Manifest]) -> None:
     with pytest.raises(TryAgain, match="the time limit is near; 0 trials are kept"):
         tune(made, [2], max_minutes=0.0)
@@ -104,6 +126,12 @@ def test_constants_of_another_number_of_calls(made: dict[str, Manifest]) -> None
     assert np.array_equal(*(np.load(m.file(m.facts["cells"][0]["images"])) for m in (drawn, plain)))
     with pytest.raises(BadConfig, match="give the manifest of their tuning"):
         sample(made, moved, None)
+    slope = {"name": "epsilon-scaling", "k": -0.5, "b": 1.0}
+    Path(tuned.folder, _tuned.file(2)).write_text(json.dumps({"correction": slope}))
+    falling = replace(tuned, files={_tuned.file(2): sha256(Path(tuned.folder, _tuned.file(2)))})
+    sample(made, {**moved, "nfe": [2]}, falling)
+    with pytest.raises(BadConfig, match=r"at 4 calls, constants of \S+: lambda of epsilon-scaling is -0\.5 at step 0"):
+        sample(made, moved, falling)
     with pytest.raises(BadData, match="has no nfe0004"):
         sample(made, config([4]), tuned)
 
@@ -113,11 +141,20 @@ def test_constants_are_part_of_what_decides_the_measured_chains(made: dict[str, 
 
     sampling = Sampling(sampler="ddim", nfe=[2], tuning=UNIFORM)
     tuned, _ = tune(made, [2])
-    own = _tuned.known(sampling, 2, tuned)
+    own = _tuned.known(sampling, 2, tuned, tiny_run()["diffusion"])
     other = own.model_copy(update={"corrections": [{**own.corrections[0], "b": 1.3}]})
     chains = [Chains(None, "weights", one, 2, 8, (1, 8, 8)).scratch([0, 2]) for one in (own, other)]  # type: ignore[arg-type]
     assert chains[0] != chains[1]
     assert own.sought() == {}
+
+
+def test_a_tuning_that_finds_nothing_has_the_cell_of_the_untuned_sampling(made: dict[str, Manifest]) -> None:
+    tuned, _ = tune(made, [2])
+    Path(tuned.folder, _tuned.file(2)).write_text(json.dumps({"correction": None}))
+    nothing = replace(tuned, files={_tuned.file(2): sha256(Path(tuned.folder, _tuned.file(2)))})
+    plain = sample(made, config([2], tuning=None), None)
+    assert sample(made, config([2]), nothing).files == plain.files
+    assert sample(made, config([2]), nothing).folder == plain.folder
 
 
 @pytest.mark.parametrize("name", ["linear-scaling", "norm-ratio", "simulated", "per-step", "time-shift"])

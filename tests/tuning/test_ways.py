@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
-from pipeline_lib.exits import TryAgain
+from pipeline_lib.config.models import Diffusion
+from pipeline_lib.exits import BadConfig, TryAgain
 from pipeline_lib.samplers._stage import draw
-from pipeline_lib.tuning import norm_ratio, per_step, simulated, time_shift, uniform_scaling
-from pipeline_lib.tuning._bench import FIRST, Bench, Trials
+from pipeline_lib.tuning import linear_scaling, norm_ratio, per_step, simulated, time_shift, uniform_scaling
+from pipeline_lib.tuning._bench import FIRST, Bench, Trials, complete
+from pipeline_lib.tuning._ends import at_end
 from tests.tuning.bench import HEUN, SIDE, bench, exact
 
 
@@ -23,6 +26,12 @@ class StopsAfter(Trials):
         super().__init__(path, lambda: "time is up" if len(self.rows) >= most else None)
 
 
+def marked(at: Bench, chosen: dict[str, Any]) -> pd.DataFrame:
+    """The trials as the stage records them."""
+    wanted = json.dumps(complete(chosen))
+    return pd.DataFrame([{**row, "chosen": "chosen" if row["options"] == wanted else ""} for row in at.trials.rows])
+
+
 def scored(folder: Path, score: Callable[[dict[str, Any]], float], steps: int = 3) -> Bench:
     """A bench whose scores are a function of the constants, and no chain is drawn."""
     at = bench(exact(), steps, folder, images=2)
@@ -31,19 +40,49 @@ def scored(folder: Path, score: Callable[[dict[str, Any]], float], steps: int = 
     return at
 
 
-def test_the_finer_stride_may_leave_the_range_and_b_may_be_below_1(tmp_path: Path) -> None:
-    options = uniform_scaling.Options(low=0.99, high=1.01)
-    found = uniform_scaling.find(options, scored(tmp_path, lambda one: abs(one["b"] - 0.987)))
-    assert found["b"] == 0.987
-
-
-@pytest.mark.parametrize(("best", "said"), [(0.98, ["low"]), (1.05, ["high"]), (1.02, []), (1.0, [])])
-def test_a_best_b_at_an_end_of_the_range_is_told(
-    best: float, said: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("best", "coarse"), [(0.987, 5 + 2), (1.052, 5 + 9), (1.002, 5)])
+def test_the_range_grows_while_the_best_b_lies_at_its_end_and_b_may_be_below_1(
+    best: float, coarse: int, tmp_path: Path
 ) -> None:
-    uniform_scaling.find(uniform_scaling.Options(), scored(tmp_path, lambda one: abs(one["b"] - best)))
-    told = [one.getMessage() for one in caplog.records if "widen" in one.getMessage()]
-    assert [one.rpartition(".")[0].rpartition(".")[2] for one in told] == said
+    """A stride at a time, one beyond the best: each trial is one of the search, and charged."""
+    options = uniform_scaling.Options(low=0.99, high=1.01)
+    at = scored(tmp_path, lambda one: abs(one["b"] - best))
+    assert uniform_scaling.find(options, at)["b"] == best
+    assert len([row for row in at.trials.rows if row["round"] == "b, stride 0.005"]) == coarse
+
+
+@pytest.mark.parametrize(
+    ("best", "reach", "found", "said"),
+    [(0.9, 0.02, 0.98, "low"), (1.3, 0.05, 1.05, "high"), (1.3, 0, 1.03, "high"), (1.02, 0, 1.02, ""), (1, 0, 1, "")],
+)
+def test_a_best_b_at_the_end_of_the_reach_is_told_and_no_finer_stride_leaves_it(
+    best: float, reach: float, found: float, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    at = scored(tmp_path, lambda one: abs(one["b"] - best))
+    chosen = uniform_scaling.find(uniform_scaling.Options(reach=reach), at)
+    assert chosen["b"] == found
+    assert all(f"widen tuning.{said} or" in one.getMessage() for one in caplog.records if "widen" in one.getMessage())
+    assert at_end(marked(at, chosen)) == (["b"] if said else [])
+    assert len(caplog.records) >= bool(said)
+
+
+def test_a_slope_at_an_end_is_told_and_its_lambdas_stay_positive(tmp_path: Path) -> None:
+    """0 is no end: it is the correction without a slope."""
+    options = linear_scaling.Options(reach=0)
+    for best, said in ((0.002, ["k"]), (0.0, []), (0.0004, [])):
+        at = scored(tmp_path / str(best), lambda one, best=best: abs(one["b"] - 1.01) + 100 * abs(one["k"] - best), 1)
+        assert at_end(marked(at, linear_scaling.find(options, at))) == said
+    steep = linear_scaling.Options(k_high=0.1, low=0.99, reach=0.2)
+    with pytest.raises(BadConfig, match=r"in 18 steps lambda falls 0\.85 below its mean, which may be 0\.8;"):
+        linear_scaling.check(steep, Diffusion(), 18, "sampling.one")
+    linear_scaling.check(steep, Diffusion(), 16, "sampling.one")
+
+
+def test_a_shift_at_an_end_of_the_grid_is_told(tmp_path: Path) -> None:
+    options = time_shift.Options(windows=[4], cutoffs=[10, 20, 30])
+    for wanted, said in ((10, ["cutoff"]), (20, []), (99, ["cutoff"])):
+        at = scored(tmp_path / str(wanted), lambda one, wanted=wanted: abs(one.get("cutoff", -99) - wanted))
+        assert at_end(marked(at, time_shift.find(options, at))) == said
 
 
 def test_the_coordinate_search_finds_each_factor(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ def section(results: Results) -> Section | None:
         {
             **vars(s),
             "table": table(s.shown, NUMBERS, ("method", "score")),
+            "trainings": table(s.trainings, NUMBERS, ("method",)),
             "protocol": protocol_table(s.rows, results),
             **results.pictures.figure(s.name),
         }

@@ -1,6 +1,5 @@
 """The section of data whose score is known: verdicts on claims, coverage, bootstrap bias, leak."""
 
-from pipeline_lib.reporting import theory
 from pipeline_lib.reporting.page import Results, Section, render, table
 
 
@@ -8,6 +7,8 @@ def section(results: Results) -> Section | None:
     """None without an analytic section in the experiment."""
     if not results.experiment["analytic"]:
         return None
+    from pipeline_lib.reporting import theory  # and with it torch, which takes seconds
+
     found = theory.records(results.folder, results.experiment)
     values = {
         "curves": results.pictures.figure("theory"),

@@ -40,7 +40,7 @@ def section(results: Results) -> Section | None:
     """None where nothing is trained."""
     if not results.experiment["instances"]:
         return None
-    names = sorted({path.stem for path in (results.folder / "figures").glob(f"{PREFIX}*.png")})
+    names = sorted({path.stem for path in (results.folder / "figures").glob(f"{PREFIX}*.svg")})
     pairs = [{"name": name.removeprefix(PREFIX), **results.pictures.figure(name)} for name in names]
     values = {"sheets": list(sheets(results)), "chains": CHAINS, "pairs": [p for p in pairs if p["link"]]}
     return Section("Samples", "samples", render("samples", values))

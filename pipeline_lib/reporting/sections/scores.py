@@ -118,13 +118,15 @@ def score_table(
 
 def protocol(scores: pd.DataFrame) -> pd.DataFrame:
     """How the scores of each cell and metric came about: a row for each, several ways (of seeds) in one text."""
-    done = done_scores(scores)
-    known = done.assign(**_short(done)).groupby([*RUN, "metric"], sort=False)[PROTOCOL]
-    return known.agg(_all_of).reset_index()
-
-
-def _all_of(values: "pd.Series[Any]") -> str:
-    return ", ".join(dict.fromkeys(number(v) for v in values if pd.notna(v)))
+    done, keys = done_scores(scores), [*RUN, "metric"]
+    different = done.assign(**_short(done))[[*keys, *PROTOCOL]].drop_duplicates()
+    found: dict[tuple[Any, ...], list[dict[str, None]]] = {}
+    for row in different.itertuples(index=False, name=None):
+        texts = found.setdefault(row[: len(keys)], [{} for _ in PROTOCOL])
+        for text, value in zip(texts, row[len(keys) :], strict=True):
+            text |= {} if pd.isna(value) else {number(value): None}
+    rows = [(*key, *map(", ".join, texts)) for key, texts in found.items()]
+    return pd.DataFrame(rows, columns=[*keys, *PROTOCOL])
 
 
 def _short(rows: pd.DataFrame) -> dict[str, "pd.Series[Any]"]:

@@ -8,9 +8,10 @@ def section(results: Results) -> Section | None:
     """None where nothing is tuned."""
     if not tuning.has(results.experiment):
         return None
-    used = tuning.tables(results.folder, results.experiment, results.tables["scores"])[tuning.USED]
+    made = tuning.tables(results.folder, results.experiment, results.tables["scores"])
     values = {
-        "table": table(tuning.shown(used)),
+        "table": table(tuning.shown(made[tuning.USED])),
+        "at_end": tuning.ends_note(made[tuning.TRIED], results.experiment),
         "note": tuning.NOTES[tuning.USED],
         "figure": results.pictures.figure(tuning.FIGURE),
     }

@@ -69,6 +69,10 @@ class TimeShift:
     def __call__(self, prediction: Prediction, step: Step) -> Prediction:
         return prediction
 
+    def resume(self, before: Step) -> None:
+        """The chain begins after this planned step, which others have made."""
+        self.last = before
+
     def shift(self, step: Step, x: Tensor) -> Step:
         """The step with times of each image's own."""
         before, self.last = self.last, step

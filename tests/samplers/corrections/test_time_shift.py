@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline_lib.config.models import Diffusion
+from pipeline_lib.config.models import Diffusion, Sampling
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.denoiser import Prediction
 from pipeline_lib.diffusion.grid import Step
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.samplers import Draw, ddim
+from pipeline_lib.samplers._stage import draw
 from pipeline_lib.samplers.corrections.time_shift import Options, build, check
 
 T, SHAPE = 100, (1, 6, 6)
@@ -122,6 +123,18 @@ def test_a_window_wider_than_a_step_never_leads_up(reading: str) -> None:
     assert bool(end.isfinite().all())
     for step in steps:
         assert bool((torch.as_tensor(step.t_next) <= torch.as_tensor(step.t)).all())
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_a_chain_that_begins_below_the_first_step_goes_on_as_the_whole_one(reading: str) -> None:
+    """What single steps and chains from a true x_t are made of: their first step is shifted, too."""
+    shift = {"name": "time-shift", "window": 30, "cutoff": 10, "reading": reading}
+    sampling = Sampling(sampler={"name": "ddim", "eta": 0.5}, nfe=[10], clip_x0=False, corrections=[shift])
+    about, seen = (Network(), sampling, 10, torch.arange(4), SHAPE, 4), {}
+    whole = draw(*about, observe=lambda step, x, _: seen.update({step.index: x}))
+    for first in (1, 5):
+        assert torch.equal(draw(*about, start=seen[first], first=first), whole)
+    assert torch.equal(draw(*about, start=seen[5], first=5, end=6), seen[6])
 
 
 def test_a_path_without_discrete_steps_and_what_is_past_the_ends_are_refused() -> None:
