@@ -16,6 +16,7 @@ from pipeline_lib.data.prepared import Prepared, to_uint8
 from pipeline_lib.exits import TryAgain
 from pipeline_lib.networks import latent_space, trained
 from pipeline_lib.objectives import Objective
+from pipeline_lib.records.logs import kept
 from pipeline_lib.records.store import Entry, Manifest, entry
 from pipeline_lib.training.grids import Decode
 from pipeline_lib.training.lease import Lease
@@ -65,7 +66,7 @@ def obtain(store: Entry, max_minutes: float | None, make: Callable[[Stop, Lease]
         log.info("trained before: found in %s", store.folder)
         return manifest
     stop = Stop(max_minutes).listen()
-    with waiting(store.folder, stop) as lease:
+    with waiting(store.folder, stop) as lease, kept(store.folder / "log.txt"):
         return store.finished() or make(stop, lease)
 
 
