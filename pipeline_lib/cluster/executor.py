@@ -3,7 +3,7 @@
 1. A job in a partition with PreemptMode=CANCEL ends as PREEMPTED, and one that somebody cancels is, to sacct,
    'CANCELLED by 1000'. The plugin (2.8) takes neither for an end and waits for ever; so it does for a job that squeue
    has forgotten. See `Ends`.
-2. A permanent failure (bad data, configuration, a bug) is not submitted again: its marker says that it would fail again.
+2. A permanent failure (bad data, configuration, a bug) is not submitted again: its marker says so.
 3. Jobs run the code that was there when Snakemake was started (`cluster.code`).
 """
 
@@ -27,9 +27,9 @@ Query = Callable[[str, Logger], Awaitable[tuple[States, float | None]]]
 class Ends:
     """Translates states of jobs so that every end is one that the plugin knows.
 
-    What SLURM itself requeues is PREEMPTED for a moment at most, and then PENDING: only who is PREEMPTED at two
-    checks in a row has ended. Who was there and is missing at two checks in a row is UNKNOWN, which the plugin takes for
-    success; Snakemake then looks for the output and fails the job without it.
+    What SLURM itself requeues is PREEMPTED for a moment at most, and then PENDING: only a job that is PREEMPTED at two
+    checks in a row has ended. One that was there and is missing at two checks in a row becomes UNKNOWN, which the
+    plugin takes for success; Snakemake then looks for the output and fails the job without it.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Ends:
     def translate(self, states: dict[str, str]) -> dict[str, str]:
         """The states as the plugin shall see them."""
         now = {job: state.partition(" ")[0] for job, state in states.items()}  # 'CANCELLED by 1000'
-        gone = {job: "GONE" for job in self.before.keys() - now.keys()}
+        gone = dict.fromkeys(self.before.keys() - now.keys(), "GONE")
         ended = {job: "CANCELLED" for job, state in now.items() if state == self.before.get(job) == "PREEMPTED"}
         lost = {job: "UNKNOWN" for job in gone if self.before[job] == "GONE"}
         self.before = now | gone

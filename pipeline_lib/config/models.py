@@ -255,7 +255,11 @@ class Runtime(Model):
         None, gt=0, description="hours of the longest training on your device, for the retries that `plan` prints"
     )
     job_minutes: int = Field(240, ge=1, description="wall-clock limit of every other job, in minutes")
-    memory_mb: int = Field(4000, ge=500, description="memory of a job in MB; two to four times as much at later attempts, but for trainings")
+    memory_mb: int = Field(
+        4000,
+        ge=500,
+        description="memory of a job in MB; two to four times as much at later attempts, but for trainings",
+    )
 
 
 class Dataset(Model):

@@ -145,9 +145,10 @@ def _daemons(root: Path) -> Iterator[tuple[list[str], list[str]]]:
     """Daemons in order, each with a command that succeeds when it is up."""
     munge = root / "munge"
     files = [f"--{name}-file={munge / name}" for name in ("key", "log", "pid", "seed")]
-    yield ["munged", "--foreground", "--force", *files, f"--socket={munge / 'socket'}"], [
-        *("munge", f"--socket={munge / 'socket'}", "--no-input")
-    ]
+    yield (
+        ["munged", "--foreground", "--force", *files, f"--socket={munge / 'socket'}"],
+        [*("munge", f"--socket={munge / 'socket'}", "--no-input")],
+    )
     yield ["slurmctld", "-D", "-f", f"{root}/slurm.conf"], ["scontrol", "show", "partition", "cpu"]
     for i in range(1, NODES + 1):
         idle = f"scontrol show node n{i} | grep -q 'State=IDLE '"
@@ -167,7 +168,9 @@ def _daemon(root: Path, command: list[str], up: list[str], environment: dict[str
             stderr=stream,
         )
     try:
-        wait_until(lambda: _succeeds(up, environment), 30, lambda: f"{command[0]} is not up:\n{log.read_text()[-2000:]}")
+        wait_until(
+            lambda: _succeeds(up, environment), 30, lambda: f"{command[0]} is not up:\n{log.read_text()[-2000:]}"
+        )
         yield
     finally:
         process.send_signal(signal.SIGTERM)
