@@ -7,6 +7,7 @@
 3. Jobs run the code that was there when Snakemake was started (`cluster.code`).
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from logging import Logger
 from pathlib import Path
@@ -59,7 +60,11 @@ def translated(query: Query) -> Query:
 class Executor(plugin.Executor):  # type: ignore[misc]
     """Submits the code as it is now, and nothing again that failed for good."""
 
+    experiment = ""  # its name begins the names of the jobs, where the profile says no other prefix
+
     def __post_init__(self, test_mode: bool = False) -> None:
+        settings = self.workflow.executor_settings
+        settings.jobname_prefix = settings.jobname_prefix or re.sub(r"[^A-Za-z0-9_-]", "-", self.experiment)[:50]
         super().__post_init__(test_mode)
         self.logger.info(f"Jobs run a copy of the code: {code.pin()}")
 
@@ -82,7 +87,8 @@ def _markers(job: JobExecutorInterface) -> set[Path]:
     return {Path(file).parent / MARKER for file in job.output}
 
 
-def install() -> None:
+def install(experiment: str) -> None:
     """Let Snakemake take this executor where it is told `executor: slurm`."""
+    Executor.experiment = experiment
     plugin.query_job_status = translated(plugin.query_job_status)
     ExecutorPluginRegistry().get_plugin("slurm").executor = Executor

@@ -56,7 +56,7 @@ def test_snakemake_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     registered = ExecutorPluginRegistry().get_plugin("slurm")
     monkeypatch.setattr(registered, "executor", registered.executor)
     monkeypatch.setattr(plugin, "query_job_status", plugin.query_job_status)
-    install()
+    install("cifar10")
     assert ExecutorPluginRegistry().get_plugin("slurm").executor is Executor
     assert "query_job_status" in plugin.Executor.check_active_jobs.__code__.co_names  # where the plugin asks
 
