@@ -1,13 +1,15 @@
-"""The SLURM executor of Snakemake, with three gaps closed.
+"""The SLURM executor of Snakemake, with four gaps closed.
 
 1. A job in a partition with PreemptMode=CANCEL ends as PREEMPTED, and one that somebody cancels is, to sacct,
    'CANCELLED by 1000'. The plugin (2.8) takes neither for an end and waits for ever; so it does for a job that squeue
    has forgotten. See `Ends`.
 2. A permanent failure (bad data, configuration, a bug) is not submitted again: its marker says so.
-3. Jobs run the code that was there when Snakemake was started (`cluster.code`).
+3. Jobs outlive a Snakemake that is killed. What the next one submits for the same output starts when they have ended.
+4. Jobs run the code that was there when Snakemake was started (`cluster.code`).
 """
 
 import re
+import subprocess
 from collections.abc import Awaitable, Callable
 from logging import Logger
 from pathlib import Path
@@ -20,7 +22,9 @@ from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 from pipeline_lib.cluster import code
 from pipeline_lib.exits import MARKER
+from pipeline_lib.records.files import write_text
 
+SUBMITTED = "slurm-job.txt"  # beside the output: the number of the job that was submitted last
 States = dict[str, str] | None  # of jobs by their number; None: SLURM did not answer
 Query = Callable[[str, Logger], Awaitable[tuple[States, float | None]]]
 
@@ -58,7 +62,7 @@ def translated(query: Query) -> Query:
 
 
 class Executor(plugin.Executor):  # type: ignore[misc]
-    """Submits the code as it is now, and nothing again that failed for good."""
+    """Submits the code as it is now, nothing again that failed for good, and nothing beside an equal job."""
 
     experiment = ""  # its name begins the names of the jobs, where the profile says no other prefix
 
@@ -69,22 +73,43 @@ class Executor(plugin.Executor):  # type: ignore[misc]
         self.logger.info(f"Jobs run a copy of the code: {code.pin()}")
 
     def run_job(self, job: JobExecutorInterface) -> None:
-        """Submit a job; its first attempt knows of no failure of an earlier Snakemake."""
+        """Submit a job. Its first attempt forgets failures of an earlier Snakemake, and waits for that one's jobs."""
         if job.attempt == 1:
-            for marker in _markers(job):
+            for marker in _beside(job, MARKER):
                 marker.unlink(missing_ok=True)
+            if alive := {number for record in _beside(job, SUBMITTED) if (number := _alive(record))}:
+                self.logger.info(f"Job {job.jobid} starts after {', '.join(alive)}, of a Snakemake that was killed.")
+                given = job.resources.get("slurm_extra") or ""
+                job.resources.slurm_extra = f"{given} --dependency=afterany:{':'.join(alive)}"
         super().run_job(job)
+
+    def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
+        """Tell Snakemake of a submitted job, and write its number beside its output."""
+        for record in _beside(job_info.job, SUBMITTED):
+            write_text(record, str(job_info.external_jobid))
+        super().report_job_submission(job_info, register_job=register_job)
 
     def report_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **more: Any) -> None:
         """Tell Snakemake of a failed job; a permanent failure has used up its attempts."""
         job = job_info.job
-        if any(marker.is_file() for marker in _markers(job)):
+        if any(marker.is_file() for marker in _beside(job, MARKER)):
             job.attempt = job.restart_times + 1
         super().report_job_error(job_info, msg=msg, **more)
 
 
-def _markers(job: JobExecutorInterface) -> set[Path]:
-    return {Path(file).parent / MARKER for file in job.output}
+def _beside(job: JobExecutorInterface, name: str) -> set[Path]:
+    return {Path(file).parent / name for file in job.output}
+
+
+def _alive(record: Path) -> str | None:
+    """The number of the job in a record if it waits or runs."""
+    if not record.is_file():
+        return None
+    number = record.read_text().strip()
+    asked = subprocess.run(
+        ["squeue", "--noheader", "--format=%i", "--jobs", number], capture_output=True, text=True, check=False
+    )
+    return number if asked.stdout.strip() else None
 
 
 def install(experiment: str) -> None:

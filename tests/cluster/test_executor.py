@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import snakemake_executor_plugin_slurm as plugin
+from snakemake.iocontainers import ResourceList
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
@@ -74,3 +75,25 @@ def test_a_permanent_failure_has_used_up_its_attempts(
     Executor.report_job_error(object.__new__(Executor), SimpleNamespace(job=job), msg="")
     assert told == [job]
     assert job.attempt == attempt
+
+
+@pytest.mark.parametrize(("answer", "extra"), [("7", "--qos=long --dependency=afterany:7"), ("", "--qos=long")])
+def test_a_job_starts_after_the_one_of_a_snakemake_that_was_killed(
+    answer: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`squeue` says whether it is still there."""
+    Path("squeue").write_text(f"#!/bin/sh\necho {answer}\n")
+    Path("squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", ".", prepend=":")
+    monkeypatch.setattr(plugin.Executor, "run_job", lambda self, job: None)
+    monkeypatch.setattr(RemoteExecutor, "report_job_submission", lambda self, info, register_job: None)
+    job = SimpleNamespace(jobid=1, output=["run/manifest.json"], attempt=1, resources=ResourceList(["--qos=long"]))
+    job.resources._add_name("slurm_extra")
+    Path("run").mkdir()
+    Path("run/failed.json").touch()
+    killed, started = (object.__new__(Executor) for _ in range(2))
+    killed.report_job_submission(SimpleNamespace(job=job, external_jobid="7"))
+    started.logger = logging.getLogger()
+    started.run_job(job)
+    assert job.resources.get("slurm_extra") == extra
+    assert not Path("run/failed.json").exists()

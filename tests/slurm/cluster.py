@@ -57,7 +57,6 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=5,bf_interval=5
 SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 GresTypes=gpu
 JobRequeue=1
@@ -68,9 +67,36 @@ PropagateResourceLimits=NONE
 """
 
 
-def missing() -> list[str]:
+ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db", "mariadb", "sacct")
+DATABASE = """
+AuthType=auth/munge
+AuthInfo=socket={root}/munge/socket
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser={user}
+PidFile={root}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database_port}
+StorageUser=slurm
+StoragePass=slurm
+"""
+STORED = """
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={root}/munge/socket
+"""
+
+
+def missing(accounting: bool = False) -> list[str]:
     """Commands that a cluster needs and this machine lacks."""
-    return [name for name in NEEDED if shutil.which(name, path=PATH) is None]
+    needed = NEEDED + (ACCOUNTING if accounting else ())
+    return [name for name in needed if shutil.which(name, path=PATH) is None]
+
+
+Daemon = tuple[list[str], list[str]]  # its command, and one that succeeds when it is up
 
 
 @dataclass(frozen=True)
@@ -102,14 +128,14 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Up until the block ends, however it ends."""
+def cluster(accounting: bool = False) -> Iterator[Cluster]:
+    """Up until the block ends, however it ends; with `accounting` there is a database, and sacct answers."""
     with ExitStack() as stack:
         root = Path(tempfile.mkdtemp(prefix="slurm-"))
         stack.callback(shutil.rmtree, root, ignore_errors=True)
         one = Cluster(root)
         _write(root)
-        for command, up in _daemons(root):
+        for command, up in [*_munge(root), *(_database(root) if accounting else ()), *_slurm(root)]:
             stack.enter_context(_daemon(root, command, up, one.environment))
         stack.callback(_empty, one)
         yield one
@@ -121,7 +147,7 @@ def _write(root: Path) -> None:
         (root / name).mkdir(mode=0o755)
     (root / "munge/key").write_bytes(os.urandom(128))
     (root / "munge/key").chmod(0o600)
-    host, user, ports = socket.gethostname().split(".")[0], _user(), _free_ports(NODES + 1)
+    host, user, ports = _host(), _user(), _free_ports(NODES + 1)
     nodes = [
         f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={GPUS} RealMemory=64000 "
         f"Gres=gpu:fake:{GPUS} State=UNKNOWN\n"
@@ -141,14 +167,43 @@ def _write(root: Path) -> None:
             script.chmod(0o755)
 
 
-def _daemons(root: Path) -> Iterator[tuple[list[str], list[str]]]:
-    """Daemons in order, each with a command that succeeds when it is up."""
+def _munge(root: Path) -> Iterator[Daemon]:
     munge = root / "munge"
     files = [f"--{name}-file={munge / name}" for name in ("key", "log", "pid", "seed")]
     yield (
         ["munged", "--foreground", "--force", *files, f"--socket={munge / 'socket'}"],
         [*("munge", f"--socket={munge / 'socket'}", "--no-input")],
     )
+
+
+def _database(root: Path) -> Iterator[Daemon]:
+    """MariaDB and slurmdbd, into which the cluster is entered."""
+    user, (port, database_port) = _user(), _free_ports(2)
+    names = {"root": root, "host": _host(), "user": user, "port": port, "database_port": database_port}
+    (root / "slurmdbd.conf").write_text(DATABASE.format(**names))
+    (root / "slurmdbd.conf").chmod(0o600)
+    with (root / "slurm.conf").open("a") as stream:
+        stream.write(STORED.format(**names))
+    files = ["--no-defaults", f"--user={user}", f"--datadir={root}/database"]
+    install = ["mariadb-install-db", *files, "--auth-root-authentication-method=normal", "--skip-test-db"]
+    subprocess.run(install, check=True, capture_output=True)
+    where = [f"--socket={root}/database.socket", "--no-defaults"]
+    allow = "create user slurm@'127.0.0.1' identified by 'slurm'; grant all on *.* to slurm@'127.0.0.1'"
+    yield (
+        [
+            "mariadbd",
+            *files,
+            *where[:1],
+            f"--port={database_port}",
+            "--bind-address=127.0.0.1",
+            f"--pid-file={root}/pid",
+        ],
+        ["mariadb", where[1], where[0], "--user=root", f"--execute={allow}"],
+    )
+    yield ["slurmdbd", "-D"], ["sacctmgr", "--immediate", "add", "cluster", "test"]
+
+
+def _slurm(root: Path) -> Iterator[Daemon]:
     yield ["slurmctld", "-D", "-f", f"{root}/slurm.conf"], ["scontrol", "show", "partition", "cpu"]
     for i in range(1, NODES + 1):
         idle = f"scontrol show node n{i} | grep -q 'State=IDLE '"
@@ -162,7 +217,7 @@ def _daemon(root: Path, command: list[str], up: list[str], environment: dict[str
     with log.open("w") as stream:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", found, *command[1:]],
-            env=environment,
+            env={**environment, "SLURM_CONF": str(root / "slurmdbd.conf")} if "slurmdbd" in command else environment,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -202,6 +257,10 @@ def wait_until(holds: Callable[[], object], seconds: float, why: Callable[[], st
 
 def _succeeds(command: list[str], environment: dict[str, str]) -> bool:
     return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+
+
+def _host() -> str:
+    return socket.gethostname().split(".")[0]
 
 
 def _user() -> str:

@@ -7,7 +7,7 @@ the working copy are broken. A second head is killed and started again.
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,11 +17,10 @@ from safetensors.torch import load_file
 
 from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.conftest import STEPS, Experiment
+from tests.slurm.hits import SETTINGS, hits, running, strike, variant
 
 pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
 
-PARTITIONS = {"preempted-requeue": "requeue", "preempted-cancel": "cancel", "node-failure": "fragile"}
-PACE = {"timeout": 2.8, "budget": 1.7}  # seconds a step, where the fault must wait for SLURM's minutes; else 0.4
 VARIANTS = ["undisturbed", "budget", "timeout", "requeue", "preempted-requeue", "preempted-cancel", "cancelled"]
 VARIANTS += ["node-failure", "killed-writing"]
 # What SLURM says of the job that was hit; of a job that it queues again itself, what it said of the end.
@@ -41,17 +40,6 @@ HURT = [name for name in VARIANTS if name != "undisturbed"]
 LIMIT = 420  # seconds; five times what it takes on an idle machine
 
 
-def variant(name: str) -> dict[str, object]:
-    """Options of slow.py; the undisturbed one takes no time."""
-    seconds = 0.0 if name == "undisturbed" else PACE.get(name, 0.4)
-    return {"objective": {"seconds": seconds, "die_writing": name == "killed-writing"}}
-
-
-def by_name(values: dict[str, object], otherwise: object) -> str:
-    """A resource that depends on the variant."""
-    return f"{values!r}.get(wildcards.variant, {otherwise!r})"
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What is left when all is over."""
@@ -63,29 +51,6 @@ class Outcome:
     def weights(self, name: str) -> dict[str, torch.Tensor]:
         """Averaged weights of a variant."""
         return load_file(self.one.folder / self.one.manifest(name).folder / "weights.safetensors")
-
-
-def hit(one: Experiment) -> dict[str, Callable[[str], object]]:
-    """How each variant's job is hit, given its number."""
-    ask = one.cluster.ask
-
-    def preempt(node: str) -> Callable[[str], object]:
-        urgent = ["--partition=urgent", f"--nodelist={node}", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"]
-        return lambda job: ask("sbatch", *urgent)
-
-    def fail_node(job: str) -> None:
-        ask("scontrol", "update", "nodename=n4", "state=down", "reason=test")
-        time.sleep(1)
-        ask("scontrol", "update", "nodename=n4", "state=resume")
-
-    return {
-        "timeout": lambda job: ask("scontrol", "update", f"jobid={job}", "timelimit=1"),
-        "requeue": lambda job: ask("scontrol", "requeue", job),
-        "preempted-requeue": preempt("n2"),
-        "preempted-cancel": preempt("n3"),
-        "cancelled": lambda job: ask("scancel", job),
-        "node-failure": fail_node,
-    }
 
 
 def break_code(one: Experiment) -> None:
@@ -104,16 +69,15 @@ def restart(one: Experiment) -> None:
 
 
 def follow(one: Experiment, other: Experiment) -> None:
-    """Hit each job of `one` and the head of `other` when the trainings have done some steps, until both have ended."""
-    hits, end = hit(one), time.monotonic() + LIMIT
-    while any(e.heads[-1].poll() is None for e in (one, other)) and time.monotonic() < end:
-        for name in [name for name in hits if len(one.steps(name)) > 8]:
-            hits.pop(name)(one.jobs(name)[0])
+    """Hit the jobs of `one` and the head of `other` when the trainings have done some steps, until both have ended."""
+    waiting, end = hits(one), time.monotonic() + LIMIT
+    while (running(one) or running(other)) and time.monotonic() < end:
+        strike(one, waiting)
         if len(other.heads) == 1 and all(len(other.steps(name)) > 3 for name in other.variants):
             restart(other)
         time.sleep(0.2)
     for e in (one, other):
-        assert e.heads[-1].poll() is not None, f"the head hangs:\n{e.log.read_text()[-6000:]}"
+        assert not running(e), f"the head hangs:\n{e.log.read_text()[-6000:]}"
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +89,7 @@ def outcome(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     other = Experiment(tmp_path_factory.mktemp("restarted"), slurm, {"first": slow, "second": slow})
     try:
         other.start()
-        one.start(
-            *("--retries", "3", "--set-resources"),
-            f"train:slurm_partition={by_name(PARTITIONS, 'gpu')}",
-            f"train:runtime={by_name({'budget': 1}, 30)}",
-        )
+        one.start(*SETTINGS)
         break_code(one)
         follow(one, other)
         yield Outcome(one, other, slurm.states())
