@@ -4,12 +4,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 PORT ?= 5000
+KILLS ?= 100
 CONFIG ?= config.yaml
 BIN := .venv/bin
+SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 GPUS = $(shell ls /dev/nvidia[0-9]* 2>/dev/null | wc -l)
 SNAKEMAKE = $(BIN)/snakemake --profile profiles/local --configfile $(CONFIG)
 
-.PHONY: help install run data test quality lint fmt ui screenshots rulegraph
+.PHONY: help install run data test slurm-deps torture quality lint fmt ui screenshots rulegraph
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,6 +39,16 @@ data: install  ## only prepare the datasets of config.yaml (CONFIG=file for anot
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+slurm-deps:  ## install SLURM from the packages of Debian or Ubuntu, for the tests on a cluster of this machine
+	@PATH=$$PATH:/usr/sbin which slurmctld slurmd munged sbatch >/dev/null || { \
+	  $(SUDO) apt-get update -qq; \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    munge slurmctld slurmd slurm-client; }
+
+torture: install  ## kill a training KILLS times (default 100), and the slower faults on a cluster of this machine
+	$(BIN)/python -m tests.torture $(KILLS) results/reference/faults.parquet
+	$(BIN)/python -m pytest -m torture tests/slurm
 
 quality: install  ## lint, formats, types, and the lint of Snakemake
 	$(BIN)/ruff check .

@@ -1,7 +1,12 @@
 # Error propagation in diffusion models: data -> train -> sample -> errors, scores -> tables, figures, report, MLflow.
 # One experiment a configuration file: snakemake [--configfile configs/NAME.yaml]; default: config.yaml.
 # Each rule is one command `python -m pipeline_lib STAGE`, its configuration the config.json beside its output.
+import os
+import sys
+
 from snakemake.utils import min_version
+
+sys.path.insert(0, os.getenv("PIPELINE_CODE", ""))  # jobs on a cluster: the code they were queued with
 
 from pipeline_lib.workflow import open_plan
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib import launch
-from pipeline_lib.exits import PERMANENT, BadConfig, Bug, PipelineError, TryAgain
+from pipeline_lib.cluster import code
+from pipeline_lib.exits import MARKER, PERMANENT, BadConfig, Bug, PipelineError, TryAgain
 from pipeline_lib.records.files import digest, write_json
 from pipeline_lib.records.store import Manifest
 
@@ -147,8 +148,9 @@ def parser() -> argparse.ArgumentParser:
 def run_stage(name: str, args: argparse.Namespace) -> None:
     """Run one stage; a permanent failure leaves a marker, and a later attempt at the same thing ends at once."""
     stage = STAGES[name]
+    code.check()
     config = _configuration(args.config)
-    marker = args.output.parent / "failed.json"
+    marker = args.output.parent / MARKER
     given = [m for m in (*stage.manifests, *stage.optional) if getattr(args, m)]
     manifests = {m: Manifest.load(getattr(args, m)) for m in given}
     key = digest({"config": config["config"], "inputs": {k: m.content for k, m in manifests.items()}})

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 from operator import mul
 from textwrap import fill
 from typing import Any
@@ -18,10 +18,12 @@ from pipeline_lib.config.models import Dataset, Sampling
 from pipeline_lib.config.plan import Instance, Plan, image_shape
 from pipeline_lib.data.sizes import needs
 from pipeline_lib.exits import BadData
+from pipeline_lib.training.stop import usable
 
 NUMBER = 4  # bytes of a float32
 STATE = 4 * NUMBER  # of a parameter in a checkpoint: weight, its average, two moments of Adam
 INCEPTION = 2048  # features of Inception for an image
+SPARE = 3  # attempts that nodes, preemption and people may take from a training
 CHECKPOINTS = 3  # two are kept while a third is written
 UNKNOWN = "unknown"
 SHORT = 24  # letters of a dataset's name that are shown
@@ -270,7 +272,26 @@ def _training(plan: Plan) -> str:
         f"{steps / minutes / 60:.3g} steps/s or more; else it goes on in the next job. The speed depends on the "
         f"machine and is not known here.{_equal(plan)}"
     )
-    return f"{fill(said, WIDTH)}\n"
+    return f"{fill(said, WIDTH)}\n{fill(_retries(plan), WIDTH)}\n"
+
+
+def retries(plan: Plan) -> int | None:
+    """How often a training must be submitted again to end: once for each further job, and `SPARE` for faults.
+
+    None where runtime.train_hours does not say how long the longest one takes.
+    """
+    hours = plan.experiment.runtime.train_hours
+    return None if hours is None else ceil(60 * hours / usable(plan.train_minutes)) - 1 + SPARE
+
+
+def _retries(plan: Plan) -> str:
+    count, hours = retries(plan), plan.experiment.runtime.train_hours
+    if count is None:
+        return "retries: set runtime.train_hours to what it takes to see how many the profile of a cluster needs."
+    return (
+        f"retries: {count} in the profile (or --retries {count}): {hours:g} h take {count - SPARE + 1} jobs of "
+        f"{plan.train_minutes:,} min, and {SPARE} more are for faults."
+    )
 
 
 def _jobs(plan: Plan) -> str:

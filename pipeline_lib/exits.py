@@ -31,4 +31,5 @@ class Bug(PipelineError):
     exit_code = 70
 
 
+MARKER = "failed.json"  # beside the output of a stage that failed for good
 PERMANENT = (BadData.exit_code, BadConfig.exit_code, Bug.exit_code)

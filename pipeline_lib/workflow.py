@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.cluster import executor
 from pipeline_lib.config.plan import Plan, load
 from pipeline_lib.exits import BadConfig, PipelineError
 
@@ -23,6 +24,7 @@ def open_plan(workflow: Any) -> Plan:
         plan = _plan(workflow)
         if workflow.is_main_process and "--unlock" not in sys.argv:  # else an edit would keep the lock for ever
             plan.write(claim=not DRY & set(sys.argv))
+            executor.install(plan.name)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline_lib.config.plan import load
 from pipeline_lib.errors.chains import measured
-from pipeline_lib.estimate import STATE, WIDTH, datasets, jobs, size, text
+from pipeline_lib.estimate import SPARE, STATE, WIDTH, datasets, jobs, retries, size, text
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks.trained import parameters
 from pipeline_lib.records.store import Manifest
@@ -224,3 +224,15 @@ def test_a_bad_configuration_is_one_sentence() -> None:
     assert done.returncode == 78
     assert done.stderr.strip().endswith("error: unknown key 'seed'; did you mean 'seeds'?")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("hours", "jobs_needed"), [(0.1, 1), (11.95, 1), (11.96, 2), (120, 11)])
+def test_retries_are_the_jobs_that_a_training_takes(hours: float, jobs_needed: int) -> None:
+    """A job of 12 hours trains for 3 minutes less; the first one is no retry."""
+    one = plan(changed("runtime", {"train_minutes": 720, "train_hours": hours}))
+    assert retries(one) == jobs_needed - 1 + SPARE
+    assert f"retries: {jobs_needed - 1 + SPARE} in the profile" in text(one)
+
+
+def test_retries_are_unknown_where_the_hours_are() -> None:
+    assert retries(plan(changed("runtime", {"train_minutes": 720}))) is None

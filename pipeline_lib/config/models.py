@@ -329,8 +329,15 @@ class Runtime(Model):
     )
     sample_batch: int = Field(500, ge=1, description="images per network call when sampling")
     train_minutes: int = Field(1440, ge=1, description="wall-clock limit of a training job, in minutes")
+    train_hours: float | None = Field(
+        None, gt=0, description="hours of the longest training on your device, for the retries that `plan` prints"
+    )
     job_minutes: int = Field(240, ge=1, description="wall-clock limit of every other job, in minutes")
-    memory_mb: int = Field(4000, ge=500, description="memory of a job in MB; doubled and so on at each new attempt")
+    memory_mb: int = Field(
+        4000,
+        ge=500,
+        description="memory of a job in MB; two to four times as much at later attempts, but for trainings",
+    )
 
     @model_validator(mode="after")
     def _nodes_are_filled(self) -> "Runtime":

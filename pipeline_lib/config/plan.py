@@ -381,8 +381,8 @@ class Plan:
         return next(i for i in self.instances if i.path == one)
 
     def memory_mb(self, wildcards: Any, attempt: int) -> int:
-        """Memory of a job, growing with each attempt."""
-        return self.experiment.runtime.memory_mb * attempt
+        """Memory of a job, growing with its attempts up to four times, since preempted jobs are tried again too."""
+        return self.experiment.runtime.memory_mb * min(attempt, 4)
 
     def attempt(self, wildcards: Any, attempt: int) -> int:
         """The number of this attempt: a later one heeds the marker of a permanent failure."""

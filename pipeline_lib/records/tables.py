@@ -301,6 +301,20 @@ HISTORY = [
     Column("value", "float64", "", "its mean since the line before"),
 ]
 
+FAULTS = [
+    Column("kill", "int64", "", "number of the kill"),
+    Column("training", "int64", "", "number of the training that was hit; each is hit until it ends"),
+    Column("kind", "string", "", "the signal, and where SIGKILL came while a checkpoint was written"),
+    Column("delay", "float64", "s", "from the beginning of the step to the signal; empty: in a write"),
+    Column("written", "float64", "", "share of the checkpoint's bytes that were written; empty: not in a write"),
+    Column("step", "int64", "steps", "steps that the process had begun"),
+    Column("exit_code", "int64", "", "of the process; 75: saved, try again; negative: the signal that ended it"),
+    Column("resumed", "int64", "steps", "steps that the next process went on after"),
+    Column(
+        "bit_equal", "bool_", "", "weights and history of the training are those of one that nothing hit, bit by bit"
+    ),
+]
+
 PLACE = [
     Column("setting", "string", "", "the chain: which denoiser, which reverse variance"),
     Column("step", "int64", "", "place in the grid: 0 is x_T, the last is x_0"),
@@ -488,6 +502,7 @@ SCHEMAS: dict[str, list[Column]] = {
     "costs": COSTS,
     "costs_relative": COSTS_RELATIVE,
     "history": HISTORY,
+    "faults": FAULTS,
     "exact": EXACT,
     "coverage": COVERAGE,
     "leak": LEAK,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from pipeline_lib.config.sampled import SOUGHT, samplings_of
-from pipeline_lib.exits import PipelineError
+from pipeline_lib.exits import MARKER, PipelineError
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.records.tables import (
     ANATOMY,
@@ -173,8 +173,8 @@ def state(folder: Path, job: Job) -> State:
 def _own_state(folder: Path, place: str) -> State:
     here = folder / place
     log = f"{place}/log.txt" if (here / "log.txt").is_file() else ""
-    if (here / "failed.json").is_file():
-        return State("failed", place, json.loads((here / "failed.json").read_text())["sentence"], log)
+    if (here / MARKER).is_file():
+        return State("failed", place, json.loads((here / MARKER).read_text())["sentence"], log)
     if (here / RECORDS.get(here.name, "manifest.json")).is_file():
         if _is_stale(here):
             return State("pending", place, "what is there was made with another configuration", log)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.config.sampled import samplings_of
-from pipeline_lib.exits import BadData
+from pipeline_lib.exits import MARKER, BadData
 from pipeline_lib.records import tables
 from pipeline_lib.records.files import digest, sha256
 from pipeline_lib.records.store import Manifest
@@ -180,7 +180,7 @@ def _place(home: Path, stage: str) -> Path:
 
 def _failure(home: Path) -> Path | None:
     """The marker of a permanent failure in any stage of a run."""
-    return next(iter(sorted([*home.glob("train/failed.json"), *home.glob("*/*/failed.json")])), None)
+    return next(iter(sorted([*home.glob(f"train/{MARKER}"), *home.glob(f"*/*/{MARKER}")])), None)
 
 
 def _records(home: Path, sampling: str, manifests: Mapping[str, Manifest]) -> dict[str, Path]:

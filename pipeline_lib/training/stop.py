@@ -5,12 +5,16 @@ import time
 from types import FrameType
 
 
+def usable(max_minutes: float) -> float:
+    """Minutes of a job in which it trains: a tenth, at most three, are kept for the last checkpoint."""
+    return max_minutes - min(3.0, max_minutes / 10)
+
+
 class Stop:
-    """Asked at every step. The budget keeps a tenth of itself, at most three minutes, for the last checkpoint."""
+    """Asked at every step."""
 
     def __init__(self, max_minutes: float | None = None) -> None:
-        budget = None if max_minutes is None else 60 * max_minutes - min(180.0, 6 * max_minutes)
-        self.deadline = None if budget is None else time.monotonic() + budget
+        self.deadline = None if max_minutes is None else time.monotonic() + 60 * usable(max_minutes)
         self.signal: str | None = None
 
     def listen(self) -> "Stop":

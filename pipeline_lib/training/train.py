@@ -18,6 +18,7 @@ from pipeline_lib.networks import latent_space, trained
 from pipeline_lib.networks.trained import WEIGHTS
 from pipeline_lib.objectives import Objective
 from pipeline_lib.parallel import ALONE, World, join
+from pipeline_lib.records.logs import kept
 from pipeline_lib.records.store import Entry, Manifest, entry
 from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.loop import Trainer
@@ -72,7 +73,7 @@ def obtain(
         return make(stop.listen(), Lease(store.folder)) if world.told() else None
     manifest = store.finished()
     if manifest is None:
-        with waiting(store.folder, stop.listen()) as lease:
+        with waiting(store.folder, stop.listen()) as lease, kept(store.folder / "log.txt"):
             manifest = store.finished()
             if manifest is None:
                 world.told(MAKE)

@@ -1,0 +1,1 @@
+"""Kill a training again and again: `python -m tests.torture`."""
