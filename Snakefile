@@ -6,7 +6,8 @@ import sys
 
 from snakemake.utils import min_version
 
-sys.path.insert(0, os.getenv("PIPELINE_CODE", ""))  # jobs on a cluster: the code they were queued with
+# jobs on a cluster run the code that they were queued with
+sys.path.insert(0, os.getenv("PIPELINE_CODE", ""))
 
 from pipeline_lib.workflow import open_plan
 

@@ -61,7 +61,7 @@ def translated(query: Query) -> Query:
     return ask
 
 
-class Executor(plugin.Executor):  # type: ignore[misc]
+class Executor(plugin.Executor):
     """Submits the code as it is now, nothing again that failed for good, and nothing beside an equal job."""
 
     experiment = ""  # its name begins the names of the jobs, where the profile says no other prefix

@@ -71,8 +71,8 @@ class StepClock:
         self.marks.append([done, len(self.windows)])
         self.restart()
 
-    def elapsed(self, done: int) -> list[dict[str, float | None]]:
-        """Step and wall seconds of training up to each mark and to the end, `done`; None where nothing was timed.
+    def elapsed(self, done: int, processes: int = 1) -> list[dict[str, float | None]]:
+        """Step and seconds of all processes up to each mark and to the end, `done`; None where nothing was timed.
 
         Between two marks, it is their steps times the median of the windows there, or of all where there is none: what
         else the job did (checkpoints, grids, waiting for a neighbour's burst) is no cost of the method.
@@ -81,7 +81,7 @@ class StepClock:
         total: float | None = 0.0
         for before, after in pairwise([[0, 0], *self.marks, [done, len(self.windows)]]):
             walls = [wall for wall, _ in self.windows[before[1] : after[1]] or self.windows]
-            total = total + (after[0] - before[0]) * median(walls) if walls and total is not None else None
+            total = total + processes * (after[0] - before[0]) * median(walls) if walls and total is not None else None
             found.append({"step": after[0], "seconds": total})
         return found
 

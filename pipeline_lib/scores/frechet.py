@@ -5,6 +5,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 
 from pipeline_lib.exits import BadData
@@ -82,8 +83,14 @@ class Moments:
 
 def root(covariance: Tensor) -> Tensor:
     """The symmetric square root of a covariance (D,D); eigenvalues that rounding made negative count as zero."""
-    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = _eigen(covariance)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def _eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (D,), rising, and eigenvectors (D,D), by SciPy: at D = 2048 torch takes 3.5 times as long."""
+    values, vectors = eigh(symmetric.numpy(), driver="evd", check_finite=False)
+    return torch.from_numpy(values), torch.from_numpy(vectors)
 
 
 def distance(reference: Moments, sample: Moments, reference_root: Tensor | None = None) -> float:
@@ -94,7 +101,8 @@ def distance(reference: Moments, sample: Moments, reference_root: Tensor | None 
     """
     s_r, s_g = reference.covariance.cpu(), sample.covariance.cpu()
     half = root(s_r) if reference_root is None else reference_root
-    shared = torch.linalg.eigvalsh(_product(half, s_g)).clamp(min=0).sqrt().sum()
+    values = eigh(_product(half, s_g).numpy(), eigvals_only=True, driver="evd", check_finite=False)
+    shared = torch.from_numpy(values).clamp(min=0).sqrt().sum()
     gap = reference.mean.cpu() - sample.mean.cpu()
     return float(gap @ gap + s_r.trace() + s_g.trace() - 2 * shared)
 
@@ -123,7 +131,7 @@ def estimate(reference: Moments, features: Tensor, reference_root: Tensor | None
     sample = moments_of(features)
     s_r, s_g = reference.covariance.cpu(), sample.covariance.cpu()
     half = root(s_r) if reference_root is None else reference_root
-    values, vectors = torch.linalg.eigh(_product(half, s_g))
+    values, vectors = _eigen(_product(half, s_g))
     kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
     values, vectors = values[kept], vectors[:, kept]
     gap = sample.mean.cpu() - reference.mean.cpu()

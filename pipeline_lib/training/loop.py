@@ -131,7 +131,7 @@ class Trainer:
     def costs(self) -> dict[str, Any]:
         """Seconds of a step, images through the network per training image, and seconds up to each snapshot."""
         images = self.done * self.run.training.batch_size
-        marks = {"snapshots": self.clock.elapsed(self.done)} if self.run.training.snapshots else {}
+        marks = {"snapshots": self.clock.elapsed(self.done, self.world.size)} if self.run.training.snapshots else {}
         return {**self.clock.medians(), "network_calls": self.calls / images, **marks}
 
     def keep(self) -> None:

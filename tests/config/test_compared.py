@@ -192,7 +192,7 @@ def test_parsing_imports_nothing_heavy() -> None:
         ("ddpm-reg/variants/sweep/grid/L/values", [1, 1.0], "a value stands twice"),
         ("ddpm-reg/variants/sweep/grid/L/values", 5, "grid.L.values: input should be a valid list"),
         ("ddpm-reg/variants/sweep/grid/L/vals", [5], "unknown key '.*vals'; did you mean 'values'"),
-        ("ddpm-reg/variants/sweep/grid/L/key", "bootstrap_length", "grid.L.key: string should match"),
+        ("ddpm-reg/variants/sweep/grid/L/key", "bootstrap_length", "unknown key '.*sweep-L1.bootstrap_length'; valid"),
         (
             "ddpm-reg/variants/sweep/grid/L/key",
             "objective.bootstrap_lenght",
