@@ -44,7 +44,7 @@ class Batches:
         if self.config.flip:
             flip = self.noise.uniform(Stream.FLIP, place, step) < 0.5
             x0 = torch.where(flip[:, None, None, None], x0.flip(-1), x0)
-        labels = None if self.labels is None else self.labels[chosen.to(self.labels.device)]
+        labels = None if self.labels is None else self.labels[self._moved(chosen)]
         return Batch(x0, labels, place, step, self.config.mmd_group, self.noise)
 
     def _chosen(self, first: int, size: int) -> Tensor:
@@ -56,8 +56,12 @@ class Batches:
 
     def _floats(self, chosen: Tensor) -> Tensor:
         if isinstance(self.images, Tensor):
-            return to_float(self.images[chosen.to(self.images.device)])
-        return to_float(torch.from_numpy(self.images[chosen.numpy()]).to(self.device, non_blocking=True))
+            return to_float(self.images[self._moved(chosen)])
+        return to_float(self._moved(torch.from_numpy(self.images[chosen.numpy()])))
+
+    def _moved(self, values: Tensor) -> Tensor:
+        """On the device. From pinned memory: else the host waits until the GPU has done all that it was given before."""
+        return values.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else values
 
 
 def _resident(images: np.ndarray, device: torch.device) -> Tensor | np.ndarray:

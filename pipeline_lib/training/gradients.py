@@ -45,7 +45,8 @@ class Gradients:
 
     def begin(self) -> None:
         """A new step."""
-        self.denoiser.network.train()
+        if not self.denoiser.network.training:
+            self.denoiser.network.train()
         for weight in self.weights:
             weight.grad = None
 

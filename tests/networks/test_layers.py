@@ -1,0 +1,160 @@
+"""What lies between convolutions: the plain operations against their formula, and our kernels against these."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline_lib.device import has_kernels
+from pipeline_lib.networks import layers
+from pipeline_lib.networks.layers import Dropout, Masks, activate, convolve, plain, residual
+
+on_gpu = pytest.mark.skipif(not (torch.cuda.is_available() and has_kernels()), reason="needs a GPU with Triton")
+SHAPES = [(3, 32, 8, 8), (2, 48, 4, 4), (2, 384, 32, 32), (5, 128, 33, 33), (3, 24, 5, 5)]
+
+
+@pytest.fixture(autouse=True)
+def _exact() -> Iterator[None]:
+    backend = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before, backend.fp32_precision = backend.fp32_precision, "ieee"
+    yield
+    backend.fp32_precision = before
+
+
+def normalised(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Group normalisation from its definition."""
+    groups = x.unflatten(1, (norm.num_groups, -1))
+    mean = groups.mean((2, 3, 4), keepdim=True)
+    variance = groups.var((2, 3, 4), keepdim=True, correction=0)
+    unit = ((groups - mean) / (variance + norm.eps).sqrt()).flatten(1, 2)
+    return unit * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+def random_norm(channels: int) -> nn.GroupNorm:
+    norm = nn.GroupNorm(channels // 4, channels, 1e-5)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    return norm
+
+
+def test_activate_is_what_it_says() -> None:
+    torch.manual_seed(0)
+    x, add, scale, shift = torch.randn(3, 16, 4, 4), *torch.randn(3, 3, 16)
+    norm, conv = random_norm(16), nn.Conv2d(16, 16, 3, padding=1)
+    y, h = activate(norm, x, add, (scale, shift), conv=conv)
+    assert torch.equal(h, conv(x))
+    z = normalised(conv(x) + add[:, :, None, None], norm) * (1 + scale)[:, :, None, None] + shift[:, :, None, None]
+    assert torch.allclose(y, z * torch.sigmoid(z), atol=1e-5)
+    assert torch.allclose(activate(norm, x, silu=False)[0], normalised(x, norm), atol=1e-5)
+
+
+def test_residual_is_what_it_says() -> None:
+    torch.manual_seed(0)
+    x, h = torch.randn(2, 2, 6, 4, 4)
+    conv, shortcut = nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(6, 8, 1)
+    assert torch.allclose(residual(x, shortcut, h, conv, 0.5), 0.5 * (shortcut(x) + conv(h)))
+    narrow = nn.Conv2d(6, 6, 1)
+    assert torch.allclose(residual(x, nn.Identity(), h, narrow), x + narrow(h))
+
+
+def test_doubling_repeats_pixels() -> None:
+    x = torch.arange(4.0).reshape(1, 1, 2, 2)
+    assert layers.doubled(x)[0, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+
+
+def both(compute: object, inputs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs and gradients, by our kernels and by plain operations, for a random weight of each output."""
+    found = []
+    for way in (None, plain):
+        own = [one.detach().clone(memory_format=torch.preserve_format).requires_grad_() for one in inputs]
+        if way is None:
+            outputs = compute(*own)  # type: ignore[operator]
+        else:
+            with way():
+                outputs = compute(*own)  # type: ignore[operator]
+        torch.manual_seed(5)
+        loss = sum((one * torch.randn(one.shape, device=one.device)).sum() for one in outputs)
+        found.append([*outputs, *torch.autograd.grad(loss, own)])
+    return found[0], found[1]
+
+
+def close(ours: list[Tensor], theirs: list[Tensor], within: float) -> None:
+    for mine, other in zip(ours, theirs, strict=True):
+        assert float((mine - other).double().norm() / other.double().norm()) < within
+
+
+@on_gpu
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["norm", "added", "scaled", "silu"])
+def test_kernel_of_activate(shape: tuple[int, ...], kind: str) -> None:
+    """Outputs and all gradients in float32; x is used besides, and is a slice of wider memory."""
+    torch.manual_seed(0)
+    n, c = shape[:2]
+    norm = random_norm(c).cuda()
+    wide = torch.randn(n, 2 * c, *shape[2:], device="cuda").to(memory_format=torch.channels_last)
+    inputs = [wide[:, :c] * 2 + 1, *torch.randn(3, n, c, device="cuda"), norm.weight.detach(), norm.bias.detach()]
+
+    def compute(x: Tensor, add: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+        own = copy.copy(norm)
+        own._parameters = {"weight": weight, "bias": bias}  # type: ignore[assignment]
+        more = {"added": {"add": add}, "scaled": {"scale_shift": (scale, shift)}}.get(kind, {})
+        y, x = activate(own, x, silu=kind != "norm", **more)  # type: ignore[arg-type]
+        unused = sum((one * 0).sum() for one in (add, scale, shift))
+        return [y, x + unused]
+
+    ours, theirs = both(compute, inputs)
+    keep = [i for i, one in enumerate(theirs) if float(one.norm())]
+    close([ours[i] for i in keep], [theirs[i] for i in keep], 2e-6)
+    assert len(keep) >= 5
+
+
+@on_gpu
+@pytest.mark.parametrize("gain", [1.0, 0.5])
+def test_kernel_of_residual(gain: float) -> None:
+    torch.manual_seed(0)
+    conv, shortcut = nn.Conv2d(24, 40, 3, padding=1).cuda(), nn.Conv2d(48, 40, 1).cuda()
+    x, h = (torch.randn(3, c, 9, 9, device="cuda").to(memory_format=torch.channels_last) for c in (48, 24))
+    weights = [conv.weight, conv.bias, shortcut.weight, shortcut.bias]
+
+    def compute(x: Tensor, h: Tensor, *given: Tensor) -> list[Tensor]:
+        first, second = copy.copy(conv), copy.copy(shortcut)
+        first._parameters = {"weight": given[0], "bias": given[1]}  # type: ignore[assignment]
+        second._parameters = {"weight": given[2], "bias": given[3]}  # type: ignore[assignment]
+        return [residual(x, second, h, first, gain), convolve(first, h)]
+
+    close(*both(compute, [x, h, *weights]), within=5e-6)
+
+
+@on_gpu
+def test_dropout_of_the_kernel() -> None:
+    """The share that is kept, masks that are those of image, step and call, and gradients where the value was kept."""
+    torch.manual_seed(0)
+    network = nn.Sequential(Dropout(0.3), Dropout(0.3)).cuda().train()
+    masks, norm = Masks(network, torch.device("cuda")), random_norm(64).cuda()
+    x = torch.randn(64, 64, 16, 16, device="cuda").to(memory_format=torch.channels_last)
+
+    def dropped(step: int, first: int, layer: int = 0, calls: int = 1, images: Tensor = x) -> Tensor:
+        masks.begin(torch.tensor([step], device="cuda"), torch.tensor([first], device="cuda"))
+        for _ in range(calls):
+            y, _ = activate(norm, images, silu=False, dropout=network[layer])
+        return y
+
+    kept = dropped(1, 0) != 0
+    assert abs(float(kept.float().mean()) - 0.7) < 5 * (0.21 / x.numel()) ** 0.5
+    assert torch.equal(dropped(1, 0), dropped(1, 0))
+    assert torch.equal(dropped(1, 24, images=x[24:]) != 0, kept[24:])  # rows of a batch have the masks of the whole
+    for other in (dropped(2, 0), dropped(1, 0, layer=1), dropped(1, 0, calls=2), dropped(1, 1)):
+        agree = float(((other != 0) == kept).float().mean())
+        assert abs(agree - 0.58) < 0.005  # 0.7^2 + 0.3^2: independent
+    whole, _ = activate(norm, x, silu=False)
+    assert torch.allclose(dropped(1, 0)[kept], whole[kept] / 0.7)
+    x.requires_grad_()
+    (ours,) = torch.autograd.grad(dropped(1, 0).square().sum(), x)
+    with plain():
+        (theirs,) = torch.autograd.grad(
+            (F.group_norm(x, 16, norm.weight, norm.bias, 1e-5) * kept / 0.7).square().sum(), x
+        )
+    close([ours], [theirs], 5e-6)
