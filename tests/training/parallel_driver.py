@@ -87,12 +87,13 @@ def share_of(world: object, rank: int) -> range:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     job, *arguments = sys.argv[1:]
-    if job == "sums":
-        sums()
-    elif job == "sampled":
-        for images in arguments:
-            sampled(int(images))
-    else:
-        {"all": all_cases, "stopped": stopped, "drifting": drifting}[job](
-            Manifest.load("data.json"), *map(int, arguments)
-        )
+    with join():
+        if job == "sums":
+            sums()
+        elif job == "sampled":
+            for images in arguments:
+                sampled(int(images))
+        else:
+            {"all": all_cases, "stopped": stopped, "drifting": drifting}[job](
+                Manifest.load("data.json"), *map(int, arguments)
+            )
