@@ -96,14 +96,18 @@ class World:
 
 
 ALONE = World()
+_joined: list[World] = []  # the world that this process is in
 
 
 @contextlib.contextmanager
 def join() -> Iterator[World]:
-    """The world of this process while the block runs. Raises BadConfig where a host has fewer GPUs than processes."""
+    """The world of this process while the block runs; inside it again, the same.
+
+    Raises BadConfig where a host has fewer GPUs than processes.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield ALONE
+    if size == 1 or _joined:
+        yield _joined[0] if _joined else ALONE
         return
     import torch.distributed as dist
 
@@ -118,7 +122,9 @@ def join() -> Iterator[World]:
         log.info("%d processes work together", size)
     else:
         logging.getLogger("pipeline_lib").setLevel(logging.WARNING)  # progress is told once
+    _joined.append(world)
     yield world
+    _joined.clear()
     dist.destroy_process_group()
 
 

@@ -15,9 +15,8 @@ def rows_at_once(run: Run, processes: int, micro_batch: int | None, where: str =
     rows = micro_batch or batch // processes
     where, micro = f"{where}: " if where else "", micro_batch or "null"
     if rows == 0 or batch % (processes * rows):
-        cut = f"{processes} process{'es' if processes > 1 else ''}" + (
-            f" with runtime.micro_batch {micro_batch}" if micro_batch else ""
-        )
+        cut = "1 process" if processes == 1 else f"{processes} processes"
+        cut += f" with runtime.micro_batch {micro_batch}" if micro_batch else ""
         raise BadConfig(
             f"{where}training.batch_size is {batch}, which {cut} cannot share evenly; change runtime.processes"
             f"{' or runtime.micro_batch' if micro_batch else ''}."

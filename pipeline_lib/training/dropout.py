@@ -1,8 +1,8 @@
 """Dropout masks that do not depend on how a batch is shared, on a CPU.
 
 torch draws the masks of a call one number after the other, so a process that is given some rows of the batch would drop
-other weights than one that is given all. Here every process draws the masks of the global batch and keeps its own rows:
-that costs the drawing of a whole mask, which on a GPU, where drawing is a larger part of a step, is not paid.
+other numbers than one that is given all. Here every process draws the masks of the global batch and keeps its own
+rows, so more processes do not draw faster. On a GPU each part has masks of its own.
 """
 
 from dataclasses import dataclass

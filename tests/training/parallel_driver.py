@@ -32,9 +32,11 @@ def all_cases(data: Manifest, micro_batch: int | None = None) -> None:
 
 def stopped(data: Manifest, after: int) -> None:
     """Train the case with the most to remember, for so many steps; 0: to the end. Only the last process is told."""
-    if after and int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1:
-        train.Stop = lambda minutes: After(after)
-    with pytest.raises(TryAgain, match="the next attempt goes on") if after else nullcontext():
+    told = after and int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
+    left = pytest.raises(TryAgain, match="the next attempt goes on") if after else nullcontext()
+    with pytest.MonkeyPatch.context() as patch, left:
+        if told:
+            patch.setattr(train, "Stop", lambda minutes: After(after))
         train.run(tiny_run(**CASES["adm by loss"]), RUNTIME, Path("stopped.json"), data)
 
 
@@ -84,15 +86,20 @@ def share_of(world: object, rank: int) -> range:
     return type(world)(rank, world.size).share(12)
 
 
+def work(job: str, *arguments: str) -> None:
+    """Do a job, as one of the processes of a world or as the only one."""
+    with join():
+        if job == "sums":
+            sums()
+        elif job == "sampled":
+            for images in arguments:
+                sampled(int(images))
+        else:
+            {"all": all_cases, "stopped": stopped, "drifting": drifting}[job](
+                Manifest.load("data.json"), *map(int, arguments)
+            )
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    job, *arguments = sys.argv[1:]
-    if job == "sums":
-        sums()
-    elif job == "sampled":
-        for images in arguments:
-            sampled(int(images))
-    else:
-        {"all": all_cases, "stopped": stopped, "drifting": drifting}[job](
-            Manifest.load("data.json"), *map(int, arguments)
-        )
+    work(*sys.argv[1:])

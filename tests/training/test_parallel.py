@@ -21,18 +21,23 @@ from pipeline_lib.records import tables
 from pipeline_lib.records.store import STORE, Manifest
 from tests.conftest import RUNTIME, tiny_data, tiny_run, write_config
 from tests.training.parallel_cases import CASES, ROUNDING
+from tests.training.parallel_driver import work
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-DRIVER = "tests.training.parallel_driver"
 Made = Callable[[int], Path]
 
 
 def driven(processes: int, *job: str, cwd: Path = Path()) -> None:
-    """Run a job of the driver in so many processes."""
-    shared = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    """Run a job of the driver in so many processes; one is this one."""
+    if processes == 1:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(cwd)
+            work(*job)
+        return
+    shared = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
-        [sys.executable, *shared, "-m", DRIVER, *job], capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd
+        [sys.executable, *shared, "-m", work.__module__, *job], capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd
     )
     assert done.returncode == 0, done.stderr[-4000:]
 
@@ -86,9 +91,8 @@ def test_four_processes_train_what_one_trains(tmp_path: Path) -> None:
     driven(1, "stopped", "5")
     driven(4, "stopped", "7")
     driven(1, "stopped", "0")
-    one, broken = (
-        load_file(p / Manifest.load(p / "stopped.json").file("weights.safetensors")) for p in (Path("one"), Path())
-    )
+    made = Path(Manifest.load("stopped.json").folder) / "weights.safetensors"
+    one, broken = load_file("one" / made), load_file(made)
     assert all(np.allclose(broken[key], one[key], rtol=0, atol=ROUNDING["adm by loss"]) for key in one)
 
 
