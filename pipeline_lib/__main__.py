@@ -141,6 +141,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "config", type=Path, nargs="?", default=Path("config.yaml"), help="its file (default: config.yaml)"
     )
+    sub = commands.add_parser("bench", help="how fast the engine is here, beside the plain way (docs/performance.md)")
+    sub.add_argument("--output", type=Path, default=Path("bench.json"), help="file to write (default: bench.json)")
+    sub.add_argument("--only", nargs="*", default=[], help="rows whose names begin so, such as train/ddpm")
+    sub.add_argument("--seconds", type=float, default=3.0, help="how long each is timed")
     commands.add_parser("reference-page", help="print docs/configuration.md, the page of all keys")
     return top
 
@@ -274,6 +278,10 @@ def main(arguments: list[str] | None = None) -> int:
             return run(delete=args.delete)
         if args.command == "plan":
             return show_plan(args.config)
+        if args.command == "bench":
+            from pipeline_lib import bench
+
+            return bench.run(args.output, args.only, args.seconds)
         if args.command == "reference-page":
             return show_reference()
         return run_experiment_stage(args.command, args.experiment)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from pipeline_lib import device
@@ -28,6 +29,7 @@ from pipeline_lib.diffusion.denoiser import Denoiser
 from pipeline_lib.errors.bandwidths import Bandwidths
 from pipeline_lib.errors.cumulative import Comparison
 from pipeline_lib.errors.forward import ForwardSamples
+from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks import trained
 from pipeline_lib.networks.layers import plain
 from pipeline_lib.objectives import adm, ddpm, ddpm_reg, edm
@@ -80,18 +82,27 @@ class Random(Prepared):
         return None
 
 
-def run(output: Path, only: list[str], seconds: float) -> None:
-    """Time everything, or `only` the rows whose names begin so, each for about `seconds`; print, and write JSON."""
+def run(output: Path, only: list[str], seconds: float) -> int:
+    """Time everything, or `only` the rows whose names begin so, each for about `seconds`; print, and write JSON.
+
+    Returns the exit code. Raises BadConfig where no row is left.
+    """
     where = device.pick()
     torch.backends.cudnn.benchmark = True
+    torch.set_num_threads(1)  # as a training has them
     rows: list[Row] = []
     for name, measure in rows_of(where, seconds).items():
         if not only or any(name.startswith(one) for one in only):
             rows.append({"name": name, **measure()})
-            print(json.dumps(rows[-1]), flush=True)
+            log.info("%s", json.dumps(rows[-1]))
             if where.type == "cuda":
                 torch.cuda.empty_cache()
+    if not rows:
+        raise BadConfig(f"no row begins with {' or '.join(only)}; there are {', '.join(rows_of(where, seconds))}.")
     write_json(output, {"machine": machine(where), "rows": rows})
+    print(pd.DataFrame(rows).to_string(index=False, na_rep="", float_format="{:,.4g}".format))
+    print(f"written to {output}")
+    return 0
 
 
 def rows_of(where: torch.device, seconds: float) -> dict[str, Callable[[], Row]]:

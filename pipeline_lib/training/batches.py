@@ -60,7 +60,7 @@ class Batches:
         return to_float(self._moved(torch.from_numpy(self.images[chosen.numpy()])))
 
     def _moved(self, values: Tensor) -> Tensor:
-        """On the device. From pinned memory: else the host waits until the GPU has done all that it was given before."""
+        """On the device, from pinned memory: else the host waits until the GPU has done all it was given before."""
         return values.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else values
 
 

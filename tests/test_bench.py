@@ -1,0 +1,25 @@
+"""The bench: rows with their numbers, and a plain error where nothing is left to time."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib import bench
+from pipeline_lib.__main__ import main
+from pipeline_lib.exits import BadConfig
+
+
+def test_rows_are_written_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--only", "train/ddpm-reg", "--seconds", "0.01", "--output", "b.json"]) == 0
+    found = json.loads(Path("b.json").read_text())
+    (row,) = found["rows"]
+    assert row["name"] == "train/ddpm-reg"
+    assert row["images_per_second"] == pytest.approx(row["batch"] / row["ms"] * 1e3)
+    assert found["machine"]["torch"]
+    assert "train/ddpm-reg" in capsys.readouterr().out
+
+
+def test_a_name_without_rows() -> None:
+    with pytest.raises(BadConfig, match="no row begins with trian; there are train/ddpm"):
+        bench.run(Path("b.json"), ["trian"], 0.01)
