@@ -55,7 +55,13 @@ class Experiment:
             "experiment": "faults",
             "base": {**TINY["base"], "training": training},
             "methods": {"slow": {"objective": "slow.py", "variants": variants}},
-            "runtime": {"log_every": 5, "checkpoint_minutes": 0.05, "train_minutes": 30, "memory_mb": 1000},
+            "runtime": {
+                "log_every": 5,
+                "checkpoint_minutes": 0.05,
+                "train_minutes": 30,
+                "job_minutes": 30,
+                "memory_mb": 1000,
+            },
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
