@@ -67,7 +67,14 @@ class Experiment:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """A head that trains all variants, with the profile that users get."""
         targets = [self.place(name) / "manifest.json" for name in self.variants]
-        command = [sys.executable, ROOT / "tests/slurm/head.py", "--profile", "profiles/slurm", *arguments]
+        command = [
+            sys.executable,
+            ROOT / "tests/slurm/head.py",
+            "--profile",
+            "profiles/slurm",
+            "--no-hooks",
+            *arguments,
+        ]
         with self.log.open("ab") as stream:
             head = subprocess.Popen(
                 [*command, "--", *(str(t.relative_to(self.folder)) for t in targets)],
