@@ -287,7 +287,7 @@ def retries(plan: Plan) -> int | None:
 def _retries(plan: Plan) -> str:
     count, hours = retries(plan), plan.experiment.runtime.train_hours
     if count is None:
-        return "retries: set runtime.train_hours to what it takes to see how many the profile of a cluster needs."
+        return "retries: set runtime.train_hours to the hours it takes to see how many the profile of a cluster needs."
     return (
         f"retries: {count} in the profile (or --retries {count}): {hours:g} h take {count - SPARE + 1} jobs of "
         f"{plan.train_minutes:,} min, and {SPARE} more are for faults."

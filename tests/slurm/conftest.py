@@ -55,13 +55,26 @@ class Experiment:
             "experiment": "faults",
             "base": {**TINY["base"], "training": training},
             "methods": {"slow": {"objective": "slow.py", "variants": variants}},
-            "runtime": {"log_every": 5, "checkpoint_minutes": 0.05, "train_minutes": 30, "memory_mb": 1000},
+            "runtime": {
+                "log_every": 5,
+                "checkpoint_minutes": 0.05,
+                "train_minutes": 30,
+                "job_minutes": 30,
+                "memory_mb": 1000,
+            },
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """A head that trains all variants, with the profile that users get."""
         targets = [self.place(name) / "manifest.json" for name in self.variants]
-        command = [sys.executable, ROOT / "tests/slurm/head.py", "--profile", "profiles/slurm", *arguments]
+        command = [
+            sys.executable,
+            ROOT / "tests/slurm/head.py",
+            "--profile",
+            "profiles/slurm",
+            "--no-hooks",
+            *arguments,
+        ]
         with self.log.open("ab") as stream:
             head = subprocess.Popen(
                 [*command, "--", *(str(t.relative_to(self.folder)) for t in targets)],

@@ -271,6 +271,21 @@ def test_the_budget_keeps_time_for_the_last_checkpoint() -> None:
     assert Stop(None).reason() is None
 
 
+@pytest.mark.parametrize(
+    ("told", "limit", "minutes"),
+    [("1:30", 2, 1.3), ("59:00", 60, 56), ("11:50:00", 720, 707), ("1-00:00:00", 720, 717), ("UNLIMITED", 720, 717)],
+)
+def test_the_budget_ends_with_the_job_however_late_the_process_began(
+    told: str, limit: float, minutes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """squeue says what is left of it; a tenth of the limit, at most three minutes, is kept for the checkpoint."""
+    Path("squeue").write_text(f"#!/bin/sh\necho {told}\n")
+    Path("squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", ".", prepend=":")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert Stop(limit).deadline == pytest.approx(time.monotonic() + 60 * minutes, abs=2)
+
+
 def command(config: Path, data: Manifest, *more: str) -> list[str]:
     data.save(Path("data.json"))
     arguments = ["--config", str(config), "--data", "data.json", "--output", "run/manifest.json", *more]
