@@ -311,7 +311,7 @@ FAULTS = [
     Column("exit_code", "int64", "", "of the process; 75: saved, try again; negative: the signal that ended it"),
     Column("resumed", "int64", "steps", "steps that the next process went on after"),
     Column(
-        "bit_equal", "bool_", "", "weights and history of the training are those of one that nothing hit, bit by bit"
+        "bit_equal", "bool", "", "weights and history of the training are those of one that nothing hit, bit by bit"
     ),
 ]
 
