@@ -41,7 +41,7 @@ rule autoencoder:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        "python -m pipeline_lib autoencoder --config {input.config} --data {input.data} --output {output.manifest}"
+        "exec python -m pipeline_lib autoencoder --config {input.config} --data {input.data} --output {output.manifest}"
         " --max-minutes {resources.runtime} --attempt {resources.attempt} &> {log}"
 
 

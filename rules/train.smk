@@ -1,5 +1,8 @@
 # Training and sampling. The output is a small manifest; weights and checkpoints lie in results/store, undeclared, since
 # Snakemake deletes what it knows of before every attempt.
+#
+# `exec`: SLURM sends SIGTERM to all processes of a job. A shell in between would die of it at once, Snakemake after it,
+# and with them the job, while the training still writes its last checkpoint.
 
 
 rule train:
@@ -24,7 +27,7 @@ rule train:
         gpu=plan.experiment.runtime.processes,
         nodes=plan.experiment.runtime.nodes,
     shell:
-        "python -m pipeline_lib train --config {input.config} --data {input.data} --init {input.init}"
+        "exec python -m pipeline_lib train --config {input.config} --data {input.data} --init {input.init}"
         " --autoencoder {input.autoencoder} --output {output.manifest}"
         " --processes {resources.gpu} --nodes {resources.nodes}"
         " --max-minutes {resources.runtime} --attempt {resources.attempt} &> {log}"

@@ -26,7 +26,7 @@ rule tune:
         attempt=plan.attempt,
         gpu=1,
     shell:
-        "python -m pipeline_lib tune --config {input.config} --train {input.train} --data {input.data}"
+        "exec python -m pipeline_lib tune --config {input.config} --train {input.train} --data {input.data}"
         " --classifier {input.classifier} --reference {input.reference} --autoencoder {input.autoencoder}"
         " --moments {input.moments} --guide {input.guide} --output {output.manifest} --trials {output.trials}"
         " --max-minutes {resources.runtime} --attempt {resources.attempt} &> {log}"
