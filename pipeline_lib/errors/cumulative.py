@@ -29,7 +29,7 @@ from pipeline_lib.errors.bandwidths import Bandwidths
 from pipeline_lib.errors.chains import Chains, measured
 from pipeline_lib.errors.forward import MEASURED, ForwardLaw, ForwardSamples, normalise
 from pipeline_lib.errors.jackknife import Estimate
-from pipeline_lib.errors.uncertainty import estimate, labellings, p_value, permutation_null
+from pipeline_lib.errors.uncertainty import labellings, of_sums, p_value, permutation_null, sums
 from pipeline_lib.errors.verdicts import tolerance, verdict
 from pipeline_lib.exits import BadData
 from pipeline_lib.networks import trained
@@ -194,18 +194,24 @@ class Comparison:
 
     def _compare(self, law: str, place: int, distances: Matrices) -> None:
         a, s = self.grid.a[place], self.grid.s[place]
-        clock = log_snr(a, s) if s else inf
+        clock, (n, m) = log_snr(a, s) if s else inf, distances[1].shape
+        readings, parts, nulls = [], [], []
         for kernel in self.settings.kernels:
             for bandwidth in self.settings.bandwidths:
                 scale = self.frozen.length_scale(clock, bandwidth)
                 xx, xy, yy = (KERNELS[kernel](d, scale) for d in distances)
-                self._add(Reading(kernel, bandwidth, law), place, clock, scale, (xx, xy, yy))
+                readings.append((Reading(kernel, bandwidth, law), scale))
+                parts.append(sums(xx, xy, yy))
+                tested = place in self.tested
+                nulls.append(permutation_null(xx, xy, yy, self.labels, self.settings.statistic) if tested else None)
+        for (reading, scale), flat, null in zip(readings, torch.stack(parts).cpu().numpy(), nulls, strict=True):
+            self._add(reading, place, clock, scale, of_sums(flat, n, m, self.settings.statistic), null)
 
-    def _add(self, reading: Reading, place: int, clock: float, scale: float, matrices: Matrices) -> None:
+    def _add(
+        self, reading: Reading, place: int, clock: float, scale: float, found: Estimate, null: np.ndarray | None
+    ) -> None:
         settings = self.settings
-        found = estimate(*matrices, settings.statistic)
         low, high = found.interval(settings.confidence)
-        null = self._null(found.value, matrices) if place in self.tested else {}
         curve = self.curves.setdefault(reading, Curve())
         curve.steps.append(place)
         curve.points.append(found)
@@ -224,12 +230,13 @@ class Comparison:
                 "n": len(found.chains),
                 "m": len(found.forward),
                 "confidence": settings.confidence,
-                **null,
+                **self._null(found.value, null),
             }
         )
 
-    def _null(self, value: float, matrices: Matrices) -> Row:
-        null = permutation_null(*matrices, self.labels, self.settings.statistic)
+    def _null(self, value: float, null: np.ndarray | None) -> Row:
+        if null is None:
+            return {}
         quantile = np.quantile(null, self.settings.confidence, method="higher")
         return {"null_quantile": float(quantile), "p_value": p_value(value, null)}
 

@@ -10,24 +10,39 @@ from pipeline_lib.errors.jackknife import Estimate
 
 def estimate(xx: Tensor, xy: Tensor, yy: Tensor, statistic: Statistic = "u") -> Estimate:
     """MMD^2 with its jackknife from k(x, x) (n,n), k(x, y) (n,m), k(y, y) (m,m) in O(n^2 + m^2) sums; n, m >= 3."""
-    chains, forward = _Side(xx, statistic), _Side(yy, statistic)
-    across, down = xy.sum(1, dtype=torch.float64), xy.sum(0, dtype=torch.float64)
-    total, n, m = float(across.sum()), chains.n, forward.n
+    n, m = xy.shape
+    return of_sums(sums(xx, xy, yy).cpu().numpy(), n, m, statistic)
+
+
+def sums(xx: Tensor, xy: Tensor, yy: Tensor) -> Tensor:
+    """All that an estimate needs of the kernel matrices: row sums and diagonals, (3 (n + m),) float64.
+
+    One vector, so that many estimates cross from a GPU at once: each crossing waits for all work before it.
+    """
+    exact = torch.float64
+    parts = xx.sum(1, dtype=exact), xx.diagonal().to(exact), xy.sum(1, dtype=exact)
+    return torch.cat((*parts, xy.sum(0, dtype=exact), yy.sum(1, dtype=exact), yy.diagonal().to(exact)))
+
+
+def of_sums(flat: np.ndarray, n: int, m: int, statistic: Statistic = "u") -> Estimate:
+    """The estimate from what `sums` gives."""
+    rows_x, of_x, across, down, rows_y, of_y = np.split(flat, np.cumsum([n, n, n, m, m]))
+    chains, forward = _Side(rows_x, of_x, statistic), _Side(rows_y, of_y, statistic)
+    total = across.sum()
     value = chains.mean - 2 * total / (n * m) + forward.mean
     without_chain = chains.means_without() - 2 * (total - across) / ((n - 1) * m)
     without_forward = forward.means_without() - 2 * (total - down) / (n * (m - 1))
-    return Estimate(value, _influence(without_chain), _influence(without_forward))
+    return Estimate(float(value), _influence(without_chain), _influence(without_forward))
 
 
 class _Side:
     """The mean of one within-sample kernel matrix, and what it is without each sample."""
 
-    def __init__(self, matrix: Tensor, statistic: Statistic) -> None:
-        diagonal = matrix.diagonal().to(torch.float64)
-        self.n, self.is_v = len(matrix), statistic == "v"
-        self.rows = matrix.sum(1, dtype=torch.float64) - (0 if self.is_v else diagonal)
-        self.diagonal = diagonal if self.is_v else torch.zeros_like(diagonal)
-        self.total = float(self.rows.sum())
+    def __init__(self, rows: np.ndarray, diagonal: np.ndarray, statistic: Statistic) -> None:
+        self.n, self.is_v = len(rows), statistic == "v"
+        self.rows = rows if self.is_v else rows - diagonal
+        self.diagonal = diagonal if self.is_v else np.zeros_like(diagonal)
+        self.total = self.rows.sum()
 
     def _pairs(self, n: int) -> int:
         return n * n if self.is_v else n * (n - 1)
@@ -36,12 +51,12 @@ class _Side:
     def mean(self) -> float:
         return self.total / self._pairs(self.n)
 
-    def means_without(self) -> Tensor:
+    def means_without(self) -> np.ndarray:
         return (self.total - 2 * self.rows + self.diagonal) / self._pairs(self.n - 1)
 
 
-def _influence(without: Tensor) -> np.ndarray:
-    return ((len(without) - 1) * (without.mean() - without)).cpu().numpy()
+def _influence(without: np.ndarray) -> np.ndarray:
+    return (len(without) - 1) * (without.mean() - without)
 
 
 def labellings(n: int, m: int, permutations: int, seed: int, device: torch.device | str = "cpu") -> Tensor:

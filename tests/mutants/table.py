@@ -15,6 +15,7 @@ class Mutant:
     tests: tuple[str, ...]
 
 
+LAYERS, GRADIENTS = "pipeline_lib/networks/layers.py", "pipeline_lib/training/gradients.py"
 PATHS, GRID = "pipeline_lib/diffusion/paths.py", "pipeline_lib/diffusion/grid.py"
 SPACINGS = "pipeline_lib/config/spacings.py"
 ANCESTRAL, DENOISER = "pipeline_lib/samplers/ancestral.py", "pipeline_lib/diffusion/denoiser.py"
@@ -343,8 +344,8 @@ MUTANTS = (
         "jackknife-without-factor",
         "influences without n - 1: standard errors too small by as much",
         UNCERTAINTY,
-        "((len(without) - 1) * (without.mean() - without))",
-        "(without.mean() - without)",
+        "return (len(without) - 1) * (without.mean() - without)",
+        "return without.mean() - without",
         ON_UNCERTAINTY,
     ),
     Mutant(
@@ -519,8 +520,8 @@ MUTANTS = (
         "raw-weights-kept",
         "the weights of the last step saved in the place of their average",
         "pipeline_lib/training/train.py",
-        "trainer.ema.state, one",
-        "trainer.denoiser.network.state_dict(), one",
+        "{trained.weights_file(): trainer.ema.state}",
+        "{trained.weights_file(): trainer.denoiser.network.state_dict()}",
         ON_LOOP,
     ),
     Mutant(
@@ -535,8 +536,8 @@ MUTANTS = (
         "resumed-without-optimizer",
         "the moments of Adam start anew after an interruption",
         LOOP,
-        'self.optimizer.load_state_dict(state["optimizer"])',
-        "self.optimizer.load_state_dict(self.optimizer.state_dict())",
+        'self.update.load_state_dict(state["optimizer"])',
+        "self.update.load_state_dict(self.update.state_dict())",
         ON_RESUME,
     ),
     Mutant(
@@ -775,8 +776,8 @@ MUTANTS = (
         "importance-weight-without-T",
         "one draw of t weighted by w_t alone: the regulariser is T times too weak",
         REGULARISED,
-        "value = timesteps * weights[t] * value",
-        "value = weights[t] * value",
+        "value = timesteps * _weights(",
+        "value = _weights(",
         ON_REGULARISED,
     ),
     Mutant(
@@ -982,9 +983,9 @@ MUTANTS = (
     Mutant(
         "scale-without-one",
         "a normalisation multiplied by the scale alone, so that a small embedding silences the block",
-        "pipeline_lib/networks/architectures/_adm.py",
-        "* (1 + scale) + shift",
-        "* scale + shift",
+        LAYERS,
+        "h = h * (1 + scale) + shift",
+        "h = h * scale + shift",
         ("tests/networks/architectures/test_adm.py",),
     ),
     Mutant(
@@ -1406,8 +1407,8 @@ MUTANTS = (
     Mutant(
         "parts-added-as-wholes",
         "gradient accumulation without the share of each part: the loss grows with their number",
-        LOOP,
-        "share = len(rows) / self.run.training.batch_size",
+        GRADIENTS,
+        "share = len(batch.x0) / self.run.training.batch_size",
         "share = 1.0",
         ON_PARTS,
     ),
@@ -1431,8 +1432,8 @@ MUTANTS = (
         "losses-of-one-part",
         "times by loss hear only of the images of one micro-batch",
         LOOP,
-        "self.world.gather(torch.cat(seen))",
-        "self.world.gather(seen[0])",
+        "self.world.gather(torch.cat([p.seen for p in parts if p.seen is not None]))",
+        "self.world.gather(parts[0].seen)",
         ON_PARTS,
     ),
     Mutant(
@@ -1458,5 +1459,29 @@ MUTANTS = (
         "if group and rows % group:",
         "if group and batch % group:",
         ON_PARTS,
+    ),
+    Mutant(
+        "plan-of-the-shortest",
+        "the host plans rollouts by one step fewer than the images make",
+        "pipeline_lib/diffusion/transitions.py",
+        "for j in range(1, int(max(lengths, default=0)) + 1)",
+        "for j in range(1, int(max(lengths, default=0)))",
+        ("tests/training/test_gradients.py",),
+    ),
+    Mutant(
+        "addend-forgotten",
+        "the embedding is not added between the convolutions of a block",
+        LAYERS,
+        "h = norm(x if add is None else x + add[:, :, None, None])",
+        "h = norm(x)",
+        ("tests/networks/test_layers.py",),
+    ),
+    Mutant(
+        "stale-half-weights",
+        "the bfloat16 copies keep the weights of the first step",
+        "pipeline_lib/networks/precision.py",
+        "[own.detach() for own, _ in self.pairs]",
+        "[half.detach().clone() for _, half in self.pairs]",
+        ("tests/networks/test_precision.py",),
     ),
 )
