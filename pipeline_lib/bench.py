@@ -31,11 +31,9 @@ from pipeline_lib.errors.cumulative import Comparison
 from pipeline_lib.errors.forward import ForwardSamples
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks import trained
-from pipeline_lib.networks.layers import plain
 from pipeline_lib.objectives import adm, ddpm, ddpm_reg, edm
 from pipeline_lib.records.files import write_json
 from pipeline_lib.records.store import Manifest
-from pipeline_lib.training.gradients import Gradients
 from pipeline_lib.training.loop import Trainer
 from pipeline_lib.training.train import WEIGHTS, objective
 
@@ -88,7 +86,6 @@ def run(output: Path, only: list[str], seconds: float) -> int:
     Returns the exit code. Raises BadConfig where no row is left.
     """
     where = device.pick()
-    torch.backends.cudnn.benchmark = True
     torch.set_num_threads(1)  # as a training has them
     rows: list[Row] = []
     for name, measure in rows_of(where, seconds).items():
@@ -125,7 +122,7 @@ def rows_of(where: torch.device, seconds: float) -> dict[str, Callable[[], Row]]
     many = [256, 1024, 2048] if gpu else [64, 256]
     return (
         {name: (lambda one=one: train(one, data, where, seconds)) for name, one in training.items()}
-        | {f"sample/ddpm-batch-{n}": (lambda n=n: sample(sampled, data, n, where, seconds)) for n in many}
+        | {f"network/ddpm-batch-{n}": (lambda n=n: sample(sampled, data, n, where, seconds)) for n in many}
         | {"errors/ddpm": lambda: errors(sampled, data, 1000 if gpu else 200, where, seconds)}
     )
 
@@ -139,6 +136,8 @@ def run_of(name: str, preset: dict[str, Any], network: dict[str, Any], batch: in
 
 def train(one: Run, data: Prepared, where: torch.device, seconds: float) -> Row:
     """Optimiser steps: images a second, and seconds from nothing to the first step and to full speed."""
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         trainer = Trainer(one, objective(one), data, 0, Path(folder), where)
@@ -159,10 +158,9 @@ def train(one: Run, data: Prepared, where: torch.device, seconds: float) -> Row:
         if where.type == "cuda":
             del trainer
             usual = one.model_copy(update={"training": one.training.model_copy(update={"precision": "tf32"})})
-            trainer = Trainer(usual, objective(usual), data, 0, Path(folder), where)
-            trainer.gradients = Gradients(usual, trainer.objective, trainer.denoiser)
-            torch.backends.cuda.matmul.fp32_precision = "ieee"  # torch's own choice
-            with plain():
+            with device.plain():
+                trainer = Trainer(usual, objective(usual), data, 0, Path(folder), where)
+                _as_torch_does()
                 for _ in range(3):
                     trainer.step()
                 row |= _beside(own, _each(trainer.step, where, seconds))
@@ -170,7 +168,7 @@ def train(one: Run, data: Prepared, where: torch.device, seconds: float) -> Row:
 
 
 def sample(one: Run, data: Prepared, count: int, where: torch.device, seconds: float) -> Row:
-    """Network calls in sampling: images times steps a second."""
+    """Network calls without gradients, which is what sampling takes: images times steps a second."""
     own, usual = (_each(_call(one, data, count, where, fast), where, seconds) for fast in (True, False))
     return {"batch": count, "image_steps_per_second": count / own, "ms": 1e3 * own, **_beside(own, usual)}
 
@@ -201,12 +199,19 @@ def _call(one: Run, data: Prepared, count: int, where: torch.device, fast: bool)
     x, t = torch.randn(count, *data.shape, device=where), torch.full((count,), 500.0, device=where)
 
     def call() -> None:
-        with torch.no_grad(), nullcontext() if fast else plain():
+        with torch.no_grad(), nullcontext() if fast else device.plain():
             denoiser(x, t)
 
+    if not fast:
+        _as_torch_does()
     for _ in range(4):
         call()
     return call
+
+
+def _as_torch_does() -> None:
+    """Convolutions in TF32, products of matrices not."""
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
 def _each(what: Callable[[], object], where: torch.device, seconds: float, most: int = 1000) -> float:

@@ -4,15 +4,18 @@ import fcntl
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+_plain = [False]
 _held: list[int] = []  # lock files stay open, and so locked, until the process ends
 
 
@@ -40,13 +43,43 @@ def pick(locks: Path = Path("work/locks")) -> torch.device:
 
 
 @cache
-def has_kernels() -> bool:
-    """Whether our own kernels can be compiled here: they are written in Triton, which comes with torch for GPUs."""
+def _can_compile() -> bool:
     return find_spec("triton") is not None
 
 
+def has_kernels() -> bool:
+    """Whether our own kernels are used on GPUs here: they are written in Triton, which comes with torch for GPUs."""
+    return not _plain[0] and _can_compile()
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Torch's own operations inside, which have second derivatives."""
+    before, _plain[0] = _plain[0], True
+    try:
+        yield
+    finally:
+        _plain[0] = before
+
+
+def recorded(make: Callable[[], T], what: str, pool: Any = None) -> tuple[torch.cuda.CUDAGraph, T] | None:
+    """A CUDA graph of what `make` does, and its result; None, and a line in the log, where it cannot be recorded."""
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            result = make()
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:200]
+        log.warning("%s cannot be recorded as a CUDA graph, and takes longer (%s)", what, said)
+        return None
+    return graph, result
+
+
 def use(precision: str) -> None:
-    """Let GPUs round the factors of float32 products to TF32, or not (`float32`)."""
+    """Let GPUs round the factors of float32 products to TF32, or not (`float32`), and time cuDNN's algorithms."""
+    torch.backends.cudnn.benchmark = True
     for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
         backend.fp32_precision = "ieee" if precision == "float32" else "tf32"
 

@@ -133,6 +133,8 @@ def _together() -> Iterator[None]:
     """Where all processes must take part: if one has left, the others leave too, and its own sentence says why."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, ValueError) as error:
         what = str(error).strip().splitlines()[0]
         raise TryAgain(f"another process of this job has left or does not answer ({what[:200]}).") from error

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.diffusion.denoiser import Prediction
+from pipeline_lib.diffusion.everywhere import Everywhere
 from pipeline_lib.diffusion.grid import Step
 from pipeline_lib.diffusion.paths import VPPath
 
@@ -33,7 +34,7 @@ class Bound:
         small = [*small[:1], *small]  # beta~_1 is 0: the first gets that of t = 2, as released
         rows = zip(small, (log(step.forward_variance) for step in steps), (step.c_x0 for step in steps), strict=True)
         unused = (float("nan"),) * 3  # nothing leads on from t = 0
-        self._table = torch.tensor([unused, *rows], dtype=torch.float64).T.to(torch.float32).contiguous()
+        self._table = Everywhere(torch.tensor([unused, *rows], dtype=torch.float64).T.to(torch.float32).contiguous())
 
     def bits(self, x0: Tensor, prediction: Prediction, t: Tensor) -> Tensor:
         """L_{t-1} (B,) in bits per dimension: KL(q(x_{t-1} | x_t, x_0) || p), and -log2 p(x_0 | x_1) at t = 1.
@@ -41,9 +42,7 @@ class Bound:
         x0 (B,C,H,W) are 8-bit images in [-1, 1]; x_0 is not clipped, as released. Only the variance has a gradient.
         """
         assert prediction.fraction is not None, "the bound needs a learned variance (diffusion.learned_variance)"
-        if self._table.device != t.device:
-            self._table = self._table.to(t.device)
-        small, large, c_x0 = (c.reshape(-1, *[1] * (x0.ndim - 1)) for c in self._table[:, t.long()])
+        small, large, c_x0 = (c.reshape(-1, *[1] * (x0.ndim - 1)) for c in self._table.on(t.device)[:, t.long()])
         log_variance = prediction.fraction * large + (1 - prediction.fraction) * small
         mean = prediction.x0.detach()
         kl = kl_of_normals(c_x0 * (x0 - mean), small, log_variance)

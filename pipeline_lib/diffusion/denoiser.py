@@ -93,7 +93,9 @@ class Denoiser(nn.Module):
         self, x: Tensor, t: Tensor | float, labels: Tensor | None = None, augment: Tensor | None = None
     ) -> Prediction:
         """`augment` (B, 9) tells a network that takes it how images were augmented; None, as when sampling: not."""
-        t = torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
+        if not isinstance(t, Tensor):
+            t = torch.full((), float(t), device=x.device)
+        t = t.to(x.device, torch.float32).expand(len(x))
         a, s = (c.reshape(-1, *[1] * (x.ndim - 1)) for c in self.path.coefficients(t))
         given = (self.path.condition(t), labels, *(() if augment is None else (augment,)))
         if self.config.prediction == "edm":

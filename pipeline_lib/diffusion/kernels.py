@@ -1,6 +1,7 @@
 """Kernels as functions of the squared L2 distance, so that one matrix of distances serves them all."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,6 +9,21 @@ from torch import Tensor
 from pipeline_lib.device import full_float32
 
 Scale = float | Tensor
+
+
+class _Product(torch.autograd.Function):
+    """x y^T in full float32, backwards too, whenever that is."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        return x @ y.mT
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = ctx.saved_tensors
+        with full_float32(gradient.device.type):
+            return gradient @ y, gradient.mT @ x
 
 
 def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -21,7 +37,7 @@ def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
         centre = other.detach().float().mean(-2, keepdim=True)
         x, other = x.float() - centre, other.float() - centre
         norms = x.square().sum(-1).unsqueeze(-1) + other.square().sum(-1).unsqueeze(-2)
-        squared = (norms - 2 * (x @ other.mT)).clamp_min(0)
+        squared = (norms - 2 * _Product.apply(x, other)).clamp_min(0)
     if y is not None:
         return squared
     return squared.masked_fill(torch.eye(x.shape[-2], dtype=torch.bool, device=x.device), 0)

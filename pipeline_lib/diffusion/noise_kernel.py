@@ -35,6 +35,7 @@ def _words(out, index, step_at, step, purpose, key0, key1, count, BLOCK: tl.cons
 
 def words(index: Tensor, step: int | Tensor, count: int, purpose: int, key: tuple[int, int]) -> Tensor:
     """(B, count) int64, as `Noise.words`."""
+    index = index.contiguous()
     out = torch.empty(len(index), count, dtype=torch.int64, device=index.device)
     at = step if isinstance(step, Tensor) else None
     grid = (len(index), triton.cdiv(triton.cdiv(count, 4), BLOCK))

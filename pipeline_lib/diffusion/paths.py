@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline_lib.config.models import Diffusion
 from pipeline_lib.config.spacings import Spacing, visited
+from pipeline_lib.diffusion.everywhere import Everywhere
 from pipeline_lib.diffusion.grid import Grid
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
@@ -62,17 +63,15 @@ class VPPath(Gaussian):
         """`alpha_bar` (T + 1,) float64, with alpha_bar[0] = 1."""
         self.alpha_bar = alpha_bar
         self.timesteps = len(alpha_bar) - 1
-        self._table = torch.stack((alpha_bar.sqrt(), (1 - alpha_bar).sqrt())).to(torch.float32)
-        self._log = alpha_bar.log()
+        self._table = Everywhere(torch.stack((alpha_bar.sqrt(), (1 - alpha_bar).sqrt())).to(torch.float32))
+        self._log = Everywhere(alpha_bar.log())
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """a_t and s_t, float32, of the shape of t; those of DDPM, to the bit, where t is an integer."""
-        if self._table.device != t.device:
-            self._table = self._table.to(t.device)
         log_alpha_bar = self.log_alpha_bar(t)
         between = torch.stack(((log_alpha_bar / 2).exp(), (-log_alpha_bar.expm1()).sqrt())).to(torch.float32)
         known = (t == t.floor()) & (t <= self.timesteps)
-        a, s = torch.where(known, self._table[:, t.long().clamp(max=self.timesteps)], between)
+        a, s = torch.where(known, self._table.on(t.device)[:, t.long().clamp(max=self.timesteps)], between)
         return a, s
 
     def log_alpha_bar(self, t: Tensor) -> Tensor:
@@ -90,10 +89,9 @@ class VPPath(Gaussian):
 
     def _around(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """ln alpha_bar at both ends of the step that holds t, and its lower end."""
-        if self._log.device != t.device:
-            self._log = self._log.to(t.device)
         place = t.long().clamp(max=self.timesteps - 1)
-        return self._log[place], self._log[place + 1], place
+        log_alpha_bar = self._log.on(t.device)
+        return log_alpha_bar[place], log_alpha_bar[place + 1], place
 
     def condition(self, t: Tensor) -> Tensor:
         """0-based t on the scale of the published 1000 steps, so that the embedding sees the same range at any T."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.diffusion.denoiser import Denoising
+from pipeline_lib.diffusion.everywhere import Everywhere
 from pipeline_lib.diffusion.grid import Step
 from pipeline_lib.diffusion.paths import VPPath
 
@@ -34,13 +35,11 @@ class Transitions:
         steps = reversed(list(path.grid(path.timesteps)))
         rows = [(step.c_x0, step.c_xt, variance(step) ** 0.5) for step in steps]
         unused = (float("nan"),) * 3  # nothing leads on from t = 0
-        self._table = torch.tensor([unused, *rows], dtype=torch.float64).T.to(torch.float32).contiguous()
+        self._table = Everywhere(torch.tensor([unused, *rows], dtype=torch.float64).T.to(torch.float32).contiguous())
 
     def at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """c_x0, c_xt and std, float32, of the shape of t."""
-        if self._table.device != t.device:
-            self._table = self._table.to(t.device)
-        c_x0, c_xt, std = self._table[:, t.long()]
+        c_x0, c_xt, std = self._table.on(t.device)[:, t.long()]
         return c_x0, c_xt, std
 
     def step(self, denoiser: Denoising, x: Tensor, t: Tensor, z: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 AREA = 16_384  # elements that one program holds at a time: enough to keep channels of an image in registers up to 32x32
 NARROWEST = 16  # channels that one program takes, so that whole sectors of memory are read
@@ -62,7 +63,7 @@ def _forward(
     TILE: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, ONCE: tl.constexpr,
     ADD: tl.constexpr, SILU: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    tile, image = tl.program_id(0), tl.program_id(1)
+    tile, image = tl.program_id(1), tl.program_id(0)
     lane = tl.arange(0, WIDE)
     channel = tile * TILE + lane
     valid = (lane < TILE) & (channel < C)
@@ -83,16 +84,22 @@ def _forward(
         variance = _per_group(tl.sum(off * off, axis=0), group) / count
     else:
         total = tl.zeros([WIDE], tl.float32)
-        square = tl.zeros([WIDE], tl.float32)
         for start in range(0, HW, ROWS):
             inside = (start + row < HW)[:, None] & valid[None, :]
             x = tl.load(x_place + (start + row)[:, None] * X_ROW, mask=inside, other=0.0).to(tl.float32)
             if ADD:
                 x = tl.where(inside, x + add[None, :], 0.0)
             total += tl.sum(x, axis=0)
-            square += tl.sum(x * x, axis=0)
         mean = _per_group(total, group) / count
-        variance = tl.maximum(_per_group(square, group) / count - mean * mean, 0.0)
+        square = tl.zeros([WIDE], tl.float32)  # a second look, since the mean square less the squared mean loses digits
+        for start in range(0, HW, ROWS):
+            inside = (start + row < HW)[:, None] & valid[None, :]
+            x = tl.load(x_place + (start + row)[:, None] * X_ROW, mask=inside, other=0.0).to(tl.float32)
+            if ADD:
+                x += add[None, :]
+            off = tl.where(inside, x - mean[None, :], 0.0)
+            square += tl.sum(off * off, axis=0)
+        variance = _per_group(square, group) / count
     rstd = tl.rsqrt(variance + EPS)
     tl.store(mean_at + image * C + channel, mean, mask=valid)
     tl.store(rstd_at + image * C + channel, rstd, mask=valid)
@@ -139,7 +146,7 @@ def _backward(
     TILE: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, ONCE: tl.constexpr,
     ADD: tl.constexpr, SILU: tl.constexpr, DROP: tl.constexpr, BESIDES: tl.constexpr,
 ):  # fmt: skip
-    tile, image = tl.program_id(0), tl.program_id(1)
+    tile, image = tl.program_id(1), tl.program_id(0)
     lane = tl.arange(0, WIDE)
     channel = tile * TILE + lane
     valid = (lane < TILE) & (channel < C)
@@ -240,7 +247,7 @@ class Activate(torch.autograd.Function):
         word, first, salt, p = drop if drop else (None, None, 0, 0.0)
         threshold, keep = int(p * 2**32), 1 - p
         stride = 0 if gamma.ndim == 1 else gamma.stride(0)  # 0: one for all images
-        _forward[(c // tile, n)](
+        _forward[(n, c // tile)](
             x, add, gamma, beta, y, mean, rstd, word, first, salt, threshold, keep,
             c, h * w, row, c // groups, eps, stride,
             tile, wide, rows, once, add is not None, silu, bool(drop), num_warps=warps,
@@ -251,6 +258,7 @@ class Activate(torch.autograd.Function):
         return y, given
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, dy, besides):
         x, add, gamma, beta, mean, rstd, word, first = ctx.saved_tensors
         groups, silu, salt, threshold, keep, stride, drop = ctx.settings
@@ -265,7 +273,7 @@ class Activate(torch.autograd.Function):
         slopes = torch.empty(2, n, c, device=x.device)
         dgamma, dbeta = slopes
         tile, wide, rows, once, warps = _tiles(c, groups, h * w)
-        _backward[(c // tile, n)](
+        _backward[(n, c // tile)](
             dy, x, add, gamma, beta, mean, rstd, besides, dx, dadd, dgamma, dbeta,
             word, first, salt, threshold, keep, c, h * w, x_row, dy_row, besides_row, c // groups, stride,
             tile, wide, rows, once, add is not None, silu, drop, besides is not None, num_warps=warps,
@@ -333,7 +341,8 @@ class Join(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, dy):
         if ctx.gain != 1:
             dy = dy * ctx.gain
-        return dy if ctx.joined else None, dy, columns(dy), None
+        return dy if ctx.joined else None, dy, columns(dy) if ctx.needs_input_grad[2] else None, None

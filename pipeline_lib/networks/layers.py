@@ -1,7 +1,5 @@
 """What the U-Nets have between their convolutions, in one pass over memory where a GPU can (`networks.fused`)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -10,24 +8,12 @@ from torch.nn import functional as F
 
 from pipeline_lib.device import has_kernels
 
-_plain = False
 _SPREAD = 0x9E3779B9  # an odd number that spreads small ones over 32 bits
 
 
 def fused(x: Tensor) -> bool:
-    """Whether operations on x run as our own kernels: on a GPU with Triton, outside `plain`."""
-    return x.is_cuda and not _plain and has_kernels()
-
-
-@contextmanager
-def plain() -> Iterator[None]:
-    """Torch's own operations inside, which have second derivatives."""
-    global _plain
-    before, _plain = _plain, True
-    try:
-        yield
-    finally:
-        _plain = before
+    """Whether operations on x run as our own kernels: on a GPU with Triton, outside `device.plain`."""
+    return x.is_cuda and x.dtype != torch.float64 and has_kernels()
 
 
 class Mask(NamedTuple):
@@ -84,8 +70,8 @@ def activate(
 ) -> tuple[Tensor, Tensor]:
     """dropout(silu(norm(h) (1 + scale) + shift)) of h = conv(x) + add, and h; add, scale and shift are (B,C).
 
-    Who uses h besides takes the second output: gradients that reach it are then added in the same pass. It is without
-    `add` and the bias of `conv`.
+    Who uses x besides takes the second output, which is x where neither `conv` nor `add` is given: gradients that reach
+    it are then added in the same pass.
     """
     if fused(x):
         from pipeline_lib.networks.fused import Activate

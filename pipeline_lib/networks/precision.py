@@ -14,8 +14,8 @@ class Halved:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        shared = {id(p): p for p in network.parameters()}
-        self.network = copy.deepcopy(network, shared)  # modules are new, parameters still those of `network`
+        shared = {id(p): p for p in (*network.parameters(), *network.buffers())}
+        self.network = copy.deepcopy(network, shared)  # modules are new, parameters and buffers those of `network`
         self.pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
         for module in self.network.modules():
             names = {nn.Conv2d: ("weight",), nn.Linear: ("weight", "bias")}.get(type(module), ())

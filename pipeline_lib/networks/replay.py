@@ -1,15 +1,16 @@
 """A network without gradients that a GPU records once for each shape of its input, and then replays."""
 
-import logging
 from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from pipeline_lib import device
+
 FIRST = 2  # calls with a shape before it is recorded, in which libraries choose their kernels
 MOST = 8  # recordings; each holds the activations of a call
-log = logging.getLogger(__name__)
+Key = tuple[tuple[torch.Size, torch.dtype] | None, ...]
 
 
 @dataclass
@@ -35,8 +36,8 @@ class Replay(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.recordings: dict[tuple[torch.Size | None, ...], Recording] = {}
-        self.used: Counter[tuple[torch.Size | None, ...]] = Counter()
+        self.recordings: dict[Key, Recording] = {}
+        self.used: Counter[Key] = Counter()
         self.able = True
 
     def forward(self, *given: Tensor | None) -> Tensor:
@@ -45,23 +46,16 @@ class Replay(nn.Module):
         assert first is not None
         if not first.is_cuda or torch.is_grad_enabled() or self.training:
             return self.network(*given)
-        key = tuple(None if one is None else one.shape for one in given)
+        key = tuple(None if one is None else (one.shape, one.dtype) for one in given)
         if self.able and key not in self.recordings and self.used[key] >= FIRST and len(self.recordings) < MOST:
             self._record(key, given)
         self.used[key] += 1
         recording = self.recordings.get(key)
         return recording.replay(given) if recording else self.network(*given)
 
-    def _record(self, key: tuple[torch.Size | None, ...], given: tuple[Tensor | None, ...]) -> None:
+    def _record(self, key: Key, given: tuple[Tensor | None, ...]) -> None:
         own = tuple(None if one is None else one.clone() for one in given)
-        graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        try:
-            with torch.cuda.graph(graph):
-                output = self.network(*own)
-        except RuntimeError as error:
-            log.warning("network calls are not recorded as a CUDA graph (%s)", " ".join(str(error).split())[:200])
-            self.able = False
-            return
-        self.recordings[key] = Recording(graph, own, output)
+        made = device.recorded(lambda: self.network(*own), "sampling")
+        self.able = made is not None
+        if made:
+            self.recordings[key] = Recording(made[0], own, made[1])

@@ -83,6 +83,10 @@ def check(options: Options, run: Run, where: str) -> None:
             f"{where}: fp-diffusion knows the Fokker-Planck equation of path vp (diffusion.path is "
             f"{run.diffusion.path})."
         )
+    if run.training.precision == "bf16":
+        raise BadConfig(
+            f"{where}: fp-diffusion takes differences that bfloat16 rounds away; set training.precision to tf32."
+        )
     if options.alpha == options.beta_scalar == 0:
         raise BadConfig(f"{where}: objective.alpha and objective.beta_scalar are both 0: that is the objective ddpm.")
     if options.probes == 2 and options.power != 2:
@@ -201,8 +205,7 @@ def island(denoiser: Denoising, device_type: str) -> Iterator[None]:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from pipeline_lib.device import full_float32
-    from pipeline_lib.networks.layers import plain
+    from pipeline_lib.device import full_float32, plain
 
     module = denoiser if isinstance(denoiser, torch.nn.Module) else torch.nn.Identity()
     training = module.training

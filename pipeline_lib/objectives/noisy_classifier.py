@@ -12,10 +12,13 @@ from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from torch import Tensor
 
     from pipeline_lib.config.models import Run
     from pipeline_lib.diffusion.denoiser import Denoiser
+    from pipeline_lib.diffusion.paths import GaussianPath
     from pipeline_lib.objectives import Batch
 
 
@@ -60,6 +63,10 @@ class NoisyClassifier:
 
     def __init__(self) -> None:
         self.weights = {"cross-entropy": 1.0, "wrong": 0.0}
+
+    def plan(self, path: GaussianPath, batch: Batch) -> Hashable:
+        """Every step is like every other."""
+        return ()
 
     def terms(self, denoiser: Denoiser, batch: Batch) -> dict[str, Tensor]:
         """{cross-entropy: (B,) in nats, wrong: (B,) 1 where the likeliest label is not the true one}."""

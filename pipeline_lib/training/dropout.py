@@ -2,7 +2,7 @@
 
 torch draws the masks of a call one number after the other, so a process that is given some rows of the batch would drop
 other numbers than one that is given all. Here every process draws the masks of the global batch and keeps its own
-rows, so more processes do not draw faster. On a GPU each part has masks of its own.
+rows, so more processes do not draw faster. Our kernels on a GPU need none of this: their masks are keyed by image.
 """
 
 from dataclasses import dataclass

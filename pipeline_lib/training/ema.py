@@ -38,7 +38,8 @@ class Ema:
 
     def load(self, state: dict[str, Tensor]) -> None:
         """From a checkpoint."""
-        self.state = state
+        for name, own in self.state.items():
+            own.copy_(state[name])
 
     @contextlib.contextmanager
     def swapped_in(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ from pipeline_lib.objectives import Batch, Objective
 from pipeline_lib.training import dropout
 
 FIRST = 2  # steps of a plan that are run as they stand, so that libraries choose their kernels, before one is recorded
-MOST = 16  # recordings; they share memory, but each costs a second
+MOST = 16  # recordings; they share the memory of activations, but each has gradients of its own
 log = logging.getLogger(__name__)
 
 
@@ -45,8 +45,8 @@ class Gradients:
 
     def begin(self) -> None:
         """A new step."""
-        if not self.denoiser.network.training:
-            self.denoiser.network.train()
+        if not (self.denoiser.training and self.denoiser.network.training):  # a grid was drawn
+            self.denoiser.train()
         for weight in self.weights:
             weight.grad = None
 
@@ -83,8 +83,10 @@ class Gradients:
         """The part's share of the loss and of each term, without gradients, and the loss."""
         share = len(batch.x0) / self.run.training.batch_size
         counting = self.denoiser.network.register_forward_pre_hook(self._count)
-        values = self.objective.terms(self.denoiser, batch)
-        counting.remove()
+        try:
+            values = self.objective.terms(self.denoiser, batch)
+        finally:
+            counting.remove()
         terms = {name: share * self._mean(name, value, len(batch.x0)) for name, value in values.items()}
         loss = torch.stack([self.objective.weights[name] * value for name, value in terms.items()]).sum()
         return {"loss": loss.detach(), **{f"loss/{name}": value.detach() for name, value in terms.items()}}, loss
@@ -195,19 +197,14 @@ class Replayed(Gradients):
         labels = None if batch.labels is None else batch.labels.clone()
         step = torch.zeros(1, dtype=torch.int64, device=batch.x0.device)
         own = replace(batch, x0=batch.x0.clone(), index=batch.index.clone(), labels=labels, step=step)
-        graph, before = torch.cuda.CUDAGraph(), self.called
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        try:
-            with torch.cuda.graph(graph, pool=self.pool):
-                part, gradients = self._differentiated(own)
-        except RuntimeError as error:
-            log.warning(
-                "steps are not recorded as a CUDA graph, and take longer (%s)", " ".join(str(error).split())[:200]
-            )
-            self.records, self.called = False, before
-            return
-        self.recordings[key] = Recording(graph, own, part, gradients, self.called - before)
+        before = self.called
+        made = device.recorded(lambda: self._differentiated(own), "a training step", self.pool)
+        self.records = made is not None
+        if made:
+            graph, (part, gradients) = made
+            self.recordings[key] = Recording(graph, own, part, gradients, self.called - before)
+            if len(self.recordings) == MOST:
+                log.info("%d kinds of steps are recorded; others run as they stand, and take longer.", MOST)
         self.called = before
 
     def _take(self, gradients: tuple[Tensor | None, ...]) -> None:

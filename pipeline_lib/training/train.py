@@ -25,7 +25,7 @@ from pipeline_lib.training.loop import Trainer
 from pipeline_lib.training.stop import Stop
 
 LEAVE, MAKE = 0, 1  # what the first process says to the others
-VERSION = 2  # bump when the code changes what a training ends with
+VERSION = 3  # bump when the code changes what a training ends with
 log = logging.getLogger(__name__)
 
 

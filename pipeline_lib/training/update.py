@@ -1,14 +1,12 @@
 """What follows the gradients in an optimiser step: clipping, Adam, and on a GPU one recording of both."""
 
-import logging
-
 import torch
 from torch import Tensor, nn
 
+from pipeline_lib import device
 from pipeline_lib.config.models import Training
 
 FIRST = 3  # steps that are run as they stand before one is recorded
-log = logging.getLogger(__name__)
 
 
 class Update:
@@ -30,7 +28,7 @@ class Update:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.norm: Tensor | None = None
         self.gradients: list[int] = []  # addresses that the recording reads
-        self.same, self.able = 0, self.on_gpu
+        self.same, self.able = 0, self.on_gpu and device.has_kernels()
 
     def step(self, rate: float) -> Tensor:
         """One step at a learning rate; the norm of the gradients before clipping."""
@@ -56,27 +54,21 @@ class Update:
             self.gradients, self.graph, self.same = now, None, 0
         self.same += 1
         if self.graph is None and self.able and self.same > FIRST:
-            self._record()
+            made = device.recorded(self._step, "the update")
+            self.able = made is not None
+            if made:
+                self.graph, self.norm = made
         return self.graph is not None
-
-    def _record(self) -> None:
-        graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        try:
-            with torch.cuda.graph(graph):
-                self.norm = self._step()
-        except RuntimeError as error:
-            log.warning("the update is not recorded as a CUDA graph (%s)", " ".join(str(error).split())[:200])
-            self.able = False
-            return
-        self.graph = graph
 
     def state_dict(self) -> dict[str, object]:
         """For the checkpoint."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """From a checkpoint."""
+        """From a checkpoint, which may have been written on another device: settings and memory layout are our own."""
         self.optimizer.load_state_dict(state)
-        if self.on_gpu:
-            self.rate = self.optimizer.param_groups[0]["lr"]
+        for group in self.optimizer.param_groups:
+            group["lr"], group["capturable"] = self.rate, self.on_gpu
+        for weight, moments in self.optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moments[name] = torch.empty_like(weight).copy_(moments[name])

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline_lib.device import has_kernels
+from pipeline_lib.device import has_kernels, plain
 from pipeline_lib.networks import layers
-from pipeline_lib.networks.layers import Dropout, Masks, activate, convolve, plain, residual
+from pipeline_lib.networks.layers import Dropout, Masks, activate, convolve, residual
 
 on_gpu = pytest.mark.skipif(not (torch.cuda.is_available() and has_kernels()), reason="needs a GPU with Triton")
 SHAPES = [(3, 32, 8, 8), (2, 48, 4, 4), (2, 384, 32, 32), (5, 128, 33, 33), (3, 24, 5, 5)]

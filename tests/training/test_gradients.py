@@ -1,5 +1,6 @@
 """Gradients of a part of a batch: what is planned on the host is what is done, and a recording gives the same."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,8 @@ import torch
 
 from pipeline_lib.config.models import Run
 from pipeline_lib.data.prepared import Prepared
-from pipeline_lib.device import has_kernels
+from pipeline_lib.device import has_kernels, plain
 from pipeline_lib.diffusion.transitions import longer
-from pipeline_lib.networks.layers import plain
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.training.gradients import FIRST, Gradients, Replayed
 from pipeline_lib.training.loop import Trainer
@@ -144,3 +144,47 @@ def test_a_recorded_update_is_the_update(tiny_data: Manifest) -> None:
     assert one.update.graph is not None
     for own, other in zip(one.update.weights, weights, strict=True):
         assert torch.allclose(own, other, atol=1e-6)
+
+
+def test_a_checkpoint_of_another_device_is_taken_over(tiny_data: Manifest) -> None:
+    """Moments in another memory layout, and settings of another device, change nothing."""
+    one, other = (trainer(tiny_data, name, "cpu") for name in ("a", "b"))
+    for _ in range(3):
+        one.step()
+    state = copy.deepcopy(one.update.state_dict())
+    foreign = {"param_groups": [{**group, "lr": 7.0, "capturable": True} for group in state["param_groups"]]}  # type: ignore[attr-defined]
+    foreign["state"] = {  # type: ignore[assignment]
+        key: {
+            name: value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+            for name, value in moments.items()
+        }
+        for key, moments in state["state"].items()  # type: ignore[attr-defined]
+    }
+    other.denoiser.network.load_state_dict(one.denoiser.network.state_dict())
+    other.update.load_state_dict(foreign)  # type: ignore[arg-type]
+    other.done = one.done
+    for both in (one, other):
+        both.step()
+    for mine, theirs in zip(one.update.weights, other.update.weights, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_an_objective_that_fails_leaves_no_hook(tiny_data: Manifest) -> None:
+    one = trainer(tiny_data, "a", "cpu")
+    rows = range(16)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no")
+
+    one.objective.terms = fail  # type: ignore[method-assign, assignment]
+    with pytest.raises(RuntimeError, match="no"):
+        one.gradients.add(one.batches.at(0, rows), rows)
+    assert not one.denoiser.network._forward_pre_hooks
+
+
+def test_dropout_is_on_after_a_grid(tiny_data: Manifest) -> None:
+    one = trainer(tiny_data, "a", "cpu", network={"dropout": 0.5})
+    one.grid(Path("grid.png"))
+    one.step()
+    assert one.denoiser.training
+    assert one.denoiser.network.training

@@ -91,7 +91,7 @@ class Level(nn.Module):
         super().__init__()
         self.block = ResBlock(channels, out, embedding, options, nn.Identity())
         self.attention = Attention(out, options) if attend else nn.Identity()
-        self.doubling = ResBlock(out, out, embedding, options, nn.Upsample(scale_factor=2)) if double else None
+        self.doubling = ResBlock(out, out, embedding, options, Doubling()) if double else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         x = self.attention(self.block(x, embedding))
