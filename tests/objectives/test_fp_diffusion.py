@@ -402,7 +402,7 @@ def run_of(diffusion: dict[str, Any]) -> Run:
 def test_bfloat16_is_refused() -> None:
     run = run_of({})
     half = run.model_copy(update={"training": run.training.model_copy(update={"precision": "bf16"})})
-    with pytest.raises(BadConfig, match="^here: fp-diffusion takes differences that bfloat16 rounds away"):
+    with pytest.raises(BadConfig, match=r"^here: fp-diffusion takes differences that bfloat16 rounds away"):
         fp_diffusion.check(Options(), half, "here")
 
 
