@@ -36,7 +36,7 @@ def plant(mutant: Mutant, folder: Path) -> None:
     path.write_text(text.replace(mutant.old, mutant.new))
 
 
-def first_failure(folder: Path, tests: tuple[str, ...]) -> str | None:
+def first_failure(folder: Path, tests: tuple[str, ...], seconds: float = SECONDS) -> str | None:
     """The first test that fails on the copy, None where all pass; RuntimeError where they cannot run.
 
     A test that fails is a kill; an import that fails, or a fixture, is not.
@@ -49,7 +49,7 @@ def first_failure(folder: Path, tests: tuple[str, ...]) -> str | None:
         env={**environment, **threads, "PYTHONPATH": str(folder.resolve())},
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=seconds,
     )
     failed = re.search(r"^FAILED (tests/\S+?::[^\[\s]+)", done.stdout, re.MULTILINE)
     if done.returncode == 0:
@@ -64,7 +64,8 @@ def first_failure(folder: Path, tests: tuple[str, ...]) -> str | None:
 def failure_without_mistake(folder: Path) -> str | None:
     """The first of all these tests that fails on a copy as it is: it would pass for a killer."""
     copy(folder)
-    return first_failure(folder, tuple(sorted({test for mutant in MUTANTS for test in mutant.tests})))
+    tests = tuple(sorted({test for mutant in MUTANTS for test in mutant.tests}))
+    return first_failure(folder, tests, 12 * SECONDS)
 
 
 def killer(mutant: Mutant, folder: Path, source: Path = ROOT) -> str | None:
