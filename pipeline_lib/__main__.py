@@ -135,6 +135,11 @@ def parser() -> argparse.ArgumentParser:
     for name, (_, text) in EXPERIMENT_STAGES.items():
         sub = commands.add_parser(name, help=text)
         sub.add_argument("experiment", help="name of the experiment, its folder in results/, or its file")
+    sub = commands.add_parser("status", help="say how far an experiment is: every run's stage, step, rate, failure")
+    sub.add_argument(
+        "experiment", nargs="?", default="config.yaml", help="its name, folder or file (default: config.yaml)"
+    )
+    sub.add_argument("--json", action="store_true", help="every job, as JSON")
     sub = commands.add_parser("prune", help="list stored results that no manifest names")
     sub.add_argument("--delete", action="store_true", help="remove them")
     sub = commands.add_parser("plan", help="say what an experiment takes (disk, trainings, jobs); nothing is run")
@@ -199,15 +204,31 @@ def run_experiment_stage(name: str, experiment: str) -> int:
     """
     if (name, experiment) == ("check", "fid"):
         return int(importlib.import_module("pipeline_lib.scores.known_fid").run())
+    folder, summary = find_experiment(experiment)
+    if name == "where":
+        return where(folder)
+    module = importlib.import_module(f"pipeline_lib.{EXPERIMENT_STAGES[name][0]}")
+    return module.run(folder, summary) or 0
+
+
+def find_experiment(experiment: str) -> tuple[Path, dict[str, Any]]:
+    """Its folder in results/ and what stands there of its plan; raises BadConfig where there is none."""
     folder = experiment_folder(experiment)
     path = folder / "config" / "experiment.json"
     if not path.is_file():
         known = sorted(p.parent.parent.name for p in Path("results").glob("*/config/experiment.json"))
         raise BadConfig(f"there is no experiment in {folder}; there are: {', '.join(known) or 'none yet'}.")
-    if name == "where":
-        return where(folder)
-    module = importlib.import_module(f"pipeline_lib.{EXPERIMENT_STAGES[name][0]}")
-    return module.run(folder, json.loads(path.read_text())) or 0
+    return folder, json.loads(path.read_text())
+
+
+def _experiment_as_planned(experiment: str) -> tuple[Path, dict[str, Any]]:
+    """The same of a configuration file as it is now, whether anything of it has run or not."""
+    if not experiment.endswith((".yaml", ".yml")):
+        return find_experiment(experiment)
+    from pipeline_lib.config.plan import load
+
+    plan = load(Path(experiment))
+    return plan.root, plan.summary()
 
 
 def show_plan(config: Path) -> int:
@@ -276,6 +297,10 @@ def main(arguments: list[str] | None = None) -> int:
             from pipeline_lib.records.prune import run
 
             return run(delete=args.delete)
+        if args.command == "status":
+            from pipeline_lib import status
+
+            return status.run(*_experiment_as_planned(args.experiment), as_json=args.json)
         if args.command == "plan":
             return show_plan(args.config)
         if args.command == "bench":

@@ -18,6 +18,7 @@ from pipeline_lib.config.models import Dataset, Sampling
 from pipeline_lib.config.plan import Instance, Plan, image_shape
 from pipeline_lib.data.sizes import needs
 from pipeline_lib.exits import BadData
+from pipeline_lib.terminal import columns
 from pipeline_lib.training.stop import usable
 
 NUMBER = 4  # bytes of a float32
@@ -213,10 +214,10 @@ def text(plan: Plan) -> str:
     title = plan.experiment.title
     parts = [fill(f"{plan.name}{f': {title}' if title else ''} ({plan.source})", WIDTH, break_on_hyphens=False) + "\n"]
     if found:
-        parts += [_table(SOURCE, [_source_row(one) for one in found])]
+        parts += [columns(SOURCE, [_source_row(one) for one in found])]
         parts += [f"{fill(f'{_short(one.name)}: {one.why}', WIDTH)}\n" for one in found if one.why]
         parts += [f"{fill(f'{_short(one.name)} {one.latents}', WIDTH)}\n" for one in found if one.latents]
-        parts += [_table(MADE, [*map(_made_row, found), _total(found)]), f"{fill(LEGEND, WIDTH)}\n"]
+        parts += [columns(MADE, [*map(_made_row, found), _total(found)]), f"{fill(LEGEND, WIDTH)}\n"]
         parts += [f"{fill(_disk(found), WIDTH)}\n"]
     if plan.instances:
         parts += [_training(plan), *(f"{fill(f'note: {said}', WIDTH)}\n" for said in plan.differences)]
@@ -300,16 +301,6 @@ def _jobs(plan: Plan) -> str:
     listed = ", ".join(f"{rule}\N{NO-BREAK SPACE}{count:,}" for rule, count in counts.items())
     lines = fill(f"jobs ({sum(counts.values()):,}): {listed}", WIDTH, subsequent_indent="  ")
     return lines.replace("\N{NO-BREAK SPACE}", " ") + "\n"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they must be; names to the left, numbers to the right."""
-    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
-    lines = [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in (head, ["-" * w for w in widths], *rows)
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def _sum(values: Iterable[int | None]) -> int | None:
