@@ -140,18 +140,26 @@ def parser() -> argparse.ArgumentParser:
         "experiment", nargs="?", default="config.yaml", help="its name, folder or file (default: config.yaml)"
     )
     sub.add_argument("--json", action="store_true", help="every job, as JSON")
+    sub = commands.add_parser("doctor", help="check whether this machine or cluster can run an experiment")
+    _add_config(sub)
+    sub.add_argument("--profile", type=Path, help="of the cluster (default: profiles/slurm, where a cluster answers)")
+    sub.add_argument("--json", action="store_true", help="as JSON")
     sub = commands.add_parser("prune", help="list stored results that no manifest names")
     sub.add_argument("--delete", action="store_true", help="remove them")
     sub = commands.add_parser("plan", help="say what an experiment takes (disk, trainings, jobs); nothing is run")
-    sub.add_argument(
-        "config", type=Path, nargs="?", default=Path("config.yaml"), help="its file (default: config.yaml)"
-    )
+    _add_config(sub)
     sub = commands.add_parser("bench", help="how fast the engine is here, beside the plain way (docs/performance.md)")
     sub.add_argument("--output", type=Path, default=Path("bench.json"), help="file to write (default: bench.json)")
     sub.add_argument("--only", nargs="*", default=[], help="rows whose names begin so, such as train/ddpm")
     sub.add_argument("--seconds", type=float, default=3.0, help="how long each is timed")
     commands.add_parser("reference-page", help="print docs/configuration.md, the page of all keys")
     return top
+
+
+def _add_config(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "config", type=Path, nargs="?", default=Path("config.yaml"), help="its file (default: config.yaml)"
+    )
 
 
 def run_stage(name: str, args: argparse.Namespace) -> None:
@@ -301,6 +309,10 @@ def main(arguments: list[str] | None = None) -> int:
             from pipeline_lib import status
 
             return status.run(*_experiment_as_planned(args.experiment), as_json=args.json)
+        if args.command == "doctor":
+            from pipeline_lib import doctor
+
+            return doctor.run(args.config, args.profile, as_json=args.json)
         if args.command == "plan":
             return show_plan(args.config)
         if args.command == "bench":

@@ -245,14 +245,25 @@ def _total(found: Sequence[Needs]) -> list[str]:
 
 
 def _disk(found: Sequence[Needs]) -> str:
-    """Everything that is downloaded and kept, in one sentence; files that two datasets read count once."""
-    once = {(one.files, one.source.get("download")): one.source for one in found}.values()
-    download, unpacked = (size(_sum(one.get(key) for one in once)) for key in ("download", "source"))
-    kept = [n for one in found for n in (one.source.get("prepared"), one.latent_size, one.weights, one.samples)]
+    """Everything that is downloaded and kept, in one sentence."""
+    download, unpacked, kept, chains = map(size, _bytes(found))
     return (
-        f"In all: {download} to download ({unpacked} unpacked), {size(_sum(kept))} of arrays, weights and samples, and "
-        f"{size(_sum(one.chains for one in found))} of chains while errors are measured."
+        f"In all: {download} to download ({unpacked} unpacked), {kept} of arrays, weights and samples, and {chains} of "
+        "chains while errors are measured."
     )
+
+
+def in_all(found: Sequence[Needs]) -> int | None:
+    """Bytes that everything takes at most, what is there already included; None: not known."""
+    return _sum(_bytes(found))
+
+
+def _bytes(found: Sequence[Needs]) -> tuple[int | None, ...]:
+    """To download, unpacked, kept, and of chains; files that two datasets read count once."""
+    once = {(one.files, one.source.get("download")): one.source for one in found}.values()
+    kept = [n for one in found for n in (one.source.get("prepared"), one.latent_size, one.weights, one.samples)]
+    fetched = [_sum(one.get(key) for one in once) for key in ("download", "source")]
+    return (*fetched, _sum(kept), _sum(one.chains for one in found))
 
 
 def _equal(plan: Plan) -> str:

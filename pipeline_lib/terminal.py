@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
     """Plain columns, as wide as they must be; those in `left` (places) begin at the left, numbers end at the right."""
     widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    if len(head) - 1 in left:
+        widths[-1] = len(head[-1])  # sentences may be long, and nothing stands behind them
     lines = [
         "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
         for line in (head, ["-" * w for w in widths], *rows)
