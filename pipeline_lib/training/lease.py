@@ -57,6 +57,7 @@ class Lease:
     def __init__(self, folder: Path, beat: float = BEAT, stale: float = STALE) -> None:
         self.path, self.beat, self.stale = folder / "lease.json", beat, stale
         self.step, self.lost, self.taken = 0, False, False
+        self.reached = 0  # the step at which a holder that died was last seen
         self.token = uuid.uuid4().hex
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
@@ -71,6 +72,7 @@ class Lease:
                     f"another trainer (job {holder['job']}, process {holder['pid']} on {holder['host']}, heartbeat "
                     f"{now - self.path.stat().st_mtime:.0f} s ago) holds {self.path.parent}; this one leaves it alone."
                 )
+            self.reached = holder["step"] if holder else 0
             self._write()
         self.taken = True
 
