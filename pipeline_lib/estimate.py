@@ -12,6 +12,7 @@ from operator import mul
 from textwrap import fill
 from typing import Any
 
+from pipeline_lib import measured
 from pipeline_lib.config import progress
 from pipeline_lib.config.base import load_part
 from pipeline_lib.config.models import Dataset, Sampling
@@ -85,9 +86,8 @@ def datasets(plan: Plan) -> list[Needs]:
 def _needs(plan: Plan, name: str) -> Needs:
     dataset = plan.experiment.datasets[name]
     source, why = _source(dataset.recipe, dataset.holdout)
-    images_shape = image_shape(dataset.recipe)
+    images_shape, shape = image_shape(dataset.recipe), _shape(dataset)
     classes = 1  # a label is one more vector of the embedding, which is little
-    shape = latent_shape(dataset.autoencoder, images_shape) if dataset.autoencoder and images_shape else images_shape
     here = [i for i in plan.instances if i.dataset == name]
     trained, cells = _distinct(here), _cells(plan, here)
     errors, pixels = plan.experiment.errors, prod(images_shape) if images_shape else None
@@ -282,9 +282,30 @@ def _training(plan: Plan) -> str:
     said = (
         f"The longest training has {steps:,} steps and ends within one job of {minutes:,} min at "
         f"{steps / minutes / 60:.3g} steps/s or more; else it goes on in the next job. The speed depends on the "
-        f"machine and is not known here.{_equal(plan)}"
+        f"machine.{_equal(plan)}"
     )
-    return f"{fill(said, WIDTH)}\n{fill(_retries(plan), WIDTH)}\n"
+    return "\n".join(fill(one, WIDTH) for one in (said, _hours(plan), _retries(plan))) + "\n"
+
+
+def _hours(plan: Plan) -> str:
+    """What all trainings take, where finished ones in the store tell how long a step is."""
+    trained = _distinct(plan.instances)
+    shapes = {name: _shape(plan.experiment.datasets[name]) for name in plan.experiment.datasets}
+    found = measured.hours(((one.run, shapes[one.dataset]) for one in trained), plan.experiment.runtime.processes)
+    if not found:
+        return "hours: not known; no training of these methods and networks has ended in results/store yet."
+    parts = [
+        f"{one.hours:.3g} h on {one.device} for {one.trainings} of {len(trained)} trainings (median step of up to "
+        f"{one.measured} finished in results/store)"
+        for one in found
+    ]
+    return f"hours, devices times wall time: {'; '.join(parts)}."
+
+
+def _shape(dataset: Dataset) -> tuple[int, int, int] | None:
+    """(C,H,W) of what diffusion is trained on: pixels or latents; None: not known."""
+    images = image_shape(dataset.recipe)
+    return latent_shape(dataset.autoencoder, images) if dataset.autoencoder and images else images
 
 
 def retries(plan: Plan) -> int | None:
