@@ -135,18 +135,32 @@ def parser() -> argparse.ArgumentParser:
     for name, (_, text) in EXPERIMENT_STAGES.items():
         sub = commands.add_parser(name, help=text)
         sub.add_argument("experiment", help="name of the experiment, its folder in results/, or its file")
+    sub = commands.add_parser("status", help="say how far an experiment is: every run's stage, step, rate, failure")
+    sub.add_argument(
+        "experiment", nargs="?", default="config.yaml", help="its name, folder or file (default: config.yaml)"
+    )
+    sub.add_argument("--json", action="store_true", help="every job, as JSON")
+    sub = commands.add_parser("doctor", help="check whether this machine or cluster can run an experiment")
+    _add_config(sub)
+    sub.add_argument("--profile", type=Path, help="of the cluster (default: profiles/slurm, where a cluster answers)")
+    sub.add_argument("--json", action="store_true", help="as JSON")
     sub = commands.add_parser("prune", help="list stored results that no manifest names")
     sub.add_argument("--delete", action="store_true", help="remove them")
     sub = commands.add_parser("plan", help="say what an experiment takes (disk, trainings, jobs); nothing is run")
-    sub.add_argument(
-        "config", type=Path, nargs="?", default=Path("config.yaml"), help="its file (default: config.yaml)"
-    )
+    _add_config(sub)
+    sub.add_argument("--why", action="store_true", help="also which jobs would run now, and why (a dry run)")
     sub = commands.add_parser("bench", help="how fast the engine is here, beside the plain way (docs/performance.md)")
     sub.add_argument("--output", type=Path, default=Path("bench.json"), help="file to write (default: bench.json)")
     sub.add_argument("--only", nargs="*", default=[], help="rows whose names begin so, such as train/ddpm")
     sub.add_argument("--seconds", type=float, default=3.0, help="how long each is timed")
     commands.add_parser("reference-page", help="print docs/configuration.md, the page of all keys")
     return top
+
+
+def _add_config(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "config", type=Path, nargs="?", default=Path("config.yaml"), help="its file (default: config.yaml)"
+    )
 
 
 def run_stage(name: str, args: argparse.Namespace) -> None:
@@ -199,23 +213,43 @@ def run_experiment_stage(name: str, experiment: str) -> int:
     """
     if (name, experiment) == ("check", "fid"):
         return int(importlib.import_module("pipeline_lib.scores.known_fid").run())
+    folder, summary = find_experiment(experiment)
+    if name == "where":
+        return where(folder)
+    module = importlib.import_module(f"pipeline_lib.{EXPERIMENT_STAGES[name][0]}")
+    return module.run(folder, summary) or 0
+
+
+def find_experiment(experiment: str) -> tuple[Path, dict[str, Any]]:
+    """Its folder in results/ and what stands there of its plan; raises BadConfig where there is none."""
     folder = experiment_folder(experiment)
     path = folder / "config" / "experiment.json"
     if not path.is_file():
         known = sorted(p.parent.parent.name for p in Path("results").glob("*/config/experiment.json"))
         raise BadConfig(f"there is no experiment in {folder}; there are: {', '.join(known) or 'none yet'}.")
-    if name == "where":
-        return where(folder)
-    module = importlib.import_module(f"pipeline_lib.{EXPERIMENT_STAGES[name][0]}")
-    return module.run(folder, json.loads(path.read_text())) or 0
+    return folder, json.loads(path.read_text())
 
 
-def show_plan(config: Path) -> int:
-    """Print what the experiment of a configuration file takes."""
+def _experiment_as_planned(experiment: str) -> tuple[Path, dict[str, Any]]:
+    """The same of a configuration file as it is now, whether anything of it has run or not."""
+    if not experiment.endswith((".yaml", ".yml")):
+        return find_experiment(experiment)
+    from pipeline_lib.config.plan import load
+
+    plan = load(Path(experiment))
+    return plan.root, plan.summary()
+
+
+def show_plan(config: Path, why: bool = False) -> int:
+    """Print what the experiment of a configuration file takes, and perhaps what would run and why."""
     from pipeline_lib.config.plan import load
     from pipeline_lib.estimate import text
 
     print(text(load(config)), end="")
+    if why:
+        from pipeline_lib.why import text as reasons
+
+        print(f"\n{reasons(config)}", end="")
     return 0
 
 
@@ -276,8 +310,16 @@ def main(arguments: list[str] | None = None) -> int:
             from pipeline_lib.records.prune import run
 
             return run(delete=args.delete)
+        if args.command == "status":
+            from pipeline_lib import status
+
+            return status.run(*_experiment_as_planned(args.experiment), as_json=args.json)
+        if args.command == "doctor":
+            from pipeline_lib import doctor
+
+            return doctor.run(args.config, args.profile, as_json=args.json)
         if args.command == "plan":
-            return show_plan(args.config)
+            return show_plan(args.config, args.why)
         if args.command == "bench":
             from pipeline_lib import bench
 

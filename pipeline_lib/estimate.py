@@ -12,12 +12,14 @@ from operator import mul
 from textwrap import fill
 from typing import Any
 
+from pipeline_lib import measured
 from pipeline_lib.config import progress
 from pipeline_lib.config.base import load_part
 from pipeline_lib.config.models import Dataset, Sampling
 from pipeline_lib.config.plan import Instance, Plan, image_shape
 from pipeline_lib.data.sizes import needs
 from pipeline_lib.exits import BadData
+from pipeline_lib.terminal import columns
 from pipeline_lib.training.stop import usable
 
 NUMBER = 4  # bytes of a float32
@@ -84,9 +86,8 @@ def datasets(plan: Plan) -> list[Needs]:
 def _needs(plan: Plan, name: str) -> Needs:
     dataset = plan.experiment.datasets[name]
     source, why = _source(dataset.recipe, dataset.holdout)
-    images_shape = image_shape(dataset.recipe)
+    images_shape, shape = image_shape(dataset.recipe), _shape(dataset)
     classes = 1  # a label is one more vector of the embedding, which is little
-    shape = latent_shape(dataset.autoencoder, images_shape) if dataset.autoencoder and images_shape else images_shape
     here = [i for i in plan.instances if i.dataset == name]
     trained, cells = _distinct(here), _cells(plan, here)
     errors, pixels = plan.experiment.errors, prod(images_shape) if images_shape else None
@@ -213,10 +214,10 @@ def text(plan: Plan) -> str:
     title = plan.experiment.title
     parts = [fill(f"{plan.name}{f': {title}' if title else ''} ({plan.source})", WIDTH, break_on_hyphens=False) + "\n"]
     if found:
-        parts += [_table(SOURCE, [_source_row(one) for one in found])]
+        parts += [columns(SOURCE, [_source_row(one) for one in found])]
         parts += [f"{fill(f'{_short(one.name)}: {one.why}', WIDTH)}\n" for one in found if one.why]
         parts += [f"{fill(f'{_short(one.name)} {one.latents}', WIDTH)}\n" for one in found if one.latents]
-        parts += [_table(MADE, [*map(_made_row, found), _total(found)]), f"{fill(LEGEND, WIDTH)}\n"]
+        parts += [columns(MADE, [*map(_made_row, found), _total(found)]), f"{fill(LEGEND, WIDTH)}\n"]
         parts += [f"{fill(_disk(found), WIDTH)}\n"]
     if plan.instances:
         parts += [_training(plan), *(f"{fill(f'note: {said}', WIDTH)}\n" for said in plan.differences)]
@@ -244,14 +245,25 @@ def _total(found: Sequence[Needs]) -> list[str]:
 
 
 def _disk(found: Sequence[Needs]) -> str:
-    """Everything that is downloaded and kept, in one sentence; files that two datasets read count once."""
-    once = {(one.files, one.source.get("download")): one.source for one in found}.values()
-    download, unpacked = (size(_sum(one.get(key) for one in once)) for key in ("download", "source"))
-    kept = [n for one in found for n in (one.source.get("prepared"), one.latent_size, one.weights, one.samples)]
+    """Everything that is downloaded and kept, in one sentence."""
+    download, unpacked, kept, chains = map(size, _bytes(found))
     return (
-        f"In all: {download} to download ({unpacked} unpacked), {size(_sum(kept))} of arrays, weights and samples, and "
-        f"{size(_sum(one.chains for one in found))} of chains while errors are measured."
+        f"In all: {download} to download ({unpacked} unpacked), {kept} of arrays, weights and samples, and {chains} of "
+        "chains while errors are measured."
     )
+
+
+def in_all(found: Sequence[Needs]) -> int | None:
+    """Bytes that everything takes at most, what is there already included; None: not known."""
+    return _sum(_bytes(found))
+
+
+def _bytes(found: Sequence[Needs]) -> tuple[int | None, ...]:
+    """To download, unpacked, kept, and of chains; files that two datasets read count once."""
+    once = {(one.files, one.source.get("download")): one.source for one in found}.values()
+    kept = [n for one in found for n in (one.source.get("prepared"), one.latent_size, one.weights, one.samples)]
+    fetched = [_sum(one.get(key) for one in once) for key in ("download", "source")]
+    return (*fetched, _sum(kept), _sum(one.chains for one in found))
 
 
 def _equal(plan: Plan) -> str:
@@ -270,9 +282,30 @@ def _training(plan: Plan) -> str:
     said = (
         f"The longest training has {steps:,} steps and ends within one job of {minutes:,} min at "
         f"{steps / minutes / 60:.3g} steps/s or more; else it goes on in the next job. The speed depends on the "
-        f"machine and is not known here.{_equal(plan)}"
+        f"machine.{_equal(plan)}"
     )
-    return f"{fill(said, WIDTH)}\n{fill(_retries(plan), WIDTH)}\n"
+    return "\n".join(fill(one, WIDTH) for one in (said, _hours(plan), _retries(plan))) + "\n"
+
+
+def _hours(plan: Plan) -> str:
+    """What all trainings take, where finished ones in the store tell how long a step is."""
+    trained = _distinct(plan.instances)
+    shapes = {name: _shape(plan.experiment.datasets[name]) for name in plan.experiment.datasets}
+    found = measured.hours(((one.run, shapes[one.dataset]) for one in trained), plan.experiment.runtime.processes)
+    if not found:
+        return "hours: not known; no training of these methods and networks has ended in results/store yet."
+    parts = [
+        f"{one.hours:.3g} h on {one.device} for {one.trainings} of {len(trained)} trainings (median step of up to "
+        f"{one.measured} finished in results/store)"
+        for one in found
+    ]
+    return f"hours, devices times wall time: {'; '.join(parts)}."
+
+
+def _shape(dataset: Dataset) -> tuple[int, int, int] | None:
+    """(C,H,W) of what diffusion is trained on: pixels or latents; None: not known."""
+    images = image_shape(dataset.recipe)
+    return latent_shape(dataset.autoencoder, images) if dataset.autoencoder and images else images
 
 
 def retries(plan: Plan) -> int | None:
@@ -300,16 +333,6 @@ def _jobs(plan: Plan) -> str:
     listed = ", ".join(f"{rule}\N{NO-BREAK SPACE}{count:,}" for rule, count in counts.items())
     lines = fill(f"jobs ({sum(counts.values()):,}): {listed}", WIDTH, subsequent_indent="  ")
     return lines.replace("\N{NO-BREAK SPACE}", " ") + "\n"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they must be; names to the left, numbers to the right."""
-    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
-    lines = [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in (head, ["-" * w for w in widths], *rows)
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

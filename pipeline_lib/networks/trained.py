@@ -16,11 +16,10 @@ from pipeline_lib.config.models import EMA, Run
 from pipeline_lib.diffusion import paths
 from pipeline_lib.diffusion.denoiser import Denoiser
 from pipeline_lib.exits import BadData
+from pipeline_lib.networks import WEIGHTS
 from pipeline_lib.networks.precision import Halved
 from pipeline_lib.networks.replay import Replay
 from pipeline_lib.records.files import atomic
-
-WEIGHTS = "weights.safetensors"  # the main average, which is the result of a training
 
 
 def build(run: Run, shape: tuple[int, int, int], classes: int, seed: int = 0) -> Denoiser:

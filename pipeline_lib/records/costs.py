@@ -1,47 +1,111 @@
 """What a stage cost: kept beside results, never inside a manifest or a record that is compared."""
 
+import json
+import os
 import resource
 import socket
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pipeline_lib.records import nvml
 from pipeline_lib.records.files import write_json
+
+SPENT = ("seconds", "cpu_seconds", "gpu_hours", "energy_kwh")  # of a job, and summed over its segments
+
+
+def total(parts: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Sums of `SPENT`; None where a part does not know it."""
+    listed = list(parts)
+    known = {key: [float(part[key]) for part in listed if part.get(key) is not None] for key in SPENT}
+    return {key: sum(values) if len(values) == len(listed) else None for key, values in known.items()}
+
+
+def where() -> dict[str, str | None]:
+    """Host, driver and SLURM job of this process."""
+    driver = nvml.version() if _cuda() else None
+    return {"host": socket.gethostname(), "driver": driver, "job": os.environ.get("SLURM_JOB_ID")}
 
 
 class Stopwatch:
-    """Wall and CPU time, memory and device of one job, added to those of earlier segments of the same work."""
+    """Wall and CPU time, memory, energy and device of one job, added to those of earlier segments of the same work."""
 
     def __init__(self, stage: str, before: dict[str, Any] | None = None) -> None:
         self.stage, self.before = stage, before or {}
-        self.start, self.cpu_start = time.monotonic(), time.process_time()
+        self.start, self.cpu_start, self.joules = time.monotonic(), time.process_time(), nvml.energies()
 
     def read(self, images: float | None = None) -> dict[str, Any]:
         """The costs so far; `images` counts all segments."""
-        seconds = self.before.get("seconds", 0.0) + time.monotonic() - self.start
-        cpu = self.before.get("cpu_seconds", 0.0) + time.process_time() - self.cpu_start
+        spent = total([self.before, self.spent()]) if self.before else self.spent()
+        seconds = spent["seconds"] or 0.0
         device, gpu_memory = _device()
         if gpu_memory is not None:
             gpu_memory = max(gpu_memory, self.before.get("peak_gpu_memory_mb") or 0.0)
         return {
             "stage": self.stage,
-            "seconds": seconds,
-            "cpu_seconds": cpu,
+            **spent,
             "segments": self.before.get("segments", 0) + 1,
             "images": images,
             "images_per_second": images / seconds if images else None,
             "peak_memory_mb": max(_resident(), self.before.get("peak_memory_mb", 0.0)),
             "peak_gpu_memory_mb": gpu_memory,
             "device": device,
-            "host": socket.gethostname(),
+            **where(),
         }
+
+    def spent(self) -> dict[str, float | None]:
+        """`SPENT` of this segment."""
+        seconds, processes = time.monotonic() - self.start, int(os.environ.get("WORLD_SIZE", "1"))
+        return {
+            "seconds": seconds,
+            "cpu_seconds": time.process_time() - self.cpu_start,
+            "gpu_hours": processes * seconds / 3600 if _cuda() else 0.0,
+            "energy_kwh": self._energy(),
+        }
+
+    def _energy(self) -> float | None:
+        """Of the GPUs of this job, whatever else used them; None: not known, as on several hosts. 0 without a GPU."""
+        torch = _cuda()
+        if torch is None:
+            return 0.0
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if here != int(os.environ.get("WORLD_SIZE", "1")):
+            return None
+        mine = range(here) if here > 1 else [torch.cuda.current_device()]
+        names, now = [str(torch.cuda.get_device_properties(i).uuid) for i in mine], nvml.energies()
+        if any(name not in now or name not in self.joules for name in names):
+            return None
+        return sum(now[name] - self.joules[name] for name in names) / 3.6e6
 
     def save(self, folder: Path, images: float | None = None, **more: Any) -> None:
         """Write costs.json into `folder`."""
         write_json(folder / "costs.json", self.read(images) | more)
+
+
+class Segments:
+    """Every start of a training: a line in a file that outlives kills, as what is in a checkpoint does not."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "segments.jsonl"
+
+    def begin(self, step: int, reached: int = 0) -> None:
+        """The training goes on after `step`, though it had been seen at `reached` before it was killed."""
+        if step == 0 and reached == 0:
+            self.path.unlink(missing_ok=True)  # of a training that was begun anew
+        line = {"start": step, "lost": max(0, reached - step), "device": _device()[0], **where()}
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def costs(self, done: int) -> dict[str, Any]:
+        """Number of segments, steps that were done in vain, and of each segment where it began, ended and ran."""
+        lines = [json.loads(line) for line in _lines(self.path) if line.endswith("}")]  # a kill may cut one short
+        ends = [one["start"] + one["lost"] for one in lines[1:]] + [done]
+        runs = [{**one, "end": end} for one, end in zip(lines, ends, strict=False)]
+        return {"segments": len(lines), "lost_steps": sum(one["lost"] for one in lines), "runs": runs}
 
 
 class StepClock:
@@ -94,13 +158,23 @@ class StepClock:
         }
 
 
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
+
+
 def _resident() -> float:
     """Largest resident memory of this process in MB; the kernel counts in kB, that of macOS in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _device() -> tuple[str, float | None]:
+def _cuda() -> Any:
+    """torch, where it computes on a GPU in this process; else None."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
+    return torch if torch is not None and torch.cuda.is_initialized() else None
+
+
+def _device() -> tuple[str, float | None]:
+    torch = _cuda()
+    if torch is not None:
         return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 2**20
     return "cpu", None

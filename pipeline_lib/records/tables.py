@@ -282,9 +282,14 @@ COSTS = [
     Column("stage", "string", "", "stage of the pipeline"),
     Column("seconds", "float64", "s", "wall time over all segments"),
     Column("cpu_seconds", "float64", "s", "CPU time of the process, all its threads, over all segments"),
+    Column("gpu_hours", "float64", "h", "wall time times GPUs, over all segments; 0 on a CPU", later=True),
+    Column("energy_kwh", "float64", "kWh", "what these GPUs took, whoever used them; empty: not said", later=True),
     Column("step_seconds", "float64", "s", "wall time of a training step: median over the windows of its log"),
     Column("step_cpu_seconds", "float64", "s", "CPU time of a training step, all threads: median over these windows"),
     Column("segments", "int64", "", "times that the job was started"),
+    Column(
+        "lost_steps", "int64", "steps", "training steps done in vain before a kill, to the last heartbeat", later=True
+    ),
     Column("images", "float64", "images", "images trained on or drawn"),
     Column("images_per_second", "float64", "images/s", "throughput"),
     Column("network_calls", "float64", "images/image", "images through the network per training image, counted"),
@@ -292,6 +297,8 @@ COSTS = [
     Column("peak_gpu_memory_mb", "float64", "MB", "most memory allocated to tensors on a GPU; empty on a CPU"),
     Column("device", "string", "", "device name"),
     Column("host", "string", "", "host name"),
+    Column("driver", "string", "", "version of the GPU's driver", later=True),
+    Column("job", "string", "", "SLURM's number of the last job; empty outside of SLURM", later=True),
 ]
 
 HISTORY = [

@@ -162,7 +162,7 @@ def state(folder: Path, job: Job) -> State:
 
     So a record of an earlier configuration does not count while the training that it comes from is made anew.
     """
-    states = [_own_state(folder, place) for place in (*job.inputs, job.place)]
+    states = [own_state(folder, place) for place in (*job.inputs, job.place)]
     for status in ("failed", "pending"):
         for found in states:
             if found.status == status:
@@ -170,7 +170,8 @@ def state(folder: Path, job: Job) -> State:
     return states[-1]
 
 
-def _own_state(folder: Path, place: str) -> State:
+def own_state(folder: Path, place: str) -> State:
+    """State of what lies in a stage's folder, whatever it was made from."""
     here = folder / place
     log = f"{place}/log.txt" if (here / "log.txt").is_file() else ""
     if (here / MARKER).is_file():

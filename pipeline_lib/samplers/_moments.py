@@ -20,7 +20,7 @@ from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadData
 from pipeline_lib.networks import trained
 from pipeline_lib.records import provenance, tables
-from pipeline_lib.records.costs import Stopwatch
+from pipeline_lib.records.costs import Stopwatch, total
 from pipeline_lib.records.files import sha256, write_json
 from pipeline_lib.records.store import Manifest, alone, entry
 from pipeline_lib.samplers import clip_x0
@@ -51,7 +51,7 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, tra
     count = min(max(part["images"] for kind, part in _parts(sampling) if unmeasured(kind, part)), len(prepared))
     conditional = facts["run"]["network"]["conditional"]
 
-    def make(nfe: int, path: Path) -> dict[str, float]:
+    def make(nfe: int, path: Path) -> dict[str, float | None]:
         watch = Stopwatch("moments")
         log.info("%d calls: measuring %d images at every t that is visited", nfe, count)
         one = sampling.model_copy(update={"nfe": [nfe]})
@@ -59,10 +59,9 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, tra
         made_from = provenance.of("moments", VERSION, {**shared, "nfe": [nfe]}, {"train": train, "data": data})
         path.parent.mkdir(parents=True, exist_ok=True)
         tables.write(path, rows, tables.MOMENTS, made_from)
-        spent = {k: v for k, v in watch.read().items() if k in ("seconds", "cpu_seconds")}
-        return {**spent, "images": float(count * len(rows))}
+        return {**watch.spent(), "images": float(count * len(rows))}
 
-    costs: list[dict[str, float]] = []
+    costs: list[dict[str, float | None]] = []
     for nfe in sampling.nfe:
         path = store.folder / file(nfe)
         done = path.with_name("done.json")
@@ -71,9 +70,8 @@ def run(config: Mapping[str, Any], runtime: Mapping[str, Any], output: Path, tra
                 write_json(done, make(nfe, path))
         costs.append(json.loads(done.read_text()))
     write_json(store.folder / "identity.json", store.identity)
-    total = {key: sum(one[key] for one in costs) for key in ("seconds", "cpu_seconds", "images")}
-    images_seen = total.pop("images")
-    Stopwatch("moments", {**total, "segments": 0}).save(output.parent, images=images_seen)
+    images_seen = float(sum(one["images"] or 0 for one in costs))
+    Stopwatch("moments", {**total(costs), "segments": 0}).save(output.parent, images=images_seen)
     files = {file(nfe): sha256(store.folder / file(nfe)) for nfe in sampling.nfe}
     Manifest("moments", store.fingerprint, str(store.folder), files, {"images": count}).save(output)
 

@@ -30,7 +30,7 @@ from pipeline_lib.networks import latent_space, trained
 from pipeline_lib.networks.latent_space import LatentSpace
 from pipeline_lib.networks.trained import WEIGHTS, weights_file
 from pipeline_lib.parallel import ALONE, World, join
-from pipeline_lib.records.costs import Stopwatch
+from pipeline_lib.records.costs import Stopwatch, total
 from pipeline_lib.records.files import sha256, write_json
 from pipeline_lib.records.progress import Progress
 from pipeline_lib.records.store import Manifest, alone, entry
@@ -199,8 +199,7 @@ def run(
     if not world.leads:
         return
     write_json(store.folder / "identity.json", store.identity)
-    spent = {key: sum(c.get(key, 0.0) for c in cells) for key in ("seconds", "cpu_seconds")}
-    Stopwatch("sample", {**spent, "segments": 0}).save(output.parent, images=float(len(cells) * sampling.images))
+    Stopwatch("sample", {**total(cells), "segments": 0}).save(output.parent, images=float(len(cells) * sampling.images))
     facts_out = {"cells": [c["facts"] | {"nfe": c["nfe"]} for c in cells]}
     Manifest("sample", store.fingerprint, str(store.folder), files, facts_out).save(output)
 
@@ -240,7 +239,7 @@ class Cell:
 
     def _new(self, folder: Path, nfe: int) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
-        start, cpu = time.monotonic(), time.process_time()
+        watch = Stopwatch("sample")
         drawn = self._draw(folder, nfe)
         images = np.load(folder / "images.npy", mmap_mode="r")
         save_grid(images[:64], folder / "grid.png")
@@ -252,8 +251,7 @@ class Cell:
             "shape": list(images.shape[1:]),
         }
         files = {name: sha256(folder / name) for name in ("images.npy", "grid.png")}
-        spent = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu}
-        return {"nfe": nfe, **spent, "files": files, "facts": facts}
+        return {"nfe": nfe, **watch.spent(), "files": files, "facts": facts}
 
     def _draw(self, folder: Path, nfe: int) -> dict[str, Any]:
         """Draw images.npy block by block, going on where an interrupted job stopped; returns calls per image, and what

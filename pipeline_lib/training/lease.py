@@ -7,8 +7,10 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,32 @@ STALE = 120.0  # a lease without a heartbeat for this long is dead, wherever its
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease: `age` is in seconds since the last heartbeat, `dead` whether the next trainer may take it."""
+
+    job: str
+    host: str
+    pid: int
+    step: int
+    age: float
+    dead: bool
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """Who holds the lease on a training folder, for who looks on; None where nobody does."""
+    path = folder / "lease.json"
+    found = _read(path)
+    try:
+        age = max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:
+        return None
+    if found is None:
+        return None
+    about = {key: found[key] for key in ("job", "host", "pid", "step")}
+    return Holder(**about, age=age, dead=_dead(found, age, STALE))
+
+
 class Lease:
     """Taken by `take` (or by `with`), renewed by a thread inside the `with`, given up at its end.
 
@@ -29,6 +57,7 @@ class Lease:
     def __init__(self, folder: Path, beat: float = BEAT, stale: float = STALE) -> None:
         self.path, self.beat, self.stale = folder / "lease.json", beat, stale
         self.step, self.lost, self.taken = 0, False, False
+        self.reached = 0  # the step at which a holder that died was last seen
         self.token = uuid.uuid4().hex
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
@@ -38,11 +67,12 @@ class Lease:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked() as now:
             holder = _read(self.path)
-            if holder and not self._dead(holder, now):
+            if holder and not _dead(holder, now - self.path.stat().st_mtime, self.stale):
                 raise TryAgain(
                     f"another trainer (job {holder['job']}, process {holder['pid']} on {holder['host']}, heartbeat "
                     f"{now - self.path.stat().st_mtime:.0f} s ago) holds {self.path.parent}; this one leaves it alone."
                 )
+            self.reached = holder["step"] if holder else 0
             self._write()
         self.taken = True
 
@@ -58,11 +88,6 @@ class Lease:
         with self._locked():
             if self._mine():
                 self.path.unlink(missing_ok=True)
-
-    def _dead(self, holder: dict[str, Any], now: float) -> bool:
-        if holder["host"] == socket.gethostname() and not Path(f"/proc/{holder['pid']}").exists():
-            return True
-        return now - self.path.stat().st_mtime > self.stale
 
     def _mine(self) -> bool:
         holder = _read(self.path)
@@ -103,6 +128,12 @@ class Lease:
             handle.write("locked")
             handle.flush()
             yield path.stat().st_mtime
+
+
+def _dead(holder: dict[str, Any], age: float, stale: float) -> bool:
+    if holder["host"] == socket.gethostname() and not Path(f"/proc/{holder['pid']}").exists():
+        return True
+    return age > stale
 
 
 def _read(path: Path) -> dict[str, Any] | None:

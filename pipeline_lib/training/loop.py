@@ -17,7 +17,7 @@ from pipeline_lib.networks import trained
 from pipeline_lib.objectives import Objective
 from pipeline_lib.parallel import ALONE, World
 from pipeline_lib.records import tables
-from pipeline_lib.records.costs import StepClock, Stopwatch
+from pipeline_lib.records.costs import Segments, StepClock, Stopwatch
 from pipeline_lib.records.progress import Progress
 from pipeline_lib.training.batches import Batches
 from pipeline_lib.training.checkpoint import Checkpoints
@@ -64,6 +64,7 @@ class Trainer:
         self.history = History(run.training.batch_size)
         self.done = 0
         self.watch, self.clock, self.calls = Stopwatch("train"), StepClock(), 0
+        self.segments = Segments(folder)
 
     def start_from(self, weights: Path) -> None:
         """Begin with the averaged weights of another training. Raises BadConfig where they do not fit the network."""
@@ -80,6 +81,8 @@ class Trainer:
         """Train to the end, or save and raise TryAgain where `stop` says so."""
         total = self.run.training.steps
         self._resume()
+        if self.world.leads:
+            self.segments.begin(self.done, lease.reached)
         progress = Progress(log, "training", "steps", total, self.done)
         saved = time.monotonic()
         self.clock.restart()
@@ -129,10 +132,11 @@ class Trainer:
         return reason or ("another of its processes was told to stop" if told else None), bool(lost_by)
 
     def costs(self) -> dict[str, Any]:
-        """Seconds of a step, images through the network per training image, and seconds up to each snapshot."""
+        """Seconds of a step, images through the network per training image, seconds up to each snapshot, segments."""
         images = self.done * self.run.training.batch_size
         marks = {"snapshots": self.clock.elapsed(self.done, self.world.size)} if self.run.training.snapshots else {}
-        return {**self.clock.medians(), "network_calls": self.calls / images, **marks}
+        segments = self.segments.costs(self.done)
+        return {**self.clock.medians(), "network_calls": self.calls / images, **marks, **segments}
 
     def keep(self) -> None:
         """Write the averaged weights as a snapshot; the steps after a resume that repeats it write the same again."""

@@ -3,10 +3,12 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pipeline_lib.records.costs import StepClock, Stopwatch
+from pipeline_lib.records import costs, nvml
+from pipeline_lib.records.costs import Segments, StepClock, Stopwatch, total
 
 
 def burn(seconds: float) -> None:
@@ -75,3 +77,65 @@ def test_what_is_saved(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "costs.json").read_text())
     assert (found["stage"], found["images"], found["step_seconds"]) == ("train", 8.0, 0.5)
     assert found["peak_memory_mb"] > 10
+
+
+def test_sums_know_only_what_all_parts_know() -> None:
+    whole = {"seconds": 2.0, "cpu_seconds": 1.0, "gpu_hours": 0.5, "energy_kwh": 0.1}
+    old = {"seconds": 3.0, "cpu_seconds": 1.0}
+    assert total([whole, whole]) == {"seconds": 4.0, "cpu_seconds": 2.0, "gpu_hours": 1.0, "energy_kwh": 0.2}
+    assert total([whole, old]) == {"seconds": 5.0, "cpu_seconds": 2.0, "gpu_hours": None, "energy_kwh": None}
+
+
+def test_on_a_cpu_there_are_no_gpu_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "_cuda", lambda: None)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    found = Stopwatch("train").read()
+    assert (found["gpu_hours"], found["energy_kwh"], found["driver"], found["job"]) == (0.0, 0.0, None, "77")
+
+
+class Gpus:
+    """torch with two GPUs of which the second is this job's."""
+
+    cuda = SimpleNamespace(
+        current_device=lambda: 1,
+        get_device_properties=lambda i: SimpleNamespace(uuid=f"id-{i}"),
+        get_device_name=lambda: "H",
+        max_memory_allocated=lambda: 2**21,
+    )
+
+
+@pytest.mark.parametrize(
+    ("world", "hours", "energy"), [((1, 1), 1.0, 0.5), ((2, 2), 2.0, 0.5 + 0.25), ((4, 2), 4.0, None)]
+)
+def test_gpu_hours_and_energy_of_the_processes_of_a_job(
+    monkeypatch: pytest.MonkeyPatch, world: tuple[int, int], hours: float, energy: float | None
+) -> None:
+    """An hour, in which the first GPU takes 0.25 kWh and the second 0.5; of several hosts only one is seen."""
+    monkeypatch.setenv("WORLD_SIZE", str(world[0]))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(world[1]))
+    monkeypatch.setattr(costs, "_cuda", lambda: Gpus)
+    monkeypatch.setattr(nvml, "energies", lambda: {"id-0": 7.0, "id-1": 9.0})
+    watch = Stopwatch("train")
+    monkeypatch.setattr(nvml, "energies", lambda: {"id-0": 7.0 + 0.9e6, "id-1": 9.0 + 1.8e6})
+    watch.start -= 3600
+    found = watch.read()
+    assert found["gpu_hours"] == pytest.approx(hours, rel=1e-3)
+    assert found["energy_kwh"] == (None if energy is None else pytest.approx(energy))
+    assert (found["device"], found["peak_gpu_memory_mb"]) == ("H", 2.0)
+    again = Stopwatch("train", found).read()
+    assert again["gpu_hours"] == pytest.approx(hours, rel=1e-3)
+
+
+def test_segments_outlive_a_kill(tmp_path: Path) -> None:
+    """Killed at 130 with a checkpoint at 100, stopped at 160, killed again in vain; then a line that was cut short."""
+    starts = Segments(tmp_path)
+    for step, reached in ((0, 0), (100, 130), (160, 0), (160, 175)):
+        Segments(tmp_path).begin(step, reached)
+    found = starts.costs(200)
+    assert (found["segments"], found["lost_steps"]) == (4, 45)
+    assert [(one["start"], one["end"]) for one in found["runs"]] == [(0, 130), (100, 160), (160, 175), (160, 200)]
+    with starts.path.open("a") as stream:
+        stream.write('{"start": 18')
+    assert starts.costs(200) == found
+    starts.begin(0)
+    assert starts.costs(10)["segments"] == 1  # begun anew

@@ -97,6 +97,23 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert 0 < 12 * costs["step_seconds"] < 2 * costs["seconds"]
 
 
+def test_steps_that_a_kill_has_taken_are_counted(tiny_data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped and saved after 5 steps; the next job dies at once, when its lease said 9; a third one ends."""
+    monkeypatch.setattr(train, "Stop", lambda minutes: After(5))
+    Path("out").mkdir()
+    with pytest.raises(TryAgain, match="after step 5"):
+        train.run(tiny_run(), RUNTIME, Path("out/manifest.json"), tiny_data)
+    (folder,) = STORE.glob("train-*")
+    holder = {"job": "1", "host": socket.gethostname(), "pid": 2**22 + 1, "token": "other", "step": 9}
+    (folder / "lease.json").write_text(json.dumps(holder))
+    monkeypatch.setattr(train, "Stop", lambda minutes: After(1000))
+    train.run(tiny_run(), RUNTIME, Path("out/manifest.json"), tiny_data)
+    costs = json.loads((folder / "costs.json").read_text())
+    assert (costs["segments"], costs["lost_steps"]) == (2, 4)
+    assert [(one["start"], one["end"]) for one in costs["runs"]] == [(0, 9), (5, 12)]
+    assert "segments.jsonl" not in Manifest.load("out/manifest.json").files
+
+
 def test_windows_of_all_segments_count(tiny_data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line of the log every 5 steps: windows of 5, of 2 after the stop at 8, and of 2."""
     clocks = []

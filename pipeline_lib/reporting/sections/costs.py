@@ -19,6 +19,8 @@ def section(results: Results) -> Section:
 
 
 def cost_table(costs: pd.DataFrame) -> Table:
-    """The costs without columns that are empty throughout."""
-    kept = costs.drop(columns=["preset", "host"])
+    """The costs without columns that are empty throughout, as those of GPUs on a CPU."""
+    kept = costs.drop(columns=["preset", "host", "job"])
+    if costs["device"].eq("cpu").all():
+        kept = kept.drop(columns=["gpu_hours", "energy_kwh"])
     return table(kept.dropna(axis="columns", how="all") if len(kept) else kept)
