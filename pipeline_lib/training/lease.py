@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +29,18 @@ class Lease:
 
     def __init__(self, folder: Path, beat: float = BEAT, stale: float = STALE) -> None:
         self.path, self.beat, self.stale = folder / "lease.json", beat, stale
-        self.step, self.lost, self.taken = 0, False, False
+        self.step, self.lost, self.taken, self.since = 0, False, False, 0.0
         self.token = uuid.uuid4().hex
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
+
+    def holder(self) -> dict[str, Any] | None:
+        """What the lease says of whoever holds it, with `alive`: whether a heartbeat is expected; None: nobody does."""
+        if not self.path.is_file():
+            return None
+        with self._locked() as now:
+            found = _read(self.path)
+            return {"since": now, **found, "alive": not self._dead(found, now)} if found else None
 
     def take(self) -> None:
         """Raises TryAgain where another trainer holds it."""
@@ -43,6 +52,7 @@ class Lease:
                     f"another trainer (job {holder['job']}, process {holder['pid']} on {holder['host']}, heartbeat "
                     f"{now - self.path.stat().st_mtime:.0f} s ago) holds {self.path.parent}; this one leaves it alone."
                 )
+            self.since = time.time()
             self._write()
         self.taken = True
 
@@ -88,6 +98,7 @@ class Lease:
                 "pid": os.getpid(),
                 "token": self.token,
                 "step": self.step,
+                "since": self.since,
             },
         )
 

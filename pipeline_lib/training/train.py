@@ -19,13 +19,13 @@ from pipeline_lib.networks.trained import WEIGHTS
 from pipeline_lib.objectives import Objective
 from pipeline_lib.parallel import ALONE, World, join
 from pipeline_lib.records.logs import kept
-from pipeline_lib.records.store import Entry, Manifest, entry
+from pipeline_lib.records.store import Entry, Manifest
 from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.loop import Trainer
+from pipeline_lib.training.place import place
 from pipeline_lib.training.stop import Stop
 
 LEAVE, MAKE = 0, 1  # what the first process says to the others
-VERSION = 3  # bump when the code changes what a training ends with
 log = logging.getLogger(__name__)
 
 
@@ -48,10 +48,7 @@ def run(
 
     `init`: a training to start from. `autoencoder`: what made the latents in `data`; grids show its images.
     """
-    inputs = {name: sha for name, sha in data.files.items() if name.startswith("train-")}
-    if init:
-        inputs["init"] = init.files[WEIGHTS]
-    store = entry("train", VERSION, config, inputs)
+    store = place(config, data, init.files[WEIGHTS] if init else None)
     with join() as world:
 
         def make(stop: Stop, lease: Lease) -> Manifest | None:

@@ -13,6 +13,7 @@ from pipeline_lib.config.plan import Instance, Plan
 from pipeline_lib.records import tables
 from pipeline_lib.records.files import write_json
 from pipeline_lib.records.store import Entry, Manifest, entry
+from pipeline_lib.training.place import place
 
 CLOCK = 1_700_000_000  # seconds; what file times are set to, so that a test does not depend on when it runs
 STEPS = 1200
@@ -50,17 +51,30 @@ def train(planned: Plan, one: Instance) -> None:
     config = {**one.run.model_dump(mode="json"), "seed": one.seed}
     store = entry("train", 1, config)
     home = planned.root / one.path / "train"
-    rows = [
-        {"step": step, "images": 128 * step, "key": key, "value": curve(one, step) * scale}
-        for step in range(1, STEPS + 1)
-        for key, scale in (("loss", 1.0), ("loss/eps (weighted)", 0.5))
-        if key == "loss" or step <= 3
-    ]
-    tables.write(store.folder / "history.parquet", rows, tables.HISTORY)
+    history(store.folder, one, STEPS)
     picture(store.folder / "grid.png", one.seed)
     written = {name: (store.folder / name).read_bytes() for name in ("history.parquet", "grid.png")}
     save(store, {**written, "weights.safetensors": b"weights"}, {"steps": STEPS}, home / "manifest.json")
     write_json(home / "costs.json", {"seconds": 600.0, "host": "node1", "device": "cpu", "segments": 2})
+
+
+def begin(planned: Plan, one: Instance, steps: int) -> Path:
+    """A training at a checkpoint after so many steps; returns its folder in the store."""
+    config = {**one.run.model_dump(mode="json"), "seed": one.seed}
+    folder = place(config, Manifest.load(planned.root / one.dataset / "data" / "manifest.json")).folder
+    history(folder, one, steps)
+    return folder
+
+
+def history(folder: Path, one: Instance, steps: int) -> None:
+    """What a training has logged after so many steps."""
+    rows = [
+        {"step": step, "images": 128 * step, "key": key, "value": curve(one, step) * scale}
+        for step in range(1, steps + 1)
+        for key, scale in (("loss", 1.0), ("loss/eps (weighted)", 0.5))
+        if key == "loss" or step <= 3
+    ]
+    tables.write(folder / "history.parquet", rows, tables.HISTORY)
 
 
 def measure(planned: Plan, one: Instance, scale: float = 1.0) -> None:
