@@ -1,4 +1,4 @@
-"""A live view: the push, again and again while an experiment runs. It asks nothing of the jobs, it reads their files."""
+"""A live view: the push, again and again while an experiment runs. It asks nothing of the jobs but their files."""
 
 import json
 import logging

@@ -20,10 +20,15 @@ STEPS = 1200
 VARIANTS = {"paper": {}, "wide": {"run": {"network": {"channels": 256}}}}
 
 
-def plan(uri: str = "sqlite:///results/mlflow.db", lr: float = 1e-3, tuning: dict[str, Any] | None = None) -> Plan:
+def plan(
+    uri: str = "sqlite:///results/mlflow.db",
+    lr: float = 1e-3,
+    tuning: dict[str, Any] | None = None,
+    name: str = "suite",
+) -> Plan:
     """One dataset, one method in two variants, two seeds, one sampling with two cells."""
     values: dict[str, Any] = {
-        "experiment": "suite",
+        "experiment": name,
         "base": {"training": {"steps": STEPS, "lr": lr}},
         "seeds": [0, 1],
         "datasets": {"digits": {"recipe": {"name": "digits"}}},
@@ -56,6 +61,14 @@ def train(planned: Plan, one: Instance) -> None:
     written = {name: (store.folder / name).read_bytes() for name in ("history.parquet", "grid.png")}
     save(store, {**written, "weights.safetensors": b"weights"}, {"steps": STEPS}, home / "manifest.json")
     write_json(home / "costs.json", {"seconds": 600.0, "host": "node1", "device": "cpu", "segments": 2})
+
+
+def finish(planned: Plan) -> None:
+    """All of a complete experiment but tables, figures and the report."""
+    prepare(planned)
+    for one in planned.instances:
+        train(planned, one)
+        measure(planned, one)
 
 
 def begin(planned: Plan, one: Instance, steps: int) -> Path:
