@@ -135,6 +135,9 @@ def parser() -> argparse.ArgumentParser:
     for name, (_, text) in EXPERIMENT_STAGES.items():
         sub = commands.add_parser(name, help=text)
         sub.add_argument("experiment", help="name of the experiment, its folder in results/, or its file")
+        if name == "track":
+            again = "push every so many minutes (5) what there is so far, until all is finished (docs/mlflow.md)"
+            sub.add_argument("--live", type=_minutes, nargs="?", const=5.0, metavar="MINUTES", help=again)
     sub = commands.add_parser("status", help="say how far an experiment is: every run's stage, step, rate, failure")
     sub.add_argument(
         "experiment", nargs="?", default="config.yaml", help="its name, folder or file (default: config.yaml)"
@@ -206,9 +209,16 @@ def _configuration(path: Path) -> dict[str, Any]:
         raise BadConfig(f"the stage configuration {path} cannot be read ({error}).") from None
 
 
-def run_experiment_stage(name: str, experiment: str) -> int:
+def _minutes(text: str) -> float:
+    if not 0 < (value := float(text)) < float("inf"):
+        raise ValueError
+    return value
+
+
+def run_experiment_stage(name: str, experiment: str, live: float | None = None) -> int:
     """Run a stage that reads a whole experiment, given by its name, its folder or its configuration file.
 
+    `live`: minutes between two pushes of `track`, which is pushed once without it.
     `check fid` is about no experiment: it compares FID with values that others have measured.
     """
     if (name, experiment) == ("check", "fid"):
@@ -216,6 +226,8 @@ def run_experiment_stage(name: str, experiment: str) -> int:
     folder, summary = find_experiment(experiment)
     if name == "where":
         return where(folder)
+    if live:
+        return int(importlib.import_module("pipeline_lib.tracking.live").run(folder, live))
     module = importlib.import_module(f"pipeline_lib.{EXPERIMENT_STAGES[name][0]}")
     return module.run(folder, summary) or 0
 
@@ -326,7 +338,7 @@ def main(arguments: list[str] | None = None) -> int:
             return bench.run(args.output, args.only, args.seconds)
         if args.command == "reference-page":
             return show_reference()
-        return run_experiment_stage(args.command, args.experiment)
+        return run_experiment_stage(args.command, args.experiment, getattr(args, "live", None))
     except PipelineError as error:
         log.error("%s: %s", "stopped" if error.exit_code == TryAgain.exit_code else "error", error)
         return error.exit_code

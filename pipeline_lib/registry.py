@@ -5,6 +5,7 @@ are imported when the Snakefile is parsed, to validate their options, so they im
 """
 
 import difflib
+import functools
 import importlib
 import importlib.util
 import pkgutil
@@ -37,6 +38,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"valid names: {', '.join(valid)}."
 
 
+@functools.cache
 def names(kind: str) -> list[str]:
     """Names of all parts in the folder `pipeline_lib/<kind>`, hyphenated, without importing them."""
     folder = Path(__file__).parent / kind

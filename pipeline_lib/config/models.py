@@ -6,6 +6,7 @@ datasets, methods with their variants, and seeds, and says how each trained run 
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -551,7 +552,7 @@ class Sampling(Model):
         """'method/variant' of the noisy classifier that a correction asks for; None for most."""
         return next((one["classifier"] for one in self.corrections if "classifier" in one), None)
 
-    @property
+    @cached_property
     def needs_moments(self) -> bool:
         """Whether the sampler or a correction wants the rule `moments` to measure something for it."""
         parts = [("samplers", self.sampler), *(("samplers/corrections", one) for one in self.corrections)]

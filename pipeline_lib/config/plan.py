@@ -57,6 +57,8 @@ class Plan:
         self.root = Path("results") / experiment.experiment
         _refuse_reserved(experiment)
         self.instances = list(_instances(experiment))
+        self._by_path = {one.path: one for one in self.instances}
+        self._sampled = {method: experiment.sampled(method) for method in experiment.methods}
         _check_starts(self.instances)
         _check_layouts(self)
         compared.check_published(experiment)
@@ -234,7 +236,7 @@ class Plan:
 
     def samplings_of(self, one: Instance) -> dict[str, Sampling]:
         """The samplings that draw from a run, by name."""
-        return self.experiment.sampled(one.method)
+        return self._sampled[one.method]
 
     def manifests(self, stage_name: str) -> list[str]:
         """Paths of the manifests of a stage over all instances (train) or sampled runs (sample)."""
@@ -378,7 +380,7 @@ class Plan:
 
     def _instance(self, wildcards: Any) -> Instance:
         one = f"{wildcards.dataset}/{wildcards.method}/{wildcards.variant}/s{wildcards.seed}"
-        return next(i for i in self.instances if i.path == one)
+        return self._by_path[one]
 
     def memory_mb(self, wildcards: Any, attempt: int) -> int:
         """Memory of a job, growing with its attempts up to four times, since preempted jobs are tried again too."""

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from pipeline_lib.exits import MARKER, BadData
 from pipeline_lib.records import tables
 from pipeline_lib.records.files import digest, sha256
 from pipeline_lib.records.store import Manifest
+from pipeline_lib.tracking.unfinished import HISTORY, KILLED, RUNNING, SCHEDULED, Unfinished, unfinished
 
-FINISHED, RUNNING, FAILED = "FINISHED", "RUNNING", "FAILED"
+FINISHED, FAILED = "FINISHED", "FAILED"
+OPEN = (RUNNING, SCHEDULED)  # has no end
+PASSING = ("failure", "live.job", "live.host", "live.step")  # tags that go once they are no longer true
 FIGURES = (".png", ".svg", ".pdf")
 LONGEST_PARAM = 500
 
@@ -74,16 +77,17 @@ def dataset(folder: Path, name: str, experiment: Mapping[str, Any]) -> tuple[Con
     found = [run for one in expected if (run := instance(folder, one, experiment, data))]
     controls = folder / name / "controls" / "scores.parquet"
     complete = len(found) == len(expected) and controls.is_file() and all(run.status == FINISHED for run in found)
-    failed = any(run.status == FAILED for run in found)
+    known = {run.status for run in found}
+    status = FINISHED if complete else next((s for s in (FAILED, RUNNING, KILLED) if s in known), SCHEDULED)
     ends = [run.end_ms for run in found if run.end_ms]
     start = min([_modified(prepared), *(run.start_ms for run in found)])
     parent = Content(
         path=name,
         name=experiment["experiment"],
         identity={"data": data.content},
-        status=FAILED if failed else FINISHED if complete else RUNNING,
+        status=status,
         start_ms=start,
-        end_ms=max(ends, default=start) if complete or failed else None,
+        end_ms=None if status in OPEN else max(ends, default=start),
         tags={
             "dataset": name,
             "data.sha256": data.content,
@@ -104,26 +108,39 @@ def instance(folder: Path, one: Mapping[str, Any], experiment: Mapping[str, Any]
     samplings = samplings_of(experiment, one["method"])
     manifests = _manifests(home, samplings, config)
     train, failure = manifests.get("train"), _failure(home)
-    if train is None and failure is None:
+    begun = None if train or failure else unfinished(folder, one, experiment, config, data)
+    if not (train or failure or begun):
         return None
     costs = _json(home / "train" / "costs.json")
-    status = FAILED if failure else FINISHED if _complete(home, samplings, manifests) else RUNNING
+    status = FAILED if failure else FINISHED if _complete(home, samplings, manifests) else SCHEDULED
     ended = home / "train" / "manifest.json" if train else failure
     end = _modified(ended or home / "train" / "config.json")
-    return Content(
+    what = Content(
         path=one["path"],
         name=f"{one['method']}/{one['variant']} s{one['seed']}",
         # The configuration rather than the fingerprint of the training: a training that failed has none.
         identity={"config": config, "data": data.content},
         status=status,
         start_ms=end - round(1000 * costs.get("seconds", 0)),
-        end_ms=None if status == RUNNING else end,
+        end_ms=None if status in OPEN else end,
         params=flatten(config),
         fingerprints={f"fingerprint.{stage.replace('/', '.')}": m.fingerprint for stage, m in manifests.items()},
         tags=_tags(one, experiment, data, train, costs, failure),
-        points=[*_history(train), *_measured(home, samplings, manifests)],
+        points=[*_history(train.file(HISTORY) if train else None), *_measured(home, samplings, manifests)],
         artifacts=_grids(manifests) | {f"manifests/{stage}.json": _place(home, stage) for stage in manifests},
     )
+    return replace(what, **_so_far(begun, what)) if begun else what
+
+
+def _so_far(begun: Unfinished, what: Content) -> dict[str, Any]:
+    """What a training that has not ended says in place of one that has."""
+    return {
+        "status": begun.status,
+        "start_ms": begun.start_ms,
+        "end_ms": begun.end_ms,
+        "tags": what.tags | begun.tags,
+        "points": list(_history(begun.history)),
+    }
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -195,9 +212,9 @@ def _complete(home: Path, samplings: Sequence[str], manifests: Mapping[str, Mani
     return all(len(_records(home, sampling, manifests)) == 3 for sampling in samplings)
 
 
-def _history(train: Manifest | None) -> Iterator[Point]:
-    if train:
-        frame = tables.read(train.file("history.parquet"), tables.HISTORY)
+def _history(path: Path | None) -> Iterator[Point]:
+    if path:
+        frame = tables.read(path, tables.HISTORY)
         yield from _points("train/" + frame["key"], frame["step"], frame["value"])
 
 

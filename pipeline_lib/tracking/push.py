@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Found = Mapping[str, tuple[Content, list[Content]] | None]
 PARENT = "mlflow.parentRunId"
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages then show runs first, not chat traces
 PATIENCE_SECONDS = 3.0
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a run whose making is asked for twice is there twice
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -51,14 +52,21 @@ def run(folder: Path, experiment: dict[str, Any]) -> int:
     Raises TryAgain where the server does not answer or the database is locked, BadData where the database is damaged,
     BadConfig where `tracking.uri` is neither sqlite nor http(s).
     """
-    tracking = experiment["tracking"]
-    if not tracking["enabled"]:
+    if not experiment["tracking"]["enabled"]:
         log.info("tracking is switched off (tracking.enabled: false); nothing is pushed to MLflow")
         return 0
-    uri = tracking["uri"]
+    pushed, _ = push(folder, experiment)
+    write_json(folder / "tracking" / "mlflow.json", pushed)
+    return 0
+
+
+def push(folder: Path, experiment: dict[str, Any]) -> tuple[dict[str, Any], Found]:
+    """Push all that exists; returns what mlflow.json says, and what was found of every dataset. Raises as `run`."""
+    uri = experiment["tracking"]["uri"]
     database = _database(uri)
-    contents = {name: content.dataset(folder, name, experiment) for name in experiment["datasets"]}
     with _locked(database.parent if database else folder.parent), _failures(uri, database, experiment["experiment"]):
+        # Read under the lock: what another push has brought in meanwhile must not be taken back.
+        contents = {name: content.dataset(folder, name, experiment) for name in experiment["datasets"]}
         client = _client(uri, database)
         pushed: dict[str, dict[str, str]] = {"experiments": {}, "runs": {}}
         done: Counter[str] = Counter()
@@ -78,9 +86,8 @@ def run(folder: Path, experiment: dict[str, Any]) -> int:
                         pushed["runs"][search.path] = view.push(search, pushed["runs"][one["path"]])
                         for trial in trials:
                             view.push(trial, pushed["runs"][search.path])
-    write_json(folder / "tracking" / "mlflow.json", {"uri": uri, "key": experiment["experiment"], **pushed})
     log.info("%s: %d runs new, %d completed, %d as they were", uri, done["new"], done["completed"], done["same"])
-    return 0
+    return {"uri": uri, "key": experiment["experiment"], **pushed}, contents
 
 
 class View:
@@ -99,7 +106,8 @@ class View:
         if run is None:
             run = self.client.create_run(self.id, start_time=what.start_ms, tags=fixed, run_name=what.name)
         wanted = {**fixed, **what.tags, **what.fingerprints}
-        if run.data.tags.get("bench.pushed") == digest and run.data.tags.items() >= fixed.items():
+        same = run.data.tags.get("bench.pushed") == digest and run.info.status == what.status
+        if same and run.data.tags.items() >= fixed.items():
             self.done["same"] += 1
         else:
             self.done["completed" if run in self.runs else "new"] += 1
@@ -154,10 +162,10 @@ class View:
         for batch in _batches([Param(k, v) for k, v in what.params.items()], 100):
             self.client.log_batch(identifier, params=batch)
         self.client.log_batch(identifier, tags=[RunTag(k, v) for k, v in tags.items()])
-        if "failure" in run.data.tags and "failure" not in tags:
-            self.client.delete_tag(identifier, "failure")
+        for tag in set(content.PASSING) & set(run.data.tags) - set(tags):
+            self.client.delete_tag(identifier, tag)
         self._write_artifacts(identifier, what.artifacts)
-        if run.info.status != what.status and what.status == content.RUNNING:
+        if run.info.status != what.status and what.status in content.OPEN:
             self.client.update_run(identifier, what.status)
         elif run.info.status != what.status:
             self.client.set_terminated(identifier, what.status, what.end_ms)
@@ -170,7 +178,10 @@ class View:
             self.client.log_artifacts(identifier, scratch)
 
     def _supersede(self, run: "Run", path: str) -> None:
-        """Mark all other runs of this instance as superseded by `run`, which stands again if it was superseded."""
+        """Mark all other runs of this instance as superseded by `run`, which stands again if it was superseded.
+
+        One that never came to an end will not any more.
+        """
         identifier = run.info.run_id
         if "bench.superseded_by" in run.data.tags:
             self.client.delete_tag(identifier, "bench.superseded_by")
@@ -180,6 +191,8 @@ class View:
                 continue
             if tags.get("bench.superseded_by") != identifier:
                 self.client.set_tag(other.info.run_id, "bench.superseded_by", identifier)
+            if other.info.status in content.OPEN:
+                self.client.set_terminated(other.info.run_id, content.KILLED)
 
 
 def _differ(told: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
@@ -224,7 +237,12 @@ def _experiment(client: "MlflowClient", name: str, database: Path | None) -> str
     if known is None:
         # Without a location, files of a sqlite store would go below whatever folder this was started in.
         location = (database.parent / "mlartifacts").resolve().as_uri() if database else None
-        return client.create_experiment(name, artifact_location=location, tags=KIND)
+        try:
+            return client.create_experiment(name, artifact_location=location, tags=KIND)
+        except Exception:  # another folder pushes to the same server, and was faster
+            known = client.get_experiment_by_name(name)
+            if known is None:
+                raise
     if known.lifecycle_stage == "deleted":
         client.restore_experiment(known.experiment_id)
     return known.experiment_id

@@ -24,12 +24,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease: `age` is in seconds since the last heartbeat, `dead` whether the next trainer may take it."""
+    """Who holds a lease, and `since` when, in Unix seconds (0: not said): `age` is in seconds since the last heartbeat,
+    `dead` whether the next trainer may take it."""
 
     job: str
     host: str
     pid: int
     step: int
+    since: float
     age: float
     dead: bool
 
@@ -45,7 +47,7 @@ def holder_of(folder: Path) -> Holder | None:
     if found is None:
         return None
     about = {key: found[key] for key in ("job", "host", "pid", "step")}
-    return Holder(**about, age=age, dead=_dead(found, age, STALE))
+    return Holder(**about, since=found.get("since", 0.0), age=age, dead=_dead(found, age, STALE))
 
 
 class Lease:
@@ -56,7 +58,7 @@ class Lease:
 
     def __init__(self, folder: Path, beat: float = BEAT, stale: float = STALE) -> None:
         self.path, self.beat, self.stale = folder / "lease.json", beat, stale
-        self.step, self.lost, self.taken = 0, False, False
+        self.step, self.lost, self.taken, self.since = 0, False, False, 0.0
         self.reached = 0  # the step at which a holder that died was last seen
         self.token = uuid.uuid4().hex
         self._done = threading.Event()
@@ -73,6 +75,7 @@ class Lease:
                     f"{now - self.path.stat().st_mtime:.0f} s ago) holds {self.path.parent}; this one leaves it alone."
                 )
             self.reached = holder["step"] if holder else 0
+            self.since = time.time()
             self._write()
         self.taken = True
 
@@ -113,6 +116,7 @@ class Lease:
                 "pid": os.getpid(),
                 "token": self.token,
                 "step": self.step,
+                "since": self.since,
             },
         )
 

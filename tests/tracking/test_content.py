@@ -52,9 +52,9 @@ def test_nothing_is_there_before_the_data_is():
 def test_a_run_is_pushed_from_its_training_on(plan):
     parent, children = read(plan)
     assert children == []
-    assert parent.status == content.RUNNING
+    assert parent.status == content.SCHEDULED
     tree.train(plan, plan.instances[0])
-    assert [(c.path, c.status, c.end_ms) for c in read(plan)[1]] == [("digits/ddpm/paper/s0", content.RUNNING, None)]
+    assert [(c.path, c.status, c.end_ms) for c in read(plan)[1]] == [("digits/ddpm/paper/s0", content.SCHEDULED, None)]
 
 
 def test_complete_once_all_is_measured(plan):
@@ -131,5 +131,5 @@ def test_a_record_of_samples_that_are_drawn_anew_does_not_count(plan):
     tree.measure(plan, one)
     (plan.root / one.path / "ancestral" / "sample" / "manifest.json").unlink()
     child = read(plan)[1][0]
-    assert child.status == content.RUNNING
+    assert child.status == content.SCHEDULED
     assert {p.key.split("/")[0] for p in child.points} == {"train", "mmd2", "trend"}

@@ -199,7 +199,7 @@ def test_a_changed_configuration_becomes_a_new_run_partial_then_failed_then_comp
     identifier = track(changed)["runs"][KEY]
     assert client().get_run(pushed["runs"][KEY]).data.tags["bench.superseded_by"] == identifier
     run = client().get_run(identifier)
-    assert (run.info.status, run.data.params["training.lr"]) == ("RUNNING", "0.0005")
+    assert (run.info.status, run.data.params["training.lr"]) == ("SCHEDULED", "0.0005")
 
     tree.fail(changed, one)
     assert track(changed)["runs"][KEY] == identifier

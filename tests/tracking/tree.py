@@ -13,16 +13,22 @@ from pipeline_lib.config.plan import Instance, Plan
 from pipeline_lib.records import tables
 from pipeline_lib.records.files import write_json
 from pipeline_lib.records.store import Entry, Manifest, entry
+from pipeline_lib.training.identity import store_of
 
 CLOCK = 1_700_000_000  # seconds; what file times are set to, so that a test does not depend on when it runs
 STEPS = 1200
 VARIANTS = {"paper": {}, "wide": {"run": {"network": {"channels": 256}}}}
 
 
-def plan(uri: str = "sqlite:///results/mlflow.db", lr: float = 1e-3, tuning: dict[str, Any] | None = None) -> Plan:
+def plan(
+    uri: str = "sqlite:///results/mlflow.db",
+    lr: float = 1e-3,
+    tuning: dict[str, Any] | None = None,
+    name: str = "suite",
+) -> Plan:
     """One dataset, one method in two variants, two seeds, one sampling with two cells."""
     values: dict[str, Any] = {
-        "experiment": "suite",
+        "experiment": name,
         "base": {"training": {"steps": STEPS, "lr": lr}},
         "seeds": [0, 1],
         "datasets": {"digits": {"recipe": {"name": "digits"}}},
@@ -50,17 +56,38 @@ def train(planned: Plan, one: Instance) -> None:
     config = {**one.run.model_dump(mode="json"), "seed": one.seed}
     store = entry("train", 1, config)
     home = planned.root / one.path / "train"
-    rows = [
-        {"step": step, "images": 128 * step, "key": key, "value": curve(one, step) * scale}
-        for step in range(1, STEPS + 1)
-        for key, scale in (("loss", 1.0), ("loss/eps (weighted)", 0.5))
-        if key == "loss" or step <= 3
-    ]
-    tables.write(store.folder / "history.parquet", rows, tables.HISTORY)
+    history(store.folder, one, STEPS)
     picture(store.folder / "grid.png", one.seed)
     written = {name: (store.folder / name).read_bytes() for name in ("history.parquet", "grid.png")}
     save(store, {**written, "weights.safetensors": b"weights"}, {"steps": STEPS}, home / "manifest.json")
     write_json(home / "costs.json", {"seconds": 600.0, "host": "node1", "device": "cpu", "segments": 2})
+
+
+def finish(planned: Plan) -> None:
+    """All of a complete experiment but tables, figures and the report."""
+    prepare(planned)
+    for one in planned.instances:
+        train(planned, one)
+        measure(planned, one)
+
+
+def begin(planned: Plan, one: Instance, steps: int) -> Path:
+    """A training at a checkpoint after so many steps; returns its folder in the store."""
+    config = {**one.run.model_dump(mode="json"), "seed": one.seed}
+    folder = store_of(config, Manifest.load(planned.root / one.dataset / "data" / "manifest.json")).folder
+    history(folder, one, steps)
+    return folder
+
+
+def history(folder: Path, one: Instance, steps: int) -> None:
+    """What a training has logged after so many steps."""
+    rows = [
+        {"step": step, "images": 128 * step, "key": key, "value": curve(one, step) * scale}
+        for step in range(1, steps + 1)
+        for key, scale in (("loss", 1.0), ("loss/eps (weighted)", 0.5))
+        if key == "loss" or step <= 3
+    ]
+    tables.write(folder / "history.parquet", rows, tables.HISTORY)
 
 
 def measure(planned: Plan, one: Instance, scale: float = 1.0) -> None:
