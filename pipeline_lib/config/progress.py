@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def samplings(exp: Experiment, one: "Instance") -> list[str]:
     """Names of the samplings in which the snapshots of a training are scored; none where it keeps none."""
-    names = list(exp.sampled(one.method)) if one.run.training.snapshots else []
+    names = list(exp.sampled(one.method)) if one.run.training.snapshot_steps else []
     asked = exp.progress.samplings
     return names[:1] if asked is None else [name for name in names if name in asked]
 

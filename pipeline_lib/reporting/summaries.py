@@ -13,7 +13,7 @@ from pipeline_lib.reporting.intervals import Interval, half_width, paired
 
 RUN = ["dataset", "method", "variant", "sampler", "nfe"]
 CURVE = [*RUN, "seed", "kernel", "bandwidth", "law"]
-SPREAD = ["sets", "set_sd", "training_sd", "se"]  # over sets of samples, over trainings without that, and of the mean
+SPREAD = ["sets", "set_sd"]  # over sets of samples
 POWER = 0.8  # an effect is called detectable where so many experiments would find it
 
 
@@ -111,7 +111,7 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
                 "mean": values.mean(),
                 "sd": values.std(),
                 "seeds": len(values),
-                **spread(groups[key], values),
+                **spread(groups[key]),
                 **{c: known.get((dataset, metric, name), nan) for c, name in CONTROLS.items()},
                 "control": control or "",
                 "difference": difference.mean,
@@ -124,22 +124,14 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
     return pd.DataFrame(rows, columns=columns).astype({"sets": "Int64"})
 
 
-def spread(rows: pd.DataFrame, values: "pd.Series[float]") -> dict[str, float]:
-    """Both levels of the spread of scores that are means over several sets of samples; nothing where they are not.
+def spread(rows: pd.DataFrame) -> dict[str, float]:
+    """The spread over sets of samples of scores that are means over several; nothing where they are not.
 
-    `values`: the means of the trainings. Their variance is that of trainings and, over the number of sets, that of
-    sets; the standard error of the mean over trainings holds both.
+    It cannot be taken from that over trainings: these share their sampling noise.
     """
     if rows["sets"].isna().any():
         return {}
-    sets, of_sets = int(rows["sets"].min()), float((rows["set_sd"].astype(float) ** 2).mean())
-    of_trainings = max(0.0, float(values.var()) - of_sets / sets) if len(values) > 1 else nan
-    return {
-        "sets": sets,
-        "set_sd": sqrt(of_sets),
-        "training_sd": sqrt(of_trainings),
-        "se": float(values.std() / sqrt(len(values))),
-    }
+    return {"sets": int(rows["sets"].min()), "set_sd": sqrt((rows["set_sd"].astype(float) ** 2).mean())}
 
 
 def without_unused_control(summary: pd.DataFrame) -> pd.DataFrame:

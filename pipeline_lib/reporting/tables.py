@@ -42,8 +42,7 @@ ANATOMY_NOTE = (
 SCORE_NOTE = (
     "Mean and standard deviation over seeds. Floor: held-out real images; ceiling: noise. `difference`: paired by "
     "seed, to the control, with the ends of its 95 % t-interval. Every row with its protocol is in scores.csv. With "
-    "`sets`, a score is the mean over so many sets of samples: `set_sd` is their standard deviation within a training, "
-    "`training_sd` that of trainings without it, `se` the standard error of the mean over seeds, which holds both."
+    "`sets`, a score is the mean over so many sets of samples: `set_sd` is their standard deviation within a training."
 )
 
 SCORE_DIFFERENCE_NOTE = (

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline_lib.exits import BadData
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.training.identity import store_of
-from pipeline_lib.training.lease import holder_of
+from pipeline_lib.training.lease import Holder, holder_of
 
 RUNNING, SCHEDULED, KILLED = "RUNNING", "SCHEDULED", "KILLED"
 HISTORY = "history.parquet"
@@ -49,6 +49,10 @@ def unfinished(
         tags={"store": str(home)}
         | ({f"live.{k}": str(getattr(holder, k)) for k in ("job", "host", "step")} if holder else {}),
     )
+
+
+def _live(holder: Holder | None) -> dict[str, str]:
+    return {} if holder is None else {f"live.{key}": str(getattr(holder, key)) for key in ("job", "host", "step")}
 
 
 def _home(

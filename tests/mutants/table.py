@@ -605,14 +605,6 @@ MUTANTS = (
         ("tests/scores/test_evaluate.py",),
     ),
     Mutant(
-        "samples-counted-as-trainings",
-        "the variance of one set of samples taken from that of trainings, which are means over several",
-        "pipeline_lib/reporting/summaries.py",
-        "float(values.var()) - of_sets / sets",
-        "float(values.var()) - of_sets",
-        ("tests/reporting/test_spread.py",),
-    ),
-    Mutant(
         "line-from-the-wrong-end",
         "a score between two snapshots with their weights exchanged",
         "pipeline_lib/scores/estimates.py",
