@@ -207,7 +207,7 @@ class Plan:
                 "jobs: wait for it, or run `snakemake --profile profiles/local --unlock` if it was killed."
             )
         for path, text in changed.items():
-            write_text(path, text)
+            write_text(path, text, sync=False)  # thousands; what is lost is written at the next start
 
     @property
     def differences(self) -> list[str]:

@@ -14,9 +14,10 @@ from pipeline_lib.exits import TryAgain
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, sync: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well, and vanishes when it does not.
 
+    Without `sync` a power cut soon after may leave it empty: for what is compared and written again anyway.
     Raises TryAgain where the disk is full; what stood at `path` before is still there then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,8 +26,9 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if sync:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
@@ -37,9 +39,9 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, sync: bool = True) -> None:
     """Write `text` atomically."""
-    with atomic(path) as temporary:
+    with atomic(path, sync) as temporary:
         temporary.write_text(text)
 
 
