@@ -126,6 +126,12 @@ class Cluster:
         lines = self.ask("squeue", "--states=all", "--noheader", "--format=%i|%T").splitlines()
         return dict(line.split("|") for line in lines)
 
+    def describe(self) -> str:
+        """Jobs, nodes and the end of the controller's log, for who wonders why nothing happens."""
+        jobs = self.ask("squeue", "--states=all", "--format=%i %j %P %T %r %N %M")
+        nodes = self.ask("sinfo", "--Node", "--format=%N %P %T %E")
+        return f"{jobs}\n{nodes}\n{(self.root / 'slurmctld-.log').read_text()[-6000:]}"
+
 
 @contextmanager
 def cluster(accounting: bool = False) -> Iterator[Cluster]:

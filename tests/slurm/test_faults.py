@@ -76,7 +76,7 @@ def follow(one: Experiment, other: Experiment) -> None:
             restart(other)
         time.sleep(0.2)
     for e in (one, other):
-        assert not running(e), f"the head hangs:\n{e.log.read_text()[-6000:]}"
+        assert not running(e), f"the head hangs:\n{e.log.read_text()[-6000:]}\n{e.cluster.describe()}"
 
 
 @pytest.fixture(scope="module")
