@@ -21,6 +21,11 @@ class Prediction:
         those of beta~ (0) and beta (1); not held to this range."""
         self.x, self.a, self.s, self.output, self.kind, self.fraction = x, a, s, output, kind, fraction
 
+    def __getitem__(self, rows: slice) -> "Prediction":
+        """That of some images, where a and s have a value for each."""
+        fraction = None if self.fraction is None else self.fraction[rows]
+        return Prediction(self.x[rows], self.a[rows], self.s[rows], self.output[rows], self.kind, fraction)
+
     @property
     def x0(self) -> Tensor:
         if self.kind == "x0":

@@ -42,12 +42,8 @@ class Transitions:
         c_x0, c_xt, std = self._table.on(t.device)[:, t.long()]
         return c_x0, c_xt, std
 
-    def step(self, denoiser: Denoising, x: Tensor, t: Tensor, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x_{t-1} from x = x_t (B,C,H,W), t (B,) and standard normal z; x_0 is not clipped."""
-        return self.move(denoiser(x, t, labels).x0, x, t, z)
-
     def move(self, x0: Tensor, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """The same from an x_0 (B,C,H,W) predicted before."""
+        """x_{t-1} from a predicted x_0 (B,C,H,W), which is not clipped, x = x_t, t (B,) and standard normal z."""
         c_x0, c_xt, std = (c.reshape(-1, *[1] * (x.ndim - 1)) for c in self.at(t))
         return c_x0 * x0 + c_xt * x + std * z
 
@@ -62,20 +58,34 @@ def rollout(
     labels: Tensor | None = None,
     gradient: Literal["chain", "last"] = "chain",
     counts: Sequence[int] | None = None,
+    first: Tensor | None = None,
 ) -> Tensor:
     """x_{s - length} from x = x_s (B,C,H,W), each image by its own number of reverse steps; s, length (B,) integers.
 
     All images make their last step together, so that an earlier network call holds only those with more steps to
     make. `normal(rows, left)` draws z for the images `rows` (n,) when `left` steps are left. `gradient`: through every
     call, or only through the last. `counts`: how many images make at least 1, 2, ... steps, where the host knows it;
-    else it waits for the device to say so.
+    else it waits for the device to say so. `first`: x_0 (B,C,H,W) as predicted from x, where the caller has asked.
     """
     end, counts = s - length, longer(length) if counts is None else counts
+
+    def making(steps: int) -> Tensor:
+        """The images that make at least so many steps."""
+        return (length < steps).to(torch.uint8).argsort(stable=True)[: counts[steps - 1]]
+
+    def ask(j: int) -> Tensor:
+        """x_0 (B,C,H,W) as predicted when `j` steps are left, of images that make these."""
+        if first is not None and j == len(counts):
+            return first
+        rows = making(j if first is None else j + 1)
+        chosen = None if labels is None else labels[rows]
+        other = x.detach() if first is None else first
+        return other.index_copy(0, rows, denoiser(x[rows], end[rows] + j, chosen).x0)
+
     for j in range(len(counts), 0, -1):
-        rows = (length < j).to(torch.uint8).argsort(stable=True)[: counts[j - 1]]
+        rows = making(j)
         with torch.set_grad_enabled(torch.is_grad_enabled() and (gradient == "chain" or j == 1)):
-            chosen = None if labels is None else labels[rows]
-            x = x.index_copy(0, rows, transitions.step(denoiser, x[rows], end[rows] + j, normal(rows, j), chosen))
+            x = x.index_copy(0, rows, transitions.move(ask(j)[rows], x[rows], end[rows] + j, normal(rows, j)))
     return x
 
 

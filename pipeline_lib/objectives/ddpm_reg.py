@@ -8,7 +8,7 @@ sure a value is: [found] in the published text or code, [memory] recollected and
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -209,6 +209,16 @@ def _weights(rho: float, timesteps: int, device: torch.device) -> Tensor:
     return torch.from_numpy(time_weights(rho, timesteps)).to(device)
 
 
+class Starts(NamedTuple):
+    """Where rollouts start: x_s (n,C,H,W) of the first half of each group, s, their lengths, labels and places (n,)."""
+
+    x: Tensor
+    s: Tensor
+    length: Tensor
+    labels: Tensor | None
+    index: Tensor
+
+
 class DDPMReg:
     """The simple loss of every image, and the squared MMD of every group of images."""
 
@@ -234,17 +244,29 @@ class DDPMReg:
         return draw_times(self.options, path.timesteps, u, v)
 
     def terms(self, denoiser: Denoising, batch: Batch) -> dict[str, Tensor]:
-        """{simple: (B,), cumulative: (G,)}."""
-        return {**self.simple.terms(denoiser, batch), "cumulative": self.cumulative(denoiser, batch)}
+        """{simple: (B,), cumulative: (G,)}. One call of the network answers the simple loss and begins the rollouts."""
+        import torch
 
-    def cumulative(self, denoiser: Denoising, batch: Batch) -> Tensor:
-        """Estimates (G,) of L_reg: one group's squared MMD at the t that it drew, weighted as the estimator asks."""
+        path, count = _discrete(denoiser), len(batch.x0)
+        times = path.draw_times(batch.uniform(Stream.TIME))
+        x, eps = self.simple.noised(path, batch, times)
+        t, length = self._times(path, batch)
+        starts = self.starts(path, batch, t, length)
+        labels = None if batch.labels is None or starts.labels is None else torch.cat((batch.labels, starts.labels))
+        predicted = denoiser(torch.cat((x, starts.x)), torch.cat((times, starts.s)), labels)
+        halves = self.rolled(denoiser, batch, starts, predicted[count:].x0), self.noised(path, batch, t)
+        return {
+            "simple": self.simple.loss(predicted[:count], batch.x0, eps),
+            "cumulative": self.cumulative(*halves, t, path.timesteps),
+        }
+
+    def cumulative(self, x: Tensor, y: Tensor, t: Tensor, timesteps: int) -> Tensor:
+        """Estimates (G,) of L_reg: the squared MMD of halves x and y (G, group / 2, d) at t (G,), weighted as the
+        estimator asks."""
         from pipeline_lib.diffusion.kernels import squared_distances
         from pipeline_lib.diffusion.mmd import mmd2
 
-        timesteps, options = _discrete(denoiser).timesteps, self.options
-        t, length = self._times(_discrete(denoiser), batch)
-        x, y = self.halves(denoiser, batch, t, length)
+        options = self.options
         xx, xy, yy = squared_distances(x), squared_distances(x, y), squared_distances(y)
         scale = length_scale(xx.detach(), xy.detach(), yy.detach(), options.bandwidth)
         kernel = kernel_of(options.kernel)
@@ -253,34 +275,49 @@ class DDPMReg:
             value = timesteps * _weights(options.rho, timesteps, value.device)[t] * value
         return value.to(x.dtype)
 
-    def halves(self, denoiser: Denoising, batch: Batch, t: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """Flattened x_t (G, group / 2, d) twice: first halves by the model's steps from s = t + length (Eq. 16, 17),
-        second halves by the forward process; t and length (G,)."""
+    def starts(self, path: VPPath, batch: Batch, t: Tensor, length: Tensor) -> Starts:
+        """x_s of the first halves at s = t + length (Eq. 16); t and length (G,)."""
         from pipeline_lib.diffusion.denoiser import perturb
+
+        x0, index = _half(batch.x0, batch, 0), _half(batch.index, batch, 0)
+        labels = None if batch.labels is None else _half(batch.labels, batch, 0)
+        eps = batch.noise.normal(Stream.GROUP_NOISE, index, batch.step, x0.shape[1:])
+        length = length.repeat_interleave(len(x0) // len(t))
+        s = t.repeat_interleave(len(x0) // len(t)) + length
+        x = perturb(path, x0, s, eps) if self.options.warm_start else path.prior_std * eps
+        return Starts(x, s, length, labels, index)
+
+    def rolled(self, denoiser: Denoising, batch: Batch, starts: Starts, first: Tensor | None = None) -> Tensor:
+        """Flattened x_t (G, group / 2, d) by the model's steps from the starts (Eq. 17), where it predicts `first`."""
         from pipeline_lib.diffusion.transitions import rollout
 
-        assert batch.group, "this objective needs training.mmd_group"
-        half, shape = batch.group // 2, batch.x0.shape[1:]
-
-        def halve(values: Tensor) -> tuple[Tensor, Tensor]:
-            first, second = values.unflatten(0, (-1, 2, half)).unbind(1)
-            return first.flatten(0, 1), second.flatten(0, 1)
-
-        (x0, y0), (index, _) = halve(batch.x0), halve(batch.index)
-        labels = None if batch.labels is None else halve(batch.labels)[0]
-        eps, y_eps = halve(batch.normal(Stream.GROUP_NOISE))
-        t, length = t.repeat_interleave(half), length.repeat_interleave(half)
-        path = _discrete(denoiser)
-        start = perturb(path, x0, t + length, eps) if self.options.warm_start else path.prior_std * eps
-
         def normal(rows: Tensor, left: int) -> Tensor:
-            return batch.noise.normal(Stream.GROUP_NOISE, index[rows], batch.step, shape, left)
+            return batch.noise.normal(Stream.GROUP_NOISE, starts.index[rows], batch.step, starts.x.shape[1:], left)
 
-        transitions, gradient = self._transitions(path), self.options.gradient
+        x, s, length, labels, _ = starts
+        transitions, gradient = self._transitions(_discrete(denoiser)), self.options.gradient
         counts = batch.plan if isinstance(batch.plan, tuple) else None
-        x = rollout(denoiser, start, t + length, length, transitions, normal, labels, gradient, counts)
-        y = perturb(path, y0, t, y_eps)
-        return x.reshape(-1, half, shape.numel()), y.reshape(-1, half, shape.numel())
+        return _grouped(rollout(denoiser, x, s, length, transitions, normal, labels, gradient, counts, first), batch)
+
+    def noised(self, path: VPPath, batch: Batch, t: Tensor) -> Tensor:
+        """Flattened x_t (G, group / 2, d) of the second halves by the forward process; t (G,)."""
+        from pipeline_lib.diffusion.denoiser import perturb
+
+        x0, index = _half(batch.x0, batch, 1), _half(batch.index, batch, 1)
+        eps = batch.noise.normal(Stream.GROUP_NOISE, index, batch.step, x0.shape[1:])
+        return _grouped(perturb(path, x0, t.repeat_interleave(len(x0) // len(t)), eps), batch)
+
+
+def _half(values: Tensor, batch: Batch, which: int) -> Tensor:
+    """The first (0) or second (1) halves of all groups."""
+    assert batch.group, "this objective needs training.mmd_group"
+    return values.unflatten(0, (-1, 2, batch.group // 2))[:, which].flatten(0, 1)
+
+
+def _grouped(x: Tensor, batch: Batch) -> Tensor:
+    """Halves of groups, image by image, as (G, group / 2, d)."""
+    assert batch.group, "this objective needs training.mmd_group"
+    return x.reshape(-1, batch.group // 2, x.shape[1:].numel())
 
 
 def _discrete(denoiser: Denoising) -> VPPath:

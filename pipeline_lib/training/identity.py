@@ -6,7 +6,7 @@ from typing import Any
 from pipeline_lib.networks import WEIGHTS
 from pipeline_lib.records.store import Entry, Manifest, entry
 
-VERSION = 3  # bump when the code changes what a training ends with
+VERSION = 4  # bump when the code changes what a training ends with
 
 
 def store_of(config: Mapping[str, Any], data: Manifest, init: Manifest | None = None) -> Entry:

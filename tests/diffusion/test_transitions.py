@@ -79,7 +79,14 @@ class Counting:
         return self.inside(x, t, labels)
 
 
-def roll(at: object, s: list[int], length: list[int], rows: list[int], gradient: str = "chain") -> torch.Tensor:
+def roll(
+    at: object,
+    s: list[int],
+    length: list[int],
+    rows: list[int],
+    gradient: str = "chain",
+    first: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Images number `rows`, each from its own s by its own number of steps."""
     index, noise = torch.tensor(rows), Noise(0)
     return rollout(
@@ -90,6 +97,7 @@ def roll(at: object, s: list[int], length: list[int], rows: list[int], gradient:
         Transitions(PATH, VARIANCES["fixed-large"]),
         lambda rows, left: noise.normal(Stream.GROUP_NOISE, index[rows], 0, SHAPE, left),
         gradient=gradient,
+        first=first,
     )
 
 
@@ -101,6 +109,17 @@ def test_an_image_goes_its_own_way_whatever_is_in_the_batch() -> None:
     assert torch.allclose(together, alone, atol=1e-6)
     assert len(counting.calls) == max(length)  # one call for each step of the longest
     expected = sorted(s[i] - j for i in range(9) for j in range(length[i]))
+    assert sorted(int(t) for call in counting.calls for t in call) == expected
+
+
+def test_what_was_predicted_before_is_not_asked_again() -> None:
+    s, length = [20, 3, 9, 9, 5, 12, 2, 8, 16], [4, 3, 1, 2, 5, 1, 2, 3, 2]
+    counting, whole = Counting(), list(range(9))
+    known = denoiser()(start(9), torch.tensor(s)).x0
+    together = roll(counting, s, length, whole, first=known)
+    assert torch.allclose(together, roll(denoiser(), s, length, whole), atol=1e-6)
+    assert len(counting.calls) == max(length) - 1
+    expected = sorted(s[i] - j for i in range(9) for j in range(1, length[i]))
     assert sorted(int(t) for call in counting.calls for t in call) == expected
 
 

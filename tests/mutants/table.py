@@ -1461,6 +1461,14 @@ MUTANTS = (
         ("tests/training/test_gradients.py",),
     ),
     Mutant(
+        "prediction-of-the-start-lost",
+        "an image that makes fewer steps than the longest moves by its x_s in the place of the x_0 predicted there",
+        "pipeline_lib/diffusion/transitions.py",
+        "other = x.detach() if first is None else first",
+        "other = x.detach()",
+        ON_REGULARISED,
+    ),
+    Mutant(
         "addend-forgotten",
         "the embedding is not added between the convolutions of a block",
         LAYERS,

@@ -43,6 +43,19 @@ def erring() -> kit.Affine:
     return affine
 
 
+def cumulative(objective: ddpm_reg.DDPMReg, affine: kit.Affine, batch: Batch) -> torch.Tensor:
+    """Estimates (G,) of the regulariser."""
+    return objective.terms(affine, batch)["cumulative"]
+
+
+def halves(
+    objective: ddpm_reg.DDPMReg, affine: kit.Affine, batch: Batch, t: torch.Tensor, length: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both halves of each group at t (G,), the first by `length` (G,) steps of the model."""
+    starts = objective.starts(PROBLEM.path, batch, t, length)
+    return objective.rolled(affine, batch, starts), objective.noised(PROBLEM.path, batch, t)
+
+
 def mean_of(draw: Callable[[Batch], torch.Tensor], count: int, group: int, batches: int = 20) -> tuple[float, float]:
     """Mean and standard error over groups of what `draw` gives for a batch."""
     with torch.no_grad():
@@ -57,7 +70,7 @@ def test_the_mean_of_the_estimates_is_the_full_sum_of_equation_15(estimator: str
     options = Options(**FIXED, estimator=estimator, variance=variance)
     truth = closed_forms.regulariser(options, erring(), PROBLEM, VARIANCES[variance])
     objective, affine = ddpm_reg.build(options), erring()
-    mean, error = mean_of(lambda batch: objective.cumulative(affine, batch), 8000, 20)
+    mean, error = mean_of(lambda batch: cumulative(objective, affine, batch), 8000, 20)
     assert mean == pytest.approx(truth, abs=4 * error)
     assert error < 0.03 * truth
 
@@ -68,7 +81,7 @@ def test_without_bootstrapping_it_is_the_cumulative_error_of_the_sampler(varianc
     whole = {"warm_start": False, "rollout": "exact", "bootstrap_length": PROBLEM.path.timesteps}
     options, affine = Options(**{**FIXED, **whole}, variance=variance), erring()
     truth = closed_forms.regulariser(options, affine, PROBLEM, VARIANCES[variance])
-    mean, error = mean_of(lambda batch: ddpm_reg.build(options).cumulative(affine, batch), 8000, 20)
+    mean, error = mean_of(lambda batch: cumulative(ddpm_reg.build(options), affine, batch), 8000, 20)
     assert mean == pytest.approx(truth, abs=4 * error)
     assert error < 0.05 * truth
     shown = closed_forms.regulariser(Options(**FIXED, variance=variance), affine, PROBLEM, VARIANCES[variance])
@@ -86,7 +99,7 @@ def test_v_statistics_exceed_u_statistics_by_their_closed_bias() -> None:
     options, half = Options(**FIXED, estimator="sampled"), 10
     u, v = (ddpm_reg.build(options.model_copy(update={"statistic": s})) for s in "uv")
     affine = erring()
-    mean, error = mean_of(lambda batch: v.cumulative(affine, batch) - u.cumulative(affine, batch), 4000, 2 * half)
+    mean, error = mean_of(lambda batch: cumulative(v, affine, batch) - cumulative(u, affine, batch), 4000, 2 * half)
     assert mean == pytest.approx(
         closed_forms.v_bias(options, affine, PROBLEM, VARIANCES["fixed-large"], half), abs=4 * error
     )
@@ -101,7 +114,7 @@ def test_released_mmd_is_the_formula_of_the_released_code() -> None:
     """Five kernels on the stacked halves, mean squared distance as bandwidth, diagonals kept, weight 1."""
     objective, batch, affine = ddpm_reg.build(released_options()), PROBLEM.batch(48, 0, group=24), erring()
     t, length = draw_times(released_options(), 10, *(batch.group_uniform(Stream.GROUP_TIME, sub) for sub in (0, 1)))
-    x, y = objective.halves(affine, batch, t, length)
+    x, y = halves(objective, affine, batch, t, length)
     z = torch.cat((x, y), 1).detach().double().numpy()
     expected = []
     for group in z:
@@ -111,7 +124,7 @@ def test_released_mmd_is_the_formula_of_the_released_code() -> None:
         k = sum(np.exp(-squared / (bandwidth * 2.0**m)) for m in (-2, -1, 0, 1, 2))
         half = n // 2
         expected.append(k[:half, :half].mean() - 2 * k[:half, half:].mean() + k[half:, half:].mean())
-    assert objective.cumulative(affine, batch).tolist() == pytest.approx(expected, rel=1e-4)
+    assert cumulative(objective, affine, batch).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("kernel", ["laplace", "gaussian", "rational-quadratic"])
@@ -119,7 +132,7 @@ def test_the_median_bandwidth_is_that_of_the_forward_half(kernel: str) -> None:
     objective = ddpm_reg.build(Options(kernel=kernel, estimator="sampled", bootstrap_length=2))
     batch = PROBLEM.batch(22, 0, group=22)
     u, v = (batch.group_uniform(Stream.GROUP_TIME, sub) for sub in (0, 1))
-    (x,), (y,) = objective.halves(erring(), batch, *draw_times(objective.options, 10, u, v))
+    (x,), (y,) = halves(objective, erring(), batch, *draw_times(objective.options, 10, u, v))
     x, y = x.detach().double(), y.double()
     scale = torch.pdist(y).median()  # of 55 distances
     shape = {
@@ -128,13 +141,13 @@ def test_the_median_bandwidth_is_that_of_the_forward_half(kernel: str) -> None:
         "rational-quadratic": lambda d: 1 / (1 + (d / scale) ** 2 / 2),
     }[kernel]
     expected = shape(torch.pdist(x)).mean() + shape(torch.pdist(y)).mean() - 2 * shape(torch.cdist(x, y)).mean()
-    assert objective.cumulative(erring(), batch).tolist() == pytest.approx([float(expected)], rel=1e-3, abs=1e-5)
+    assert cumulative(objective, erring(), batch).tolist() == pytest.approx([float(expected)], rel=1e-3, abs=1e-5)
 
 
 def law_found(options: Options, t: int, length: int, affine: kit.Affine) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and covariance of 20,000 rolled out x_t."""
     batch = PROBLEM.batch(40_000, 0, group=40_000)
-    x, _ = ddpm_reg.build(options).halves(affine, batch, torch.tensor([t]), torch.tensor([length]))
+    x, _ = halves(ddpm_reg.build(options), affine, batch, torch.tensor([t]), torch.tensor([length]))
     flat = x[0].detach().double()
     return flat.mean(0), torch.cov(flat.T)
 
@@ -211,12 +224,12 @@ def test_rho_zero_and_equal_lengths_are_a_uniform_t() -> None:
 def test_a_group_does_not_depend_on_the_rest_of_the_batch() -> None:
     objective, affine, whole = ddpm_reg.build(Options(bootstrap_length=3)), erring(), PROBLEM.batch(60, 3, group=20)
     part = Batch(whole.x0[20:], None, whole.index[20:], 3, 20, whole.noise)
-    together, alone = (objective.cumulative(affine, batch) for batch in (whole, part))
+    together, alone = (cumulative(objective, affine, batch) for batch in (whole, part))
     assert together.shape == (3,)
     assert torch.allclose(together[1:], alone, rtol=1e-4, atol=1e-7)
     assert torch.equal(objective.terms(affine, whole)["simple"][20:], objective.terms(affine, part)["simple"])
     other = Batch(whole.x0, None, whole.index, 4, 20, whole.noise)
-    assert not torch.allclose(objective.cumulative(affine, other), together)
+    assert not torch.allclose(cumulative(objective, affine, other), together)
 
 
 @pytest.mark.parametrize("gradient", ["chain", "last"])
@@ -225,7 +238,7 @@ def test_the_gradient_reaches_every_call_of_the_chain(gradient: str) -> None:
     affine, batch = erring(), PROBLEM.batch(20, 0, group=20)
     t, length = draw_times(options, 10, batch.group_uniform(Stream.GROUP_TIME), torch.tensor([0.5]))
     assert int(length) == 3
-    ddpm_reg.build(options).cumulative(affine, batch).sum().backward()
+    cumulative(ddpm_reg.build(options), affine, batch).sum().backward()
     reached = affine.gain.grad.abs().sum((1, 2)).nonzero().flatten().tolist()
     assert reached == [int(t) + k for k in ((1, 2, 3) if gradient == "chain" else (1,))]
 
@@ -234,7 +247,7 @@ def test_first_halves_are_rolled_out_and_second_halves_are_noised() -> None:
     x0 = torch.arange(24.0).reshape(12, 2, 1, 1)
     batch = Batch(x0, None, torch.arange(12), 0, 6, Noise(0))
     with torch.no_grad():
-        x, y = ddpm_reg.build(Options()).halves(PROBLEM.optimum(), batch, torch.tensor([0, 0]), torch.tensor([1, 1]))
+        x, y = halves(ddpm_reg.build(Options()), PROBLEM.optimum(), batch, torch.tensor([0, 0]), torch.tensor([1, 1]))
     first, second = x0.reshape(2, 2, 3, 2).unbind(1)
     assert torch.equal(y, second)  # no noise at t = 0
     assert float((x - first).norm()) < float((x - second).norm())
@@ -250,8 +263,25 @@ def test_labels_go_with_the_images_that_are_rolled_out() -> None:
 
     batch = Batch(torch.zeros(12, 2, 1, 1), torch.arange(12), torch.arange(12), 0, 6, Noise(0))
     watching = Watching(PROBLEM.path, "eps", 2)
-    ddpm_reg.build(Options()).cumulative(watching, batch)
-    assert seen[-1].tolist() == [0, 1, 2, 6, 7, 8]
+    cumulative(ddpm_reg.build(Options(rollout="exact", bootstrap_length=2)), watching, batch)
+    assert [labels.tolist() for labels in seen] == [[*range(12), 0, 1, 2, 6, 7, 8], [0, 1, 2, 6, 7, 8]]
+
+
+@pytest.mark.parametrize("gradient", ["chain", "last"])
+def test_the_shared_first_call_changes_nothing(gradient: str) -> None:
+    """The terms, and their gradients, of a loss and rollouts that each ask for themselves."""
+    objective, batch = ddpm_reg.build(Options(bootstrap_length=3, gradient=gradient)), PROBLEM.batch(60, 2, group=20)
+    t, length = draw_times(objective.options, 10, *(batch.group_uniform(Stream.GROUP_TIME, sub) for sub in (0, 1)))
+    assert len(set(length.tolist())) > 1
+    shared, alone = erring(), erring()
+    together = objective.terms(shared, batch)
+    simple = objective.simple.terms(alone, batch)["simple"]
+    apart = objective.cumulative(*halves(objective, alone, batch, t, length), t, 10)
+    assert torch.allclose(together["simple"], simple, atol=1e-6)
+    assert torch.allclose(together["cumulative"], apart, rtol=1e-4, atol=1e-7)
+    (together["simple"].sum() + together["cumulative"].sum()).backward()
+    (simple.sum() + apart.sum()).backward()
+    assert torch.allclose(shared.gain.grad, alone.gain.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_training_runs_and_the_regulariser_changes_it(tiny_data: Manifest, tmp_path: Path) -> None:
