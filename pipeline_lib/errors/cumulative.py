@@ -5,7 +5,7 @@ on Gaussian paths, and their images and normal numbers for all.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -140,13 +140,28 @@ class Curve:
     points: list[Estimate] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Pending:
+    """A point against one law whose numbers are on their way to the host."""
+
+    law: str
+    place: int
+    sizes: tuple[int, int]
+    arrived: Callable[[], np.ndarray]  # what `sums` gives for each reading, one after the other; then 1 if x is finite
+    nulls: list[np.ndarray | None]
+
+
 class Comparison:
-    """Sampled against forward x_t along one grid: `see` is shown x_t at each measured t and collects rows."""
+    """Sampled against forward x_t along one grid: `see` is shown x_t at each measured t and collects rows.
+
+    What a GPU works out at a point is read when the next one has been asked for, so that neither waits for the other.
+    """
 
     def __init__(self, grid: Grid, laws: Sequence[ForwardLaw], frozen: Bandwidths, settings: Errors) -> None:
         self.grid, self.laws, self.frozen, self.settings = grid, laws, frozen, settings
-        self.rows: list[Row] = []
-        self.curves: dict[Reading, Curve] = {}
+        self.pending: list[Pending] = []
+        self.settled: list[Row] = []
+        self._curves: dict[Reading, Curve] = {}
         self.tested = _tested(measured(len(grid), settings.times), settings)
         count = settings.forward or settings.chains
         self.labels = labellings(settings.chains, count, settings.permutations, settings.seed)
@@ -154,23 +169,32 @@ class Comparison:
     def see(self, place: int, x: Tensor) -> None:
         """Compare chains x_t (N,C,H,W) at `place` in the grid with each forward law at the same t; all kernels at once.
 
-        Raises BadData where x_t is not finite.
+        Raises BadData where x_t of the place before was not finite.
         """
         a, s = self.grid.a[place], self.grid.s[place]
-        if not bool(torch.isfinite(x).all()):
-            raise BadData(
-                f"sampled x_t is not finite at t = {self.grid.times[place]:g} (step {place} of {len(self.grid)}); the "
-                "trained network diverges when sampled, so train it again with a smaller lr, or sample with clip_x0."
-            )
         self.labels = self.labels.to(x.device)
         sampled = normalise(x, a, s, self.frozen.sigma_data2)
-        within = squared_distances(sampled)
+        within, finite = squared_distances(sampled), torch.isfinite(x).all()
+        before, self.pending = self.pending, []
         for law in self.laws:
             samples = law.on(self.grid, place)
             if samples is not None:
                 forward = normalise(samples, a, s, self.frozen.sigma_data2)
                 distances = within, squared_distances(sampled, forward), squared_distances(forward)
-                self._compare(law.name, place, distances)
+                self.pending.append(self._compare(law.name, place, distances, finite))
+        self._settle(before)
+
+    @property
+    def rows(self) -> list[Row]:
+        """All points so far. Raises BadData where x_t of the last one is not finite."""
+        self._settle(self.pending)
+        self.pending = []
+        return self.settled
+
+    @property
+    def curves(self) -> dict[Reading, Curve]:
+        """The same, curve by curve."""
+        return self._curves if self.rows else {}
 
     def trends(self) -> Iterator[Row]:
         """Rows of all trends of all curves, with the verdict on each curve."""
@@ -192,30 +216,55 @@ class Comparison:
                     parts = {"chains": np.float32(point.chains), "forward": np.float32(point.forward)}
                     yield {"kernel": reading.kernel, "bandwidth": reading.bandwidth, "step": step, **parts}
 
-    def _compare(self, law: str, place: int, distances: Matrices) -> None:
-        a, s = self.grid.a[place], self.grid.s[place]
-        clock, (n, m) = log_snr(a, s) if s else inf, distances[1].shape
-        readings, parts, nulls = [], [], []
+    def _readings(self, law: str, place: int) -> Iterator[tuple[Reading, float]]:
+        """All curves against a law, with the length scales of their kernels at a place."""
         for kernel in self.settings.kernels:
             for bandwidth in self.settings.bandwidths:
-                scale = self.frozen.length_scale(clock, bandwidth)
-                xx, xy, yy = (KERNELS[kernel](d, scale) for d in distances)
-                readings.append((Reading(kernel, bandwidth, law), scale))
-                parts.append(sums(xx, xy, yy))
-                tested = place in self.tested
-                nulls.append(permutation_null(xx, xy, yy, self.labels, self.settings.statistic) if tested else None)
-        for (reading, scale), flat, null in zip(readings, torch.stack(parts).cpu().numpy(), nulls, strict=True):
-            self._add(reading, place, clock, scale, of_sums(flat, n, m, self.settings.statistic), null)
+                yield Reading(kernel, bandwidth, law), self.frozen.length_scale(self._clock(place), bandwidth)
+
+    def _clock(self, place: int) -> float:
+        a, s = self.grid.a[place], self.grid.s[place]
+        return log_snr(a, s) if s else inf
+
+    def _compare(self, law: str, place: int, distances: Matrices, finite: Tensor) -> Pending:
+        sizes, parts, nulls = distances[1].shape, [], []
+        counts = [d.numel() for d in distances]
+        together = torch.cat([d.flatten() for d in distances])  # few and large operations
+        for reading, scale in self._readings(law, place):
+            flat = KERNELS[reading.kernel](together, scale)
+            xx, xy, yy = (k.view_as(d) for k, d in zip(flat.split(counts), distances, strict=True))
+            parts.append(sums(xx, xy, yy))
+            tested = place in self.tested
+            nulls.append(permutation_null(xx, xy, yy, self.labels, self.settings.statistic) if tested else None)
+        arrived = device.sent(torch.cat([*parts, finite.to(parts[0].dtype).reshape(1)]))
+        return Pending(law, place, (sizes[0], sizes[1]), arrived, nulls)
+
+    def _settle(self, points: Sequence[Pending]) -> None:
+        """Rows of these points."""
+        for point in points:
+            *_, finite = numbers = point.arrived()
+            if not finite:
+                raise BadData(
+                    f"sampled x_t is not finite at t = {self.grid.times[point.place]:g} (step {point.place} of "
+                    f"{len(self.grid)}); the trained network diverges when sampled, so train it again with a smaller "
+                    "lr, or sample with clip_x0."
+                )
+            flats = numbers[:-1].reshape(len(point.nulls), -1)
+            for (reading, scale), flat, null in zip(
+                self._readings(point.law, point.place), flats, point.nulls, strict=True
+            ):
+                found = of_sums(flat, *point.sizes, self.settings.statistic)
+                self._add(reading, point.place, self._clock(point.place), scale, found, null)
 
     def _add(
         self, reading: Reading, place: int, clock: float, scale: float, found: Estimate, null: np.ndarray | None
     ) -> None:
         settings = self.settings
         low, high = found.interval(settings.confidence)
-        curve = self.curves.setdefault(reading, Curve())
+        curve = self._curves.setdefault(reading, Curve())
         curve.steps.append(place)
         curve.points.append(found)
-        self.rows.append(
+        self.settled.append(
             {
                 **vars(reading),
                 "statistic": settings.statistic,

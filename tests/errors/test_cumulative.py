@@ -94,8 +94,14 @@ def test_rows_state_the_time_and_clock_of_their_place(exact):
 
 def test_chains_that_are_not_finite_are_refused(exact):
     seen, compare = exact
+    cell, broken = compare(), seen[0].clone().fill_(torch.nan)
+    cell.see(0, broken)
     with pytest.raises(BadData, match="not finite at t = 1000"):
-        compare().see(0, seen[0].clone().fill_(torch.nan))
+        cell.see(1, seen[0])
+    last = compare()
+    last.see(0, broken)
+    with pytest.raises(BadData, match="not finite at t = 1000"):
+        _ = last.rows
 
 
 @pytest.fixture
