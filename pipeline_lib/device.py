@@ -11,7 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+
+from pipeline_lib.exits import BadConfig, PipelineError, TryAgain
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -92,6 +95,34 @@ def halves(precision: str, where: torch.device) -> bool:
     if not able:
         log.warning("this GPU has no bfloat16: it computes in float32 with TF32 where it can, and takes longer.")
     return able
+
+
+def crowded(where: torch.device) -> bool:
+    """Whether others hold a good part of the GPU's memory, so that a job which does not fit may fit later."""
+    free, total = torch.cuda.mem_get_info(where)
+    return total - free - torch.cuda.memory_reserved(where) > 0.2 * total
+
+
+def no_room(what: str, advice: str, where: torch.device) -> PipelineError:
+    """What to raise where something does not fit the GPU even in the smallest pieces."""
+    if crowded(where):
+        return TryAgain(f"{what} do not fit the GPU, whose memory others use as well; the next attempt may fit.")
+    return BadConfig(f"{what} do not fit the memory of the GPU; {advice}.")
+
+
+def sent(x: torch.Tensor) -> Callable[[], np.ndarray]:
+    """Start the way of x to the host; what is returned waits for it. So the host goes on while a GPU works."""
+    if not x.is_cuda:
+        return x.numpy
+    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def wait() -> np.ndarray:
+        arrived.synchronize()
+        return host.numpy()
+
+    return wait
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,18 +55,28 @@ class Counted:
     def __call__(self, x: Tensor, t: Tensor | float, labels: Tensor | None = None) -> Prediction:
         self.images += len(x)
         times = torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
-        parts = [
-            self.denoiser(
-                x[i : i + self.batch], times[i : i + self.batch], None if labels is None else labels[i : i + self.batch]
-            )
-            for i in range(0, len(x), self.batch)
-        ]
+        while True:
+            with suppress(torch.OutOfMemoryError):
+                parts = self._parts(x, times, labels)
+                break
+            self._halve(min(len(x), self.batch), x.device)
         if len(parts) == 1:
             return parts[0]
         a, s, output = (torch.cat([getattr(p, name) for p in parts]) for name in ("a", "s", "output"))
         places = [p.fraction for p in parts if p.fraction is not None]
         fraction = torch.cat(places) if places else None
         return Prediction(x, a, s, output, parts[0].kind, fraction)
+
+    def _parts(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Prediction]:
+        rows = [slice(i, i + self.batch) for i in range(0, len(x), self.batch)]
+        return [self.denoiser(x[part], t[part], None if labels is None else labels[part]) for part in rows]
+
+    def _halve(self, rows: int, where: torch.device) -> None:
+        if rows == 1:
+            raise device.no_room("the network's activations for 1 image", "take a smaller network", where)
+        self.batch = rows // 2
+        log.warning("%d images do not fit the GPU at once: it takes %d (runtime.sample_batch).", rows, self.batch)
+        torch.cuda.empty_cache()
 
 
 def draw(

@@ -1,5 +1,7 @@
 """Batches as a function of the step: nothing is remembered between steps, so a resumed run sees the same ones."""
 
+import logging
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +15,7 @@ from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.objectives import Batch
 
+log = logging.getLogger(__name__)
 ON_DEVICE = 0.25  # data stays on the GPU where it takes no more than this share of its memory
 
 
@@ -30,6 +33,7 @@ class Batches:
         self.count = len(data)
         self.pixels = data.images.dtype == np.uint8  # else latents
         self.images = _resident(data.images, device)
+        self.streamed = device.type == "cuda" and not isinstance(self.images, Tensor)
         self.labels = None if data.labels is None else torch.from_numpy(data.labels).to(device)
         order = Noise(seed)
         self._order = lru_cache(maxsize=2)(lambda epoch: order.permutation(Stream.ORDER, self.count, epoch))
@@ -68,5 +72,8 @@ def _resident(images: np.ndarray, device: torch.device) -> Tensor | np.ndarray:
     """The images on the GPU if they fit; otherwise the memory map, read batch by batch."""
     if device.type != "cuda":
         return images
-    fits = images.nbytes < ON_DEVICE * torch.cuda.get_device_properties(device).total_memory
-    return torch.from_numpy(np.array(images)).to(device) if fits else images
+    if images.nbytes < ON_DEVICE * torch.cuda.get_device_properties(device).total_memory:
+        with suppress(torch.OutOfMemoryError):  # others hold the memory
+            return torch.from_numpy(np.array(images)).to(device)
+    log.warning("%.1f GB of images stay off the GPU, and are sent batch by batch.", images.nbytes / 1e9)
+    return images

@@ -50,6 +50,13 @@ class Gradients:
         for weight in self.weights:
             weight.grad = None
 
+    def forget(self) -> None:
+        """Give back the memory of what is kept for the next part."""
+
+    def facts(self) -> dict[str, object]:
+        """How gradients are computed here."""
+        return {"kernels": False, "bf16": self.denoiser.bf16, "recorded": self.recorded}
+
     def add(self, batch: Batch, rows: range) -> Part:
         """Add the gradients of the loss on these rows of the global batch; the loss is a mean over all of it.
 
@@ -165,6 +172,16 @@ class Replayed(Gradients):
         """A new step."""
         super().begin()
         self.fresh = True
+
+    def forget(self) -> None:
+        """As `Gradients.forget`."""
+        self.recordings.clear()
+        self.sums = [None] * len(self.weights)
+        torch.cuda.empty_cache()
+
+    def facts(self) -> dict[str, object]:
+        """As `Gradients.facts`."""
+        return {**super().facts(), "kernels": True}
 
     def add(self, batch: Batch, rows: range) -> Part:
         """As `Gradients.add`."""

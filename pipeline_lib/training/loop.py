@@ -2,12 +2,14 @@
 
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline_lib import device
 from pipeline_lib.config.layout import rows_at_once
 from pipeline_lib.config.models import Run, Training
 from pipeline_lib.data.prepared import Prepared, to_uint8
@@ -23,7 +25,7 @@ from pipeline_lib.training.batches import Batches
 from pipeline_lib.training.checkpoint import Checkpoints
 from pipeline_lib.training.dropout import shared
 from pipeline_lib.training.ema import Averages, Ema
-from pipeline_lib.training.gradients import gradients
+from pipeline_lib.training.gradients import Part, gradients
 from pipeline_lib.training.grids import Decode, save_samples
 from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.stop import Stop
@@ -113,8 +115,7 @@ class Trainer:
 
     def step(self) -> None:
         """One optimiser step on the global batch: parts of it one after the other, shares of it by all processes."""
-        self.gradients.begin()
-        parts = [self.gradients.add(self.batches.at(self.done, rows), rows) for rows in self.parts]
+        parts = self._differentiate()
         shown = {name: torch.stack([part.shown[name] for part in parts]).sum(0) for name in parts[0].shown}
         if hasattr(self.objective, "remember") and parts[0].seen is not None:
             self.objective.remember(self.world.gather(torch.cat([p.seen for p in parts if p.seen is not None])))
@@ -124,6 +125,29 @@ class Trainer:
         self.ema.update(self.done)
         self.averages.update(self.done)
         self.history.add({**shown, "gradient norm": norm})
+
+    def _differentiate(self) -> list[Part]:
+        """The gradients of this process's share, in smaller parts where it does not fit the GPU otherwise."""
+        while True:
+            self.gradients.begin()
+            with suppress(torch.OutOfMemoryError):
+                return [self.gradients.add(self.batches.at(self.done, rows), rows) for rows in self.parts]
+            self._halve()
+
+    def _halve(self) -> None:
+        rows = len(self.parts[0]) // 2
+        what = f"{len(self.parts[0])} images at once"
+        try:
+            rows_at_once(self.run, self.world.size, max(rows, 1))
+        except BadConfig:
+            rows = 0
+        if not rows:
+            advice = "and their number cannot be halved: take a smaller training.batch_size or network, or more GPUs"
+            raise device.no_room(what, advice, self.device)
+        log.warning("%s do not fit the GPU: it takes %d, which takes longer (runtime.micro_batch).", what, rows)
+        self.gradients.forget()
+        share = self.world.share(self.run.training.batch_size)
+        self.parts = [range(first, first + rows) for first in share[::rows]]
 
     def meet(self, reason: str | None, lost: bool) -> tuple[str | None, bool]:
         """Between two steps: why all processes should stop now, if one should, and whether the lease is lost."""
@@ -136,7 +160,8 @@ class Trainer:
         images = self.done * self.run.training.batch_size
         marks = {"snapshots": self.clock.elapsed(self.done, self.world.size)} if self.run.training.snapshots else {}
         segments = self.segments.costs(self.done)
-        return {**self.clock.medians(), "network_calls": self.calls / images, **marks, **segments}
+        engine = {**self.gradients.facts(), "rows": len(self.parts[0]), "streamed": self.batches.streamed}
+        return {**self.clock.medians(), "network_calls": self.calls / images, **marks, **segments, "engine": engine}
 
     def keep(self) -> None:
         """Write the averaged weights as a snapshot; the steps after a resume that repeats it write the same again."""

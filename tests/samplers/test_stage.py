@@ -11,6 +11,8 @@ import torch
 
 from pipeline_lib.config.models import Sampling
 from pipeline_lib.data.prepared import to_float, to_uint8
+from pipeline_lib.diffusion.denoiser import Prediction
+from pipeline_lib.exits import BadConfig
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.samplers import _stage
 from pipeline_lib.training import train
@@ -44,6 +46,26 @@ def test_each_number_of_calls_is_a_cell_with_counted_calls(trained: Manifest) ->
     ]
     assert images(manifest).dtype == np.uint8
     assert manifest.file("nfe0002/grid.png").stat().st_size > 0
+
+
+def test_chains_that_do_not_fit_the_gpu_are_called_in_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def denoiser(x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor | None) -> Prediction:
+        sizes.append(len(x))
+        if len(x) > 3:
+            raise torch.OutOfMemoryError
+        return Prediction(x, t[:, None], t[:, None], 2 * x + t[:, None], "eps")
+
+    denoiser.path = None
+    monkeypatch.setattr(_stage.device, "crowded", lambda where: False)
+    counted, x = _stage.Counted(denoiser, 100), torch.arange(8.0)[:, None]
+    assert torch.equal(counted(x, 5.0).output, 2 * x + 5)
+    assert torch.equal(counted(x, 1.0).output, 2 * x + 1)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert counted.images == 16
+    with pytest.raises(BadConfig, match="activations for 1 image do not fit the memory of the GPU; take a smaller"):
+        counted._halve(1, x.device)
 
 
 def test_images_are_rounded_to_the_nearest_level() -> None:

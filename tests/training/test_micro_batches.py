@@ -1,18 +1,23 @@
 """Gradients added up over parts of a batch: the same training, and layouts that would split a group are refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from pipeline_lib import device
 from pipeline_lib.config.layout import rows_at_once
 from pipeline_lib.config.models import Run
-from pipeline_lib.exits import BadConfig
+from pipeline_lib.exits import BadConfig, TryAgain
+from pipeline_lib.objectives import Batch
 from pipeline_lib.records import tables
 from pipeline_lib.records.store import STORE, Manifest
 from pipeline_lib.training import train
+from pipeline_lib.training.gradients import Gradients, Part
 from tests.conftest import RUNTIME, tiny_run
 from tests.training.parallel_cases import CASES, ROUNDING
 
@@ -35,6 +40,50 @@ def test_parts_of_a_batch_give_the_weights_of_the_whole(tiny_data: Manifest, nam
         assert np.allclose(parts[key], weights, rtol=0, atol=ROUNDING[name]), key
     assert np.allclose(also.value, told.value, rtol=1e-3)
     assert also.key.tolist() == told.key.tolist()
+
+
+@pytest.fixture
+def small_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device with room for 4 images at once, which nobody else uses."""
+    whole = Gradients.add
+
+    def add(self: Gradients, batch: Batch, rows: range) -> Part:
+        part = whole(self, batch, rows)
+        if len(rows) > 4:
+            raise torch.OutOfMemoryError
+        return part
+
+    monkeypatch.setattr(Gradients, "add", add)
+    monkeypatch.setattr(device, "crowded", lambda where: False)
+
+
+def test_what_does_not_fit_the_gpu_is_taken_in_smaller_parts(
+    tiny_data: Manifest, small_gpu: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To the bit the training that was told so, although gradients were there when it failed."""
+    whole, _ = trained("ddpm", None, tiny_data, checkpoint_minutes=0)
+    assert [r.message for r in caplog.records if "do not fit" in r.message] == [
+        "16 images at once do not fit the GPU: it takes 8, which takes longer (runtime.micro_batch).",
+        "8 images at once do not fit the GPU: it takes 4, which takes longer (runtime.micro_batch).",
+    ]
+    engine = json.loads(Path("ddpm-None/made/costs.json").read_text())["engine"]
+    assert engine == {"kernels": False, "bf16": False, "recorded": 0, "rows": 4, "streamed": False}
+    parts, _ = trained("ddpm", 4, tiny_data)
+    assert all(np.array_equal(parts[key], weights) for key, weights in whole.items())
+
+
+def test_groups_that_do_not_fit_the_gpu_are_refused(tiny_data: Manifest, small_gpu: None) -> None:
+    config = tiny_run(**GROUPED)
+    with pytest.raises(BadConfig, match=r"8 images at once do not fit the memory of the GPU; .* cannot be halved"):
+        train.run(config, RUNTIME, Path("m.json"), tiny_data)
+
+
+def test_a_gpu_that_others_fill_is_tried_again(
+    tiny_data: Manifest, small_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "crowded", lambda where: True)
+    with pytest.raises(TryAgain, match="8 images at once do not fit the GPU, whose memory others use as well"):
+        train.run(tiny_run(**GROUPED), RUNTIME, Path("m.json"), tiny_data)
 
 
 def run(**changes: Any) -> Run:
