@@ -784,8 +784,8 @@ MUTANTS = (
         "rollout-noise-of-one-step",
         "the same random numbers at every step of a rollout",
         REGULARISED,
-        "GROUP_NOISE, index[rows], batch.step, shape, left)",
-        "GROUP_NOISE, index[rows], batch.step, shape, 1)",
+        "GROUP_NOISE, starts.index[rows], batch.step, starts.x.shape[1:], left)",
+        "GROUP_NOISE, starts.index[rows], batch.step, starts.x.shape[1:], 1)",
         ON_REGULARISED,
     ),
     Mutant(
