@@ -4,10 +4,10 @@ Exit codes (sysexits.h): 0 done, 75 try again (work is saved), 65 bad data, 78 b
 """
 
 import argparse
-import errno
 import importlib
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib import launch
+from pipeline_lib import faults, launch
 from pipeline_lib.cluster import code
 from pipeline_lib.exits import MARKER, PERMANENT, BadConfig, Bug, PipelineError, TryAgain
 from pipeline_lib.records.files import digest, write_json
@@ -167,38 +167,54 @@ def _add_config(sub: argparse.ArgumentParser) -> None:
 
 
 def run_stage(name: str, args: argparse.Namespace) -> None:
-    """Run one stage; a permanent failure leaves a marker, and a later attempt at the same thing ends at once."""
-    stage = STAGES[name]
-    code.check()
-    config = _configuration(args.config)
-    marker = args.output.parent / MARKER
-    given = [m for m in (*stage.manifests, *stage.optional) if getattr(args, m)]
-    manifests = {m: Manifest.load(getattr(args, m)) for m in given}
-    key = digest({"config": config["config"], "inputs": {k: m.content for k, m in manifests.items()}})
-    _heed(marker, key, args.attempt)
+    """Run one stage; a permanent failure leaves a marker, and a later attempt at the same thing ends at once.
+
+    What the machine fails at (`faults`) is tried again, also where a stage took it for damaged data.
+    """
+    config, manifests, marker, key = _prepared(name, args)
+    stage, alone = STAGES[name], "WORLD_SIZE" not in os.environ
+    _heed(marker, key, args.attempt, clear=alone)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
         module = importlib.import_module(f"pipeline_lib.{stage.module}")
         extra = {k: getattr(args, k) for k in (*stage.paths, *stage.options)}
         module.run(config=config["config"], runtime=config["runtime"], output=args.output, **manifests, **extra)
-    except PipelineError as error:
-        _mark(marker, key, error)
+    except TryAgain:
         raise
-    except MemoryError:
-        raise TryAgain("the job ran out of memory; give it more with runtime.memory_mb.") from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise _bug(name, error, marker, key) from error
-        raise TryAgain(f"the disk is full ({error}); free some space and run again.") from error
     except Exception as error:
-        raise _bug(name, error, marker, key) from error
+        if fault := faults.of_machine(error):
+            traceback.print_exception(error)
+            raise TryAgain(fault) from error
+        if isinstance(error, PipelineError):
+            _mark(marker, key, error)
+            raise
+        traceback.print_exception(error)
+        bug = Bug(f"{type(error).__name__} in the {name} stage: {error}; this is a bug, the lines above say where.")
+        _mark(marker, key, bug)
+        raise bug from error
+    if os.environ.get("RANK", "0") == "0":
+        marker.unlink(missing_ok=True)  # of before, where torchrun started the processes
 
 
-def _bug(name: str, error: Exception, marker: Path, key: str) -> Bug:
-    traceback.print_exception(error)
-    bug = Bug(f"{type(error).__name__} in the {name} stage: {error}; this is a bug, the lines above say where.")
-    _mark(marker, key, bug)
-    return bug
+def start_processes(name: str, args: argparse.Namespace, arguments: list[str]) -> int:
+    """Run a stage in several processes; returns the exit code of the job.
+
+    A marker of before is heeded here, before any of them runs: later it may be that of a faster one.
+    """
+    *_, marker, key = _prepared(name, args)
+    _heed(marker, key, args.attempt)
+    return launch.launch(arguments, args.processes, args.nodes)
+
+
+def _prepared(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Manifest], Path, str]:
+    """Configuration, manifests by name, where a marker would be, and the key of what it would be about."""
+    stage = STAGES[name]
+    code.check()
+    config = _configuration(args.config)
+    given = [m for m in (*stage.manifests, *stage.optional) if getattr(args, m)]
+    manifests = {m: Manifest.load(getattr(args, m)) for m in given}
+    key = digest({"config": config["config"], "inputs": {k: m.content for k, m in manifests.items()}})
+    return config, manifests, args.output.parent / MARKER, key
 
 
 def _configuration(path: Path) -> dict[str, Any]:
@@ -292,7 +308,8 @@ def where(folder: Path) -> int:
     return 0
 
 
-def _heed(marker: Path, key: str, attempt: int) -> None:
+def _heed(marker: Path, key: str, attempt: int, clear: bool = True) -> None:
+    """Raise what an earlier attempt at the same thing failed at; else `clear` the marker away."""
     if not marker.is_file():
         return
     failure = json.loads(marker.read_text())
@@ -300,7 +317,8 @@ def _heed(marker: Path, key: str, attempt: int) -> None:
         error = PipelineError(failure["sentence"])
         error.exit_code = failure["code"]
         raise error
-    marker.unlink(missing_ok=True)  # another process of this job may have been faster
+    if clear:
+        marker.unlink(missing_ok=True)  # the launcher of another node may have been faster
 
 
 def _mark(marker: Path, key: str, error: PipelineError) -> None:
@@ -315,7 +333,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if args.command in STAGES:
             if STAGES[args.command].shared and launch.wanted(args.processes, args.nodes):
-                return launch.launch(sys.argv[1:] if arguments is None else arguments, args.processes, args.nodes)
+                given = sys.argv[1:] if arguments is None else arguments
+                return start_processes(args.command, args, given)
             run_stage(args.command, args)
             return 0
         if args.command == "prune":

@@ -64,7 +64,11 @@ def _agent(command: Sequence[str], each: int, nodes: int) -> int:
 
 
 def exit_code(codes: Sequence[int]) -> int:
-    """Of the job, from those of processes that failed: one's bad configuration ends the others with 75."""
+    """Of the job, from those of processes that failed.
+
+    A permanent one wins: when one process ends, the launcher tells the others to leave, and they leave with 75 whatever
+    it was that ended the first. A broken GPU or file system is 75 in the process that meets it, too (`faults`).
+    """
     known = next((code for code in (*PERMANENT, TryAgain.exit_code) if code in codes), codes[0])
     return known if known > 0 else 128 - known  # as a shell tells of a signal
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline_lib import faults
 from pipeline_lib.exits import BadConfig, TryAgain
 
 BUSY = timedelta(hours=1)  # the others wait so long while the first draws a grid or writes a checkpoint
@@ -130,11 +131,16 @@ def join() -> Iterator[World]:
 
 @contextlib.contextmanager
 def _together() -> Iterator[None]:
-    """Where all processes must take part: if one has left, the others leave too, and its own sentence says why."""
+    """Where all processes must take part: if one has left, the others leave too, and its own sentence says why.
+
+    An error of this process's own GPU, which CUDA may tell only here, is passed on as what it is.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError) as error:
+        if faults.from_gpu(error):
+            raise
         what = str(error).strip().splitlines()[0]
         raise TryAgain(f"another process of this job has left or does not answer ({what[:200]}).") from error

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
-from pipeline_lib import launch
-from pipeline_lib.exits import BadConfig
+from pipeline_lib import launch, parallel
+from pipeline_lib.exits import BadConfig, TryAgain
 from pipeline_lib.records import tables
 from pipeline_lib.records.store import STORE, Manifest
 from tests.conftest import RUNTIME, tiny_data, tiny_run, write_config
@@ -195,10 +196,22 @@ def test_where_nodes_meet(tmp_path: Path) -> None:
 
 
 def test_the_code_of_a_job_is_that_of_the_failure_that_ended_it() -> None:
+    """The others are told to leave, and say 75 whatever ended the first; a broken GPU is no permanent failure."""
     assert launch.exit_code([75, 78]) == 78
+    assert launch.exit_code([75, 70]) == 70
+    assert launch.exit_code([70, 78, 75]) == 78
     assert launch.exit_code([75, -15]) == 75
     assert launch.exit_code([-9]) == 137
     assert launch.exit_code([1]) == 1
+
+
+def test_an_error_of_the_own_gpu_is_not_told_of_another_process() -> None:
+    """CUDA may tell of it in the exchange, many lines after the kernel that went wrong."""
+    own = torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
+    with pytest.raises(torch.AcceleratorError), parallel._together():
+        raise own
+    with pytest.raises(TryAgain, match="another process of this job has left"), parallel._together():
+        raise RuntimeError("Connection closed by peer [127.0.0.1]:4242")
 
 
 def test_processes_that_do_not_fill_the_nodes_are_refused() -> None:
