@@ -152,6 +152,7 @@ def parser() -> argparse.ArgumentParser:
     sub = commands.add_parser("plan", help="say what an experiment takes (disk, trainings, jobs); nothing is run")
     _add_config(sub)
     sub.add_argument("--why", action="store_true", help="also which jobs would run now, and why (a dry run)")
+    sub.add_argument("--json", action="store_true", help="the same as JSON: bytes, counts, minutes")
     sub = commands.add_parser("bench", help="how fast the engine is here, beside the plain way (docs/performance.md)")
     sub.add_argument("--output", type=Path, default=Path("bench.json"), help="file to write (default: bench.json)")
     sub.add_argument("--only", nargs="*", default=[], help="rows whose names begin so, such as train/ddpm")
@@ -268,16 +269,21 @@ def _experiment_as_planned(experiment: str) -> tuple[Path, dict[str, Any]]:
     return plan.root, plan.summary()
 
 
-def show_plan(config: Path, why: bool = False) -> int:
+def show_plan(config: Path, why: bool = False, as_json: bool = False) -> int:
     """Print what the experiment of a configuration file takes, and perhaps what would run and why."""
+    from pipeline_lib import estimate
+    from pipeline_lib import why as reasons
     from pipeline_lib.config.plan import load
-    from pipeline_lib.estimate import text
 
-    print(text(load(config)), end="")
+    plan = load(config)
+    if as_json:
+        found = reasons.counts(config) if why else {}
+        rows = [{"rule": rule, "jobs": count, "why": said} for (rule, said), count in found.items()]
+        print(json.dumps({**estimate.content(plan), **({"why": rows} if why else {})}, indent=1))
+        return 0
+    print(estimate.text(plan), end="")
     if why:
-        from pipeline_lib.why import text as reasons
-
-        print(f"\n{reasons(config)}", end="")
+        print(f"\n{reasons.text(config)}", end="")
     return 0
 
 
@@ -350,7 +356,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             return doctor.run(args.config, args.profile, as_json=args.json)
         if args.command == "plan":
-            return show_plan(args.config, args.why)
+            return show_plan(args.config, args.why, args.json)
         if args.command == "bench":
             from pipeline_lib import bench
 

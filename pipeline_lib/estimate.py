@@ -6,7 +6,7 @@ Unknown sizes are None and are shown as unknown; what lies in the store already 
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil, prod
 from operator import mul
 from textwrap import fill
@@ -190,11 +190,7 @@ def _source(recipe: dict[str, Any], holdout: int) -> tuple[dict[str, Any], str]:
 
 def _distinct(instances: Iterable[Instance]) -> list[Instance]:
     """Equal trainings are trained, sampled and measured once."""
-    return list({_training_of(i): i for i in instances}.values())
-
-
-def _training_of(one: Instance) -> str:
-    return json.dumps([one.run.model_dump(mode="json"), one.seed, one.init], sort_keys=True)
+    return list({i.training: i for i in instances}.values())
 
 
 def _cells(plan: Plan, instances: Iterable[Instance]) -> list[tuple[Sampling, int]]:
@@ -203,9 +199,34 @@ def _cells(plan: Plan, instances: Iterable[Instance]) -> list[tuple[Sampling, in
     for one in instances:
         for sampling in plan.samplings_of(one).values():
             drawn = {**sampling.drawn(), **sampling.sought(), "nfe": None}
-            key = _training_of(one), json.dumps(drawn, sort_keys=True)
+            key = one.training, json.dumps(drawn, sort_keys=True)
             found |= {(*key, nfe): (sampling, nfe) for nfe in sampling.nfe}
     return list(found.values())
+
+
+def content(plan: Plan) -> dict[str, Any]:
+    """What `text` says, for programs: bytes, counts, minutes; null is unknown."""
+    found, runs = datasets(plan), plan.instances
+    download, unpacked, kept, chains = _bytes(found)
+    summed = {key: _sum(getattr(one, key) for one in found) for key in ("trainings", "cells", "weights", "samples")}
+    disk = {"download": download, "unpacked": unpacked, "kept": kept, "chains": chains, "all": in_all(found)}
+    training = {
+        "runs": len(runs),
+        "steps": max((one.run.training.steps for one in runs), default=0),
+        "minutes_of_a_job": plan.train_minutes,
+        "hours": [asdict(one) for one in _measured(plan)],
+        "retries": retries(plan),
+        "notes": plan.differences,
+    }
+    return {
+        "experiment": plan.name,
+        "title": plan.experiment.title,
+        "source": plan.source,
+        "datasets": [{**asdict(one), "scratch": one.scratch} for one in found],
+        "all": {**summed, "scratch": _sum(one.scratch for one in found), "disk": disk},
+        "training": training if runs else None,
+        "jobs": jobs(plan),
+    }
 
 
 def text(plan: Plan) -> str:
@@ -289,9 +310,7 @@ def _training(plan: Plan) -> str:
 
 def _hours(plan: Plan) -> str:
     """What all trainings take, where finished ones in the store tell how long a step is."""
-    trained = _distinct(plan.instances)
-    shapes = {name: _shape(plan.experiment.datasets[name]) for name in plan.experiment.datasets}
-    found = measured.hours(((one.run, shapes[one.dataset]) for one in trained), plan.experiment.runtime.processes)
+    found, trained = _measured(plan), _distinct(plan.instances)
     if not found:
         return "hours: not known; no training of these methods and networks has ended in results/store yet."
     parts = [
@@ -300,6 +319,13 @@ def _hours(plan: Plan) -> str:
         for one in found
     ]
     return f"hours, devices times wall time: {'; '.join(parts)}."
+
+
+def _measured(plan: Plan) -> list[measured.Hours]:
+    """Hours of the trainings whose steps were timed, by device."""
+    shapes = {name: _shape(plan.experiment.datasets[name]) for name in plan.experiment.datasets}
+    runs = ((one.run, shapes[one.dataset]) for one in _distinct(plan.instances))
+    return measured.hours(runs, plan.experiment.runtime.processes)
 
 
 def _shape(dataset: Dataset) -> tuple[int, int, int] | None:

@@ -24,8 +24,8 @@ WHY = {  # of Snakemake's reasons, the one that says most first
 }
 
 
-def text(config: Path) -> str:
-    """Rules with the jobs that would run and the reasons. Raises BadConfig with Snakemake's words where it fails.
+def counts(config: Path) -> Counter[tuple[str, str]]:
+    """How many jobs of a (rule, reason) would run. Raises BadConfig with Snakemake's words where the dry run fails.
 
     As whenever Snakemake reads the Snakefile, the stage configurations in results/ are written where they differ.
     """
@@ -37,10 +37,15 @@ def text(config: Path) -> str:
     said = done.stdout + done.stderr
     if done.returncode:
         raise BadConfig(f"the dry run of Snakemake failed: {' '.join(said.split())[-400:]}")
-    counts = Counter(reasons(said))
-    if not counts:
+    return Counter(reasons(said))
+
+
+def text(config: Path) -> str:
+    """Rules with the jobs that would run and the reasons, as a table."""
+    found = counts(config)
+    if not found:
         return "nothing would run: everything is there and up to date.\n"
-    return columns(("rule", "jobs", "why"), [[rule, f"{n:,}", why] for (rule, why), n in counts.items()], (0, 2))
+    return columns(("rule", "jobs", "why"), [[rule, f"{n:,}", why] for (rule, why), n in found.items()], (0, 2))
 
 
 def reasons(said: str) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ rule train:
         data=plan.trained_on,
         init=plan.init,
         autoencoder=plan.autoencoder,
+        twin=plan.twin("train/manifest.json"),
     output:
         manifest=f"{RUN}/train/manifest.json",
     log:
@@ -38,6 +39,7 @@ rule moments:
         config=f"{CELLS}/moments/config.json",
         train=rules.train.output.manifest,
         data=plan.trained_on,
+        twin=plan.twin("{sampling}/moments/manifest.json"),
     output:
         manifest=f"{CELLS}/moments/manifest.json",
     log:
@@ -64,6 +66,7 @@ rule sample:
         moments=plan.moments,
         guide=plan.guide,
         tuned=plan.tuned,
+        twin=plan.twin("{sampling}/sample/manifest.json"),
     output:
         manifest=f"{CELLS}/sample/manifest.json",
     log:

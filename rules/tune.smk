@@ -11,6 +11,7 @@ rule tune:
         autoencoder=plan.autoencoder,
         moments=plan.moments,
         guide=plan.guide,
+        twin=plan.twin("{sampling}/tune/manifest.json"),
     output:
         manifest=f"{CELLS}/tune/manifest.json",
         trials=f"{CELLS}/tune/trials.parquet",

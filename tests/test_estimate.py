@@ -1,5 +1,6 @@
 """What `plan` says, against counts by hand and against what the stages make."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from pipeline_lib.config.plan import load
 from pipeline_lib.errors.chains import measured
-from pipeline_lib.estimate import SPARE, STATE, WIDTH, datasets, jobs, retries, size, text
+from pipeline_lib.estimate import SPARE, STATE, WIDTH, content, datasets, jobs, retries, size, text
 from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks.trained import parameters
 from pipeline_lib.records.store import Manifest
@@ -103,6 +104,43 @@ def test_equal_trainings_count_once_and_are_jobs_each() -> None:
     assert "only point to" not in text(plan(changed("seeds", [0])))
 
 
+def test_equal_runs_of_two_datasets_are_two_trainings() -> None:
+    one = plan(changed("datasets/again", {"recipe": "digits", "holdout": 10, "run": {"training": {"batch_size": 64}}}))
+    assert [found.trainings for found in datasets(one)] == [1, 1]
+    assert "only point to" not in text(one)
+
+
+def test_the_plan_as_json_has_what_its_table_has() -> None:
+    values = changed("datasets/more", {"recipe": {"name": "cifar10"}})
+    values["runtime"] = {"train_minutes": 720, "train_hours": 120}
+    one = plan(values)
+    told = json.loads(json.dumps(content(one)))
+    assert [found["name"] for found in told["datasets"]] == ["digits", "more"]
+    for found, needs in zip(told["datasets"], datasets(one), strict=True):
+        assert (found["scratch"], found["parameters"]) == (needs.scratch, needs.parameters)
+        assert found["source"]["preparing"] == needs.source["preparing"]
+    assert told["all"]["weights"] == sum(found["weights"] for found in told["datasets"])
+    assert told["all"]["disk"]["all"] == sum(told["all"]["disk"][k] for k in ("download", "unpacked", "kept", "chains"))
+    assert told["training"]["retries"] == retries(one)
+    assert told["training"]["hours"] == []
+    assert told["jobs"] == jobs(one)
+    said = " ".join(text(one).split())
+    disk = told["all"]["disk"]
+    assert f"{size(disk['download'])} to download ({size(disk['unpacked'])} unpacked), {size(disk['kept'])} of" in said
+
+
+def test_the_command_prints_json_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline_lib", "plan", str(ROOT / "config.yaml"), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert (told["experiment"], told["training"]["runs"], told["jobs"]["train"]) == ("quickstart", 6, 6)
+    assert "why" not in told
+
+
 def test_all_disk_is_said_once_with_files_that_are_shared() -> None:
     """Two readings of the same published files are downloaded once, and each is prepared."""
     values = changed("datasets/again", {"recipe": "digits", "holdout": 10})
@@ -131,7 +169,9 @@ def test_a_checkpoint_has_sixteen_bytes_a_parameter(
 ) -> None:
     kept: list[dict[str, Any]] = []
     save = Checkpoints.save
-    monkeypatch.setattr(Checkpoints, "save", lambda self, state: (kept.append(state), save(self, state))[1])
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, state, *more: (kept.append(state), save(self, state, *more))[1]
+    )
     train.run(tiny_run(), {**RUNTIME, "checkpoint_minutes": 1e-9}, tmp_path / "manifest.json", tiny_data)
     count = Manifest.load(tmp_path / "manifest.json").facts["parameters"]
     assert tensor_bytes(kept[-1]) == pytest.approx(STATE * count, rel=0.03)  # Adam counts its steps for each tensor

@@ -5,8 +5,9 @@ its content differs: the files are inputs of rules, and a rewritten one would re
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ class Instance:
     def path(self) -> str:
         """Folder below results/<experiment>."""
         return f"{self.dataset}/{self.method}/{self.variant}/s{self.seed}"
+
+    @property
+    def training(self) -> str:
+        """Equal where the same weights come out: such runs are trained once, and share a place in the store."""
+        run = self.run.model_dump(mode="json")
+        return json.dumps([self.dataset, run, self.seed, self.init], sort_keys=True)
 
 
 class Plan:
@@ -325,6 +332,28 @@ class Plan:
         """The manifest of the training whose weights this one starts from; none for most."""
         init = self._instance(wildcards).init
         return [f"{self.root}/{init}/train/manifest.json"] if init else []
+
+    def twin(self, output: str) -> Callable[[Any], list[str]]:
+        """An input function: `output` of the first run with an equal training, if that is another one; none for most.
+
+        Whoever waits for it in the workflow finds what it would make; beside it, it would wait with a GPU in its hands.
+        `output` is a path below the run's folder and may name its {sampling}.
+        """
+
+        def made_before(wildcards: Any) -> list[str]:
+            one, sampling = self._instance(wildcards), getattr(wildcards, "sampling", None)
+            first = self._firsts[one.path]
+            if first is one or (sampling and sampling not in self.samplings_of(first)):
+                return []
+            return [f"{self.root}/{first.path}/{output.format(sampling=sampling)}"]
+
+        return made_before
+
+    @cached_property
+    def _firsts(self) -> dict[str, Instance]:
+        """By path of every run: the first one with an equal training, which may be itself."""
+        found: dict[str, Instance] = {}
+        return {one.path: found.setdefault(one.training, one) for one in self.instances}
 
     def guide(self, wildcards: Any) -> list[str]:
         """The manifest of the training of the noisy classifier that a sampling names; none for most."""
