@@ -16,6 +16,7 @@ from pipeline_lib import status
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.training import train
 from pipeline_lib.training.identity import store_of
+from pipeline_lib.training.lease import process
 from tests.conftest import RUNTIME, tiny_run
 from tests.reporting.conftest import SENTENCE, Tree
 
@@ -45,7 +46,7 @@ def store(tree: Tree) -> Path:
 
 def lease(folder: Path, age: float = 3.0, **other: Any) -> None:
     values = {"job": "42", "host": socket.gethostname(), "pid": os.getpid(), "token": "t", "step": 50}
-    (folder / "lease.json").write_text(json.dumps({**values, **other}))
+    (folder / "lease.json").write_text(json.dumps({**values, **process(os.getpid()), **other}))
     os.utime(folder / "lease.json", (time.time() - age,) * 2)
 
 

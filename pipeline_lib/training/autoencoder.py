@@ -72,6 +72,7 @@ def _make(
     network.eval().requires_grad_(False)
     mean, std = moments(LatentSpace(network, data.shape, shape, 1.0, where), data)
     space = LatentSpace(network, data.shape, shape, std, where)
+    lease.confirm()
     latent_space.save(store.folder / latent_space.WEIGHTS, network, config, data.shape, std)
     held_out = data.holdout() if data.manifest.facts["holdout"] else None
     save_reconstructions(space, held_out or data, store.folder / "grid.png")
@@ -85,6 +86,7 @@ def _make(
     }
     log.info("latents %s, standard deviation %.4g, held-out PSNR %s dB", facts["shape"], std, facts["psnr"])
     fit.watch.save(store.folder, images=float(options.steps * options.batch_size))
+    lease.confirm()  # the errors take a while
     manifest = store.finish([latent_space.WEIGHTS, "grid.png"], facts)
     fit.checkpoints.delete()
     return manifest
@@ -118,10 +120,10 @@ class Fit:
                 raise TryAgain(f"another trainer took over {self.folder} while this one stood still; it leaves.")
             progress.update(self.done)
             if (reason := stop.reason()) and self.done < total:
-                self.save()
+                self.save(lease)
                 raise TryAgain(f"stopped after step {self.done} of {total} because {reason}; the next attempt goes on.")
             if time.monotonic() - saved > 60 * minutes:
-                self.save()
+                self.save(lease)
                 saved = time.monotonic()
         self.check()
 
@@ -134,8 +136,8 @@ class Fit:
         self.optimizer.step()
         self.done += 1
 
-    def save(self) -> None:
-        """Write a checkpoint; weights that are not finite never enter one."""
+    def save(self, lease: Lease) -> None:
+        """Write a checkpoint; weights that are not finite never enter one. Raises TryAgain where the lease is lost."""
         self.check()
         self.checkpoints.save(
             {
@@ -143,7 +145,8 @@ class Fit:
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "costs": self.watch.read(images=float(self.done * self.options.batch_size)),
-            }
+            },
+            lease.confirm,
         )
 
     def check(self) -> None:

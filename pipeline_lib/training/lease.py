@@ -92,6 +92,15 @@ class Lease:
             if self._mine():
                 self.path.unlink(missing_ok=True)
 
+    def confirm(self) -> None:
+        """Renew it now. Raises TryAgain where another trainer has taken it: who stood still for long has not noticed
+        yet, and asks before it writes."""
+        with self._locked():
+            if not self._mine():
+                self.lost = True
+                raise TryAgain(f"another trainer took over {self.path.parent} while this one stood still; it leaves.")
+            self._write()
+
     def _mine(self) -> bool:
         holder = _read(self.path)
         return holder is not None and holder.get("token") == self.token
@@ -99,12 +108,10 @@ class Lease:
     def _renew(self) -> None:
         while not self._done.wait(self.beat):
             try:
-                with self._locked():
-                    if not self._mine():
-                        self.lost = True
-                        return
-                    self._write()
+                self.confirm()
             except (OSError, TryAgain) as error:  # a full disk must not end the training from a side thread
+                if self.lost:
+                    return
                 log.warning("the lease could not be renewed (%s)", error)
 
     def _write(self) -> None:
@@ -114,6 +121,7 @@ class Lease:
                 "job": os.environ.get("SLURM_JOB_ID", "local"),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
+                **process(os.getpid()),
                 "token": self.token,
                 "step": self.step,
                 "since": self.since,
@@ -134,10 +142,59 @@ class Lease:
             yield path.stat().st_mtime
 
 
+def process(pid: int) -> dict[str, str | None]:
+    """What tells a process of this number from all others: boot of the machine, namespace of its numbers, time of its
+    start in clock ticks since the boot. None: the system does not say, or for the start, no such process runs."""
+    return {"boot": _boot(), "namespace": _namespace(), "started": _started(pid)}
+
+
+def _boot() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def _namespace() -> str | None:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None
+
+
+def _started(pid: int) -> str | None:
+    """proc(5): field 22; the second, a name in brackets, may hold anything, and the third is Z or X of the dead."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
 def _dead(holder: dict[str, Any], age: float, stale: float) -> bool:
-    if holder["host"] == socket.gethostname() and not Path(f"/proc/{holder['pid']}").exists():
+    return age > stale or _gone(holder)
+
+
+def _gone(holder: dict[str, Any]) -> bool:
+    """Whether its process has ended. False where that cannot be told: on another host, whatever its name, or in another
+    container, the same number is another process."""
+    here = process(holder["pid"])
+    if not all(here[key] and here[key] == holder.get(key) for key in ("boot", "namespace")):
+        return False
+    if here["started"] is None and _hidden(holder["pid"]):
+        return False
+    return here["started"] != holder.get("started")
+
+
+def _hidden(pid: int) -> bool:
+    """Whether there is such a process, of another user, whom /proc does not show (its option hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
         return True
-    return age > stale
+    except OSError:
+        return False
+    return False
 
 
 def _read(path: Path) -> dict[str, Any] | None:

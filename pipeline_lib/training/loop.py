@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ class Trainer:
         self.averages = Averages(self.denoiser.network, run.training)
         self.update = Update(self.denoiser.network, run.training)
         self.checkpoints = Checkpoints(folder)
+        self.confirm: Callable[[], None] = lambda: None  # raises TryAgain where the folder is another trainer's by now
         self.history = History(run.training.batch_size)
         self.done = 0
         self.watch, self.clock, self.calls = Stopwatch("train"), StepClock(), 0
@@ -83,6 +85,7 @@ class Trainer:
         """Train to the end, or save and raise TryAgain where `stop` says so."""
         total = self.run.training.steps
         self._resume()
+        self.confirm = lease.confirm
         if self.world.leads:
             self.segments.begin(self.done, lease.reached)
         progress = Progress(log, "training", "steps", total, self.done)
@@ -168,6 +171,7 @@ class Trainer:
         self.check()  # waits for the device
         self.clock.close()
         if self.world.leads:
+            self.confirm()
             path = self.folder / trained.snapshot_file(self.done)
             trained.save(path, self.ema.state, self.run, self.data.shape, len(self.data.classes))
         self.clock.mark(self.done)
@@ -177,6 +181,7 @@ class Trainer:
         self.check()
         if not self.world.leads:
             return
+        self.confirm()
         self.write_history()
         self.checkpoints.save(
             {
@@ -191,7 +196,8 @@ class Trainer:
                 "step_seconds": self.clock.windows,
                 "snapshots": self.clock.marks,
                 "network_calls": self.calls,
-            }
+            },
+            self.confirm,
         )
 
     def check(self) -> None:

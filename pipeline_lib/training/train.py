@@ -126,6 +126,7 @@ def _train(
 
 def _finish(trainer: Trainer, store: Entry) -> Manifest:
     trainer.check()
+    trainer.confirm()
     one, folder = trainer.run, store.folder
     shape, classes = trainer.data.shape, len(trainer.data.classes)
     kept = {trained.weights_file(): trainer.ema.state}
@@ -138,6 +139,7 @@ def _finish(trainer: Trainer, store: Entry) -> Manifest:
     images = float(one.training.steps * one.training.batch_size)
     trainer.watch.save(folder, images, **trainer.costs(), processes=trainer.world.size)
     parameters = sum(p.numel() for p in trainer.denoiser.network.parameters())
+    trainer.confirm()  # drawing takes a while
     manifest = store.finish(
         [*kept, *map(trained.snapshot_file, snapshots), "history.parquet", *([] if one.classifies else ["grid.png"])],
         {

@@ -12,7 +12,7 @@ from pipeline_lib.exits import BadData, TryAgain
 from pipeline_lib.tracking import content, live, push
 from pipeline_lib.tracking.unfinished import unfinished
 from pipeline_lib.training import train
-from pipeline_lib.training.lease import Lease
+from pipeline_lib.training.lease import Lease, process
 from tests.conftest import RUNTIME, tiny_run
 from tests.tracking import tree
 from tests.training.test_resume import After
@@ -50,7 +50,7 @@ def client():
 def die(folder, step):
     """A lease whose holder vanished without giving it up."""
     lease = {"job": "7", "host": os.uname().nodename, "pid": 2**22 + 1, "token": "x", "step": step, "since": 1e9}
-    (folder / "lease.json").write_text(json.dumps(lease))
+    (folder / "lease.json").write_text(json.dumps({**process(os.getpid()), **lease}))
 
 
 def test_a_training_is_followed_from_its_first_checkpoint_to_its_end(begun):

@@ -1,7 +1,10 @@
 """Stop and resume: bit by bit the uninterrupted run; damaged checkpoints; second trainers; full disks."""
 
+import errno
+import io
 import json
 import os
+import random
 import resource
 import signal
 import socket
@@ -18,7 +21,7 @@ from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.exits import BadConfig, BadData, TryAgain
 from pipeline_lib.objectives import adm
 from pipeline_lib.records.store import STORE, Manifest
-from pipeline_lib.training import train
+from pipeline_lib.training import lease, train
 from pipeline_lib.training.checkpoint import Checkpoints
 from pipeline_lib.training.lease import Lease
 from pipeline_lib.training.loop import Trainer
@@ -104,7 +107,7 @@ def test_steps_that_a_kill_has_taken_are_counted(tiny_data: Manifest, monkeypatc
     with pytest.raises(TryAgain, match="after step 5"):
         train.run(tiny_run(), RUNTIME, Path("out/manifest.json"), tiny_data)
     (folder,) = STORE.glob("train-*")
-    holder = {"job": "1", "host": socket.gethostname(), "pid": 2**22 + 1, "token": "other", "step": 9}
+    holder = holder_here(2**22 + 1, step=9)
     (folder / "lease.json").write_text(json.dumps(holder))
     monkeypatch.setattr(train, "Stop", lambda minutes: After(1000))
     train.run(tiny_run(), RUNTIME, Path("out/manifest.json"), tiny_data)
@@ -171,7 +174,66 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damag
     checkpoints.newest.write_bytes(damage or checkpoints.newest.read_bytes()[:-200])
     assert checkpoints.load("cpu") == {"done": 1}
     checkpoints.previous.write_bytes(b"cut too")
-    with pytest.raises(BadData, match="cannot be read; delete the folder"):
+    with pytest.raises(BadData, match="cannot be read; move the folder aside"):
+        checkpoints.load("cpu")
+
+
+def test_whatever_is_wrong_with_the_bytes_is_damage(tmp_path: Path) -> None:
+    """Cut at any place, and with noise in the part that is a pickle, which raises nearly anything."""
+    checkpoints, rng = Checkpoints(tmp_path), random.Random(0)
+    checkpoints.save({"done": 1, "rows": [{"step": 1.0}] * 5, "weights": torch.zeros(30)})
+    good = checkpoints.newest.read_bytes()
+    checkpoints.save({"done": 2})
+    for trial in range(200):
+        start = rng.randrange(1000)
+        noise = good[:start] + rng.randbytes(40) + good[start + 40 :]
+        checkpoints.newest.write_bytes(noise if trial % 2 else good[: rng.randrange(len(good))])
+        assert checkpoints.load("cpu")["done"] == 1, trial
+
+
+FAULTS = {
+    "a file server that is gone": OSError(errno.ESTALE, "Stale file handle"),
+    "a disk that cannot read": OSError(errno.EIO, "Input/output error"),
+    "memory": MemoryError(),
+    "memory of the GPU": torch.OutOfMemoryError("CUDA out of memory."),
+    "a GPU that is lost": torch.AcceleratorError("CUDA error: the launch timed out and was terminated"),
+    "memory, as torch says it": RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate"),
+    "no GPU": RuntimeError("Attempting to deserialize object on CUDA device 0 but torch.cuda.device_count() is 0."),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_damaged(
+    tmp_path: Path, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is the one before taken, which would lose steps, nor is anybody told to train anew."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"done": 1})
+    checkpoints.save({"done": 2})
+
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    with monkeypatch.context() as broken:
+        broken.setattr(torch, "load", fail)
+        with pytest.raises(TryAgain if isinstance(fault, OSError) else type(fault)):
+            checkpoints.load("cpu")
+    assert checkpoints.load("cpu") == {"done": 2}
+
+
+def test_a_read_error_inside_torch_is_one_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"done": 1, "weights": torch.zeros(1000)})
+
+    class Failing(io.BytesIO):
+        def readinto(self, buffer: object) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+        read = readinto
+
+    content = checkpoints.newest.read_bytes()
+    monkeypatch.setattr(Path, "open", lambda self, mode: Failing(content))
+    with pytest.raises(TryAgain, match=r"could not be read now .*Input/output error.*; it is kept"):
         checkpoints.load("cpu")
 
 
@@ -212,16 +274,62 @@ def test_a_second_trainer_leaves_the_first_alone(tmp_path: Path) -> None:
         pass
 
 
+def holder_here(pid: int, **other: object) -> dict[str, object]:
+    """What a trainer with this process number wrote on this machine; one that runs no more began at some time."""
+    about = {"job": "1", "host": socket.gethostname(), "pid": pid, "token": "other", "step": 3, **lease.process(pid)}
+    return {**about, "started": about["started"] or "77", **other}
+
+
 @pytest.mark.parametrize("dead", ["pid", "heartbeat"])
 def test_a_dead_lease_is_taken_over(tmp_path: Path, dead: str) -> None:
-    pid = 2**22 + 1 if dead == "pid" else os.getpid()
-    holder = {"job": "1", "host": socket.gethostname(), "pid": pid, "token": "other", "step": 3}
+    holder = holder_here(2**22 + 1 if dead == "pid" else os.getpid())
     (tmp_path / "lease.json").write_text(json.dumps(holder))
     if dead == "heartbeat":
         os.utime(tmp_path / "lease.json", (time.time() - 130,) * 2)
-    with Lease(tmp_path) as lease:
-        assert json.loads((tmp_path / "lease.json").read_text())["token"] == lease.token
+    with Lease(tmp_path) as new:
+        assert json.loads((tmp_path / "lease.json").read_text())["token"] == new.token
     assert not (tmp_path / "lease.json").exists()
+
+
+@pytest.mark.parametrize("other", ["boot", "namespace"])
+def test_a_process_number_says_nothing_where_it_is_another_ones(tmp_path: Path, other: str) -> None:
+    """A host of the same name, or a container here: nothing but its heartbeat tells whether its trainer lives."""
+    (tmp_path / "lease.json").write_text(json.dumps(holder_here(2**22 + 1, **{other: "another"})))
+    with pytest.raises(TryAgain, match="another trainer"):
+        Lease(tmp_path).take()
+    os.utime(tmp_path / "lease.json", (time.time() - 130,) * 2)
+    Lease(tmp_path).take()
+
+
+def test_a_number_that_another_process_has_now_is_no_trainer(tmp_path: Path) -> None:
+    (tmp_path / "lease.json").write_text(json.dumps(holder_here(os.getpid())))
+    with pytest.raises(TryAgain, match="another trainer"):
+        Lease(tmp_path).take()
+    (tmp_path / "lease.json").write_text(json.dumps(holder_here(os.getpid(), started="77")))
+    Lease(tmp_path).take()
+
+
+def test_a_trainer_that_nobody_has_waited_for_is_dead(tmp_path: Path) -> None:
+    """A zombie keeps its number."""
+    trainer = subprocess.Popen(["sleep", "60"])
+    (tmp_path / "lease.json").write_text(json.dumps(holder_here(trainer.pid)))
+    assert not lease.holder_of(tmp_path).dead
+    trainer.kill()
+    os.waitid(os.P_PID, trainer.pid, os.WEXITED | os.WNOWAIT)
+    assert lease.holder_of(tmp_path).dead
+    trainer.wait()
+
+
+def test_a_process_of_another_user_whom_proc_hides_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option hidepid of /proc: signals still tell that there is such a process."""
+    (tmp_path / "lease.json").write_text(json.dumps(holder_here(2**22 + 1)))
+    assert lease.holder_of(tmp_path).dead
+
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    assert not lease.holder_of(tmp_path).dead
 
 
 def test_the_heartbeat_goes_on(tmp_path: Path) -> None:
@@ -238,6 +346,74 @@ def test_a_holder_that_was_replaced_notices_and_leaves_the_new_lease(tmp_path: P
         time.sleep(0.2)
         assert old.lost
     assert json.loads((tmp_path / "lease.json").read_text()) == other
+
+
+def takes_over(folder: Path) -> dict[str, object]:
+    """What another trainer leaves that took the folder while this one stood still: its lease and its checkpoint."""
+    (folder / "lease.json").write_text(json.dumps({"job": "2", "host": "far", "pid": 1, "token": "new", "step": 99}))
+    newer = {"done": 99}
+    Checkpoints(folder).save(newer)
+    return newer
+
+
+@pytest.mark.parametrize("moment", ["before", "while it writes"])
+def test_who_stood_still_writes_nothing_over_the_newer_checkpoint(
+    tiny_data: Manifest, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wakes and goes on before its heartbeat, ten seconds apart, has noticed; or it stood still in the writing."""
+    trainer = trainer_of(tiny_data, 0)
+    with Lease(trainer.folder, beat=60) as held:
+        trainer.confirm = held.confirm
+        trainer.save()
+        if moment == "before":
+            newer = takes_over(trainer.folder)
+        else:
+            newer, write = {}, torch.save
+
+            def stands_still(state: dict, stream: object) -> None:
+                monkeypatch.setattr(torch, "save", write)
+                write(state, stream)
+                newer.update(takes_over(trainer.folder))
+
+            monkeypatch.setattr(torch, "save", stands_still)
+        with pytest.raises(TryAgain, match="another trainer took over folder while this one stood still"):
+            trainer.save()
+    assert trainer.checkpoints.load("cpu") == newer
+
+
+@pytest.mark.parametrize("writes", ["keep", "history", "finish"])
+def test_who_stood_still_writes_no_weights_and_no_history(
+    tiny_data: Manifest, writes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in the manifest, with hashes, of whoever ends the training."""
+    trainer = trainer_of(tiny_data, 0)
+    with Lease(trainer.folder, beat=60) as held:
+        trainer.confirm = held.confirm
+        takes_over(trainer.folder)
+        there = set(trainer.folder.rglob("*"))
+        write = {"keep": trainer.keep, "history": trainer.save, "finish": lambda: train._finish(trainer, None)}
+        with pytest.raises(TryAgain, match="took over"):
+            write[writes]()
+    assert set(trainer.folder.rglob("*")) == there
+
+
+def test_a_training_that_ends_under_another_ones_lease_records_nothing(
+    tiny_data: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands still while the last grid is drawn: what lies there is the other's by then."""
+    monkeypatch.setattr(Trainer, "grid", lambda self, path: takes_over(self.folder))
+    Path("out").mkdir()
+    with pytest.raises(TryAgain, match="took over"):
+        train.run(tiny_run(), RUNTIME, Path("out/manifest.json"), tiny_data)
+    assert not list(STORE.glob("train-*/manifest.json"))
+
+
+def test_asking_renews_the_lease(tmp_path: Path) -> None:
+    """After a long stand the heartbeat is old, so anybody could take the folder during what is written next."""
+    with Lease(tmp_path, beat=60) as held:
+        os.utime(tmp_path / "lease.json", (time.time() - 130,) * 2)
+        held.confirm()
+        assert not lease.holder_of(tmp_path).dead
 
 
 def test_an_equal_training_waits_and_then_finds_the_result(tiny_data: Manifest) -> None:
