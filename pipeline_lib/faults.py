@@ -14,7 +14,10 @@ NODE = (  # what a file server, a network or a device answers that is gone or br
     *(errno.EIO, errno.EREMOTEIO, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT),
     *(errno.ENOTCONN, errno.ESHUTDOWN, errno.EHOSTDOWN),
 )
-GPU = ("CUDA error", "CUDA driver", "CUDA unknown error", "No CUDA GPUs", "cuDNN error", "Triton Error [CUDA]")
+GPU = (
+    *("CUDA error", "CUDA driver", "CUDA unknown error", "cuDNN error", "Triton Error [CUDA]"),
+    *("No CUDA GPUs", "Attempting to deserialize object on"),  # which was there when the job began
+)
 NCCL = "NCCL error"  # of the connection, or of the GPU itself where it says so:
 BELOW_NCCL = ("unhandled cuda error", "Cuda failure")
 OURS = (  # what a GPU says of code that asks for what cannot be: likelier a bug than a broken GPU, so no other attempt

@@ -15,8 +15,7 @@ from pipeline_lib.exits import BadData, TryAgain
 from pipeline_lib.records.files import atomic
 
 log = logging.getLogger(__name__)
-DAMAGE = (pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError)  # what wrong bytes in a pickle raise
-ZIP = ("PytorchStreamReader", "[enforce fail at inline_container")  # a RuntimeError of torch's reader begins so
+DAMAGE = (pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, RuntimeError)  # what wrong bytes raise
 
 
 class Checkpoints:
@@ -84,6 +83,4 @@ def _is_damage(error: Exception) -> bool:
     """Whether bytes that were read make no checkpoint; a file that is cut short sends the reader before its start."""
     if isinstance(error, OSError):
         return error.errno == errno.EINVAL
-    if isinstance(error, RuntimeError):
-        return str(error).startswith(ZIP)
-    return isinstance(error, DAMAGE)
+    return isinstance(error, DAMAGE) and not faults.from_gpu(error) and faults.of_machine(error) is None

@@ -1,6 +1,7 @@
-"""What Snakemake plans without running anything: a start from another run's weights, and whose experiment it is."""
+"""What Snakemake plans without running anything: a start from other weights, equal runs, whose experiment it is."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ TUNED = "results/tiny/digits/other/tuned/s0/train/manifest.json"
 
 def with_start(start: str | None) -> dict[str, Any]:
     values = copy.deepcopy(TINY)
-    values["methods"]["other"]["variants"]["tuned"] = {"preset": "paper", "init_from": start}
+    own = {"training": {"lr": 2e-3}}
+    values["methods"]["other"]["variants"]["tuned"] = {"preset": "paper", "init_from": start, "run": own}
     return values
 
 
@@ -24,6 +26,20 @@ def test_a_training_that_starts_from_another_waits_for_it(checkout: Checkout) ->
     assert "--init results/tiny/digits/ddpm/paper/s0/train/manifest.json" in done.stdout
     checkout.configure(with_start(None))
     assert checkout.jobs("--", TUNED) == {"data": 1, "train": 1}
+
+
+def test_equal_runs_come_one_after_the_other(checkout: Checkout) -> None:
+    """'other' is 'ddpm' under another name, so its jobs would wait for those of 'ddpm' with a GPU in their hands."""
+    checkout.configure(TINY)
+    twin, first = (f"results/tiny/digits/{method}/paper/s0" for method in ("other", "ddpm"))
+    done = checkout.snakemake("-n", "--", f"{twin}/ancestral/sample/manifest.json")
+    inputs = {}
+    for rule, of in re.findall(r"^(?:local)?rule (\w+):\n    input: (.*)$", done.stdout, re.MULTILINE):
+        inputs.setdefault(rule, []).append(of.split(", "))
+    assert {rule: len(jobs) for rule, jobs in inputs.items()} == {"data": 1, "train": 2, "sample": 2}
+    for rule, made in (("train", "train/manifest.json"), ("sample", "ancestral/sample/manifest.json")):
+        (own,) = [of for of in inputs[rule] if f"{twin}/{made.replace('manifest', 'config')}" in of]
+        assert f"{first}/{made}" in own
 
 
 def test_a_dry_run_claims_no_experiment(checkout: Checkout) -> None:
