@@ -406,8 +406,8 @@ class Variant(Model):
     run: Partial = Field({}, description="overrides of run sections")
     published: str | None = Field(
         None,
-        description="published row that it reproduces in the first sampling of its method, such as li2024/table1/ddpm; "
-        "tables show both",
+        description="published row that it reproduces in the first scored sampling of its method, such as "
+        "li2024/table1/ddpm; tables show both",
     )
     grid: Axes = Field(
         {},
@@ -461,6 +461,11 @@ class Sampling(Model):
     )
     nfe: list[int] = Field(min_length=1, description="network calls per image, one cell each; T visits every step")
     images: int = Field(50_000, ge=2, description="images drawn in each cell")
+    scored: bool = Field(
+        True,
+        description="whether its images are scored; without, it serves the cumulative error, and a few images to look "
+        "at will do",
+    )
     weights: Name = Field(
         EMA,
         exclude_if=lambda name: name == EMA,
@@ -536,7 +541,7 @@ class Sampling(Model):
     def drawn(self) -> dict[str, Any]:
         """What decides the samples, beside constants that are tuned: all but whom they are drawn from, and what they
         are compared with."""
-        return self.model_dump(mode="json", exclude={"methods", "control", "published", "grid", *SOUGHT})
+        return self.model_dump(mode="json", exclude={"methods", "control", "published", "grid", "scored", *SOUGHT})
 
     def sought(self) -> dict[str, Any]:
         """Where tuned constants come from: `tuning`, `transfer`, or nothing."""
@@ -722,7 +727,9 @@ class Progress(Model):
     """Scores of the averaged weights that trainings with `snapshots` have kept, against the progress of training."""
 
     samplings: Annotated[list[Name], AfterValidator(_different)] | None = Field(
-        None, min_length=1, description="the samplings that snapshots are scored in; null: the first of each method"
+        None,
+        min_length=1,
+        description="the samplings that snapshots are scored in; null: the first scored one of each method",
     )
     nfe: int | None = Field(None, ge=1, description="network calls per image; null: the most of each sampling")
     images: int | None = Field(
