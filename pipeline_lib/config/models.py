@@ -595,6 +595,13 @@ class Errors(Model):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of intervals and of the null's quantile")
     permutations: int = Field(200, ge=0, description="label permutations for the null; 0 switches it off")
     null_times: int = Field(20, ge=0, description="at most so many t get the permutation null")
+    paired_times: int | None = Field(
+        None,
+        ge=2,
+        exclude_if=lambda count: count is None,
+        description="at most so many t keep what each chain adds to MMD^2, from which differences to a control are "
+        "worked out: 4 bytes a chain and forward sample, for each t, kernel and bandwidth; null: all that are measured",
+    )
     tolerance: float = Field(
         1e-3,
         gt=0,
