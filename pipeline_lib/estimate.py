@@ -94,7 +94,7 @@ def _needs(plan: Plan, name: str) -> Needs:
     numbers = prod(shape) if shape else None
     sizes = _parameters(trained, shape, classes) if shape else None
     images = sum(s.images for s, _ in cells)
-    scored = plan.experiment.scores.sets * sum(plan.scored(name, s) for s, _ in cells)
+    scored = plan.experiment.scores.sets * sum(plan.scored(name, s) for s, _ in cells if s.scored)
     points = _snapshots(plan, trained)
     stored = sum(min(errors.times, nfe + 1) for _, nfe in cells) if isinstance(errors.times, int) else 0
     return Needs(

@@ -406,8 +406,8 @@ class Variant(Model):
     run: Partial = Field({}, description="overrides of run sections")
     published: str | None = Field(
         None,
-        description="published row that it reproduces in the first sampling of its method, such as li2024/table1/ddpm; "
-        "tables show both",
+        description="published row that it reproduces in the first scored sampling of its method, such as "
+        "li2024/table1/ddpm; tables show both",
     )
     grid: Axes = Field(
         {},
@@ -461,6 +461,11 @@ class Sampling(Model):
     )
     nfe: list[int] = Field(min_length=1, description="network calls per image, one cell each; T visits every step")
     images: int = Field(50_000, ge=2, description="images drawn in each cell")
+    scored: bool = Field(
+        True,
+        description="whether its images are scored; without, it serves the cumulative error, and a few images to look "
+        "at will do",
+    )
     weights: Name = Field(
         EMA,
         exclude_if=lambda name: name == EMA,
@@ -536,7 +541,7 @@ class Sampling(Model):
     def drawn(self) -> dict[str, Any]:
         """What decides the samples, beside constants that are tuned: all but whom they are drawn from, and what they
         are compared with."""
-        return self.model_dump(mode="json", exclude={"methods", "control", "published", "grid", *SOUGHT})
+        return self.model_dump(mode="json", exclude={"methods", "control", "published", "grid", "scored", *SOUGHT})
 
     def sought(self) -> dict[str, Any]:
         """Where tuned constants come from: `tuning`, `transfer`, or nothing."""
@@ -590,6 +595,13 @@ class Errors(Model):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of intervals and of the null's quantile")
     permutations: int = Field(200, ge=0, description="label permutations for the null; 0 switches it off")
     null_times: int = Field(20, ge=0, description="at most so many t get the permutation null")
+    paired_times: int | None = Field(
+        None,
+        ge=2,
+        exclude_if=lambda count: count is None,
+        description="at most so many t keep what each chain adds to MMD^2, from which differences to a control are "
+        "worked out: 4 bytes a chain and forward sample, for each t, kernel and bandwidth; null: all that are measured",
+    )
     tolerance: float = Field(
         1e-3,
         gt=0,
@@ -722,7 +734,9 @@ class Progress(Model):
     """Scores of the averaged weights that trainings with `snapshots` have kept, against the progress of training."""
 
     samplings: Annotated[list[Name], AfterValidator(_different)] | None = Field(
-        None, min_length=1, description="the samplings that snapshots are scored in; null: the first of each method"
+        None,
+        min_length=1,
+        description="the samplings that snapshots are scored in; null: the first scored one of each method",
     )
     nfe: int | None = Field(None, ge=1, description="network calls per image; null: the most of each sampling")
     images: int | None = Field(

@@ -134,7 +134,8 @@ class Plan:
                     stage("errors", {"sampling": {**measured, **sought}, **errors}, batch),
                 )
                 several = {"sets": exp.scores.sets} if exp.scores.sets > 1 else {}
-                yield f"{one.path}/{name}/scores", stage("scores", {**scored, **several})
+                if sampling.scored:
+                    yield f"{one.path}/{name}/scores", stage("scores", {**scored, **several})
                 if name in progress.samplings(exp, one):
                     yield f"{one.path}/{name}/progress", stage("progress", progress.config(exp, sampling, drawn), batch)
 
@@ -228,7 +229,8 @@ class Plan:
         return [
             f"{self.root}/{one.path}/{sampling}/{stage_name}/{name}.parquet"
             for one in self.instances
-            for sampling in self.samplings_of(one)
+            for sampling, about in self.samplings_of(one).items()
+            if about.scored or name != "scores"
         ]
 
     @property
@@ -698,7 +700,7 @@ def _check_counts(plan: Plan) -> None:
     """What is scored must have been drawn, and what is checked must be sampled."""
     exp = plan.experiment
     for name, sampling in exp.sampling.items():
-        for dataset_name in dict.fromkeys(one.dataset for one in _drawn_from(plan, name)):
+        for dataset_name in dict.fromkeys(one.dataset for one in _drawn_from(plan, name) if sampling.scored):
             wanted, sets = plan.scored(dataset_name, sampling), exp.scores.sets
             if wanted * sets > sampling.images:
                 many = f"{sets} x {wanted}" if sets > 1 else wanted

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 def samplings(exp: Experiment, one: "Instance") -> list[str]:
     """Names of the samplings in which the snapshots of a training are scored; none where it keeps none."""
-    names = list(exp.sampled(one.method)) if one.run.training.snapshot_steps else []
+    found = exp.sampled(one.method) if one.run.training.snapshot_steps else {}
     asked = exp.progress.samplings
-    return names[:1] if asked is None else [name for name in names if name in asked]
+    if asked is None:
+        return [name for name, sampling in found.items() if sampling.scored][:1]
+    return [name for name in found if name in asked]
 
 
 def config(exp: Experiment, sampling: Sampling, drawn: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,6 +45,8 @@ def check(plan: "Plan") -> None:
 
 def _check(exp: Experiment, name: str) -> None:
     sampling, other = exp.sampling[name], "name another sampling in progress.samplings."
+    if not sampling.scored:
+        raise BadConfig(f"progress: {name} is not scored (sampling.{name}.scored); {other}")
     if sampling.sought() or sampling.needs_moments:
         raise BadConfig(f"progress: {name} has constants that are found for the last weights of a training; {other}")
     if sampling.weights != EMA:

@@ -11,6 +11,16 @@ def samplings_of(experiment: Mapping[str, Any], method: str) -> list[str]:
     return experiment["methods"][method]["samplings"]
 
 
+def scored_samplings(experiment: Mapping[str, Any], method: str) -> list[str]:
+    """Those whose images are scored."""
+    return [name for name in samplings_of(experiment, method) if is_scored(experiment, name)]
+
+
+def is_scored(experiment: Mapping[str, Any], sampling: str) -> bool:
+    """Whether a sampling's images are scored, or it serves the cumulative error alone."""
+    return experiment["samplings"][sampling].get("scored", True)
+
+
 def pictured(experiment: Mapping[str, Any], method: str) -> list[str]:
     """Those that have figures of their own: a grid would fill many pages, so its points are in tables alone.
 

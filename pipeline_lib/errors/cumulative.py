@@ -206,13 +206,16 @@ class Comparison:
             yield from ({**row, **about} for row in found)
 
     def influences(self) -> Iterator[Row]:
-        """Rows of what each chain and forward sample adds to every point against q(x_t), which all methods share.
+        """Rows of what each chain and forward sample adds to points against q(x_t), which all methods share.
 
         Training inputs are a yardstick of each method's own, so differences between methods are not read off them.
         """
+        kept = _spread(measured(len(self.grid), self.settings.times), self.settings.paired_times)
         for reading, curve in self.curves.items():
             if reading.law == ForwardSamples.name:
                 for step, point in zip(curve.steps, curve.points, strict=True):
+                    if step not in kept:
+                        continue
                     parts = {"chains": np.float32(point.chains), "forward": np.float32(point.forward)}
                     yield {"kernel": reading.kernel, "bandwidth": reading.bandwidth, "step": step, **parts}
 
@@ -294,5 +297,10 @@ def _tested(places: list[int], settings: Errors) -> set[int]:
     """The measured places that get the permutation null: at most `null_times`, spread evenly."""
     if not settings.permutations or not settings.null_times:
         return set()
-    count = min(settings.null_times, len(places))
+    return _spread(places, settings.null_times)
+
+
+def _spread(places: list[int], most: int | None) -> set[int]:
+    """At most so many of these places, spread evenly, the last one first; None: all."""
+    count = len(places) if most is None else min(most, len(places))
     return {places[round(i)] for i in np.linspace(len(places) - 1, 0, count)}

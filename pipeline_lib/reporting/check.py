@@ -1,13 +1,13 @@
 """Verifies what an experiment says of itself (`checks` in its configuration) against its records."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline_lib.config.sampled import samplings_of
+from pipeline_lib.config.sampled import samplings_of, scored_samplings
 from pipeline_lib.reporting.collect import CONTROLS, collect
 from pipeline_lib.reporting.summaries import RUN, done_scores, error_summary, main_bandwidth, marginal
 
@@ -79,7 +79,9 @@ def verdicts(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) 
     }
     found = []
     for check in experiment["checks"]:
-        subjects = list(_subjects(experiment, check["nfe"]))
+        subjects = list(
+            _subjects(experiment, check["nfe"], scored_samplings if check["metric"] == "fd" else samplings_of)
+        )
         if not subjects:
             found.append(_judge(check, "no sampling has this cell", MEANINGS[check["metric"]], {}, ()))
         for subject in subjects:
@@ -91,12 +93,14 @@ def verdicts(tables: Mapping[str, pd.DataFrame], experiment: Mapping[str, Any]) 
     return found
 
 
-def _subjects(experiment: Mapping[str, Any], nfe: int) -> Iterator[Subject]:
+def _subjects(
+    experiment: Mapping[str, Any], nfe: int, of: Callable[[Mapping[str, Any], str], list[str]]
+) -> Iterator[Subject]:
     seeds: dict[tuple[str, str, str], list[int]] = {}
     for one in experiment["instances"]:
         seeds.setdefault((one["dataset"], one["method"], one["variant"]), []).append(one["seed"])
     for who, trained in seeds.items():
-        for sampler in samplings_of(experiment, who[1]):
+        for sampler in of(experiment, who[1]):
             if nfe in experiment["samplings"][sampler]["nfe"]:
                 yield Subject(*who, sampler, tuple(trained))
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from pipeline_lib.config.sampled import SOUGHT, samplings_of
+from pipeline_lib.config.sampled import SOUGHT, is_scored, samplings_of
 from pipeline_lib.exits import MARKER, PipelineError
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.records.tables import (
@@ -141,7 +141,7 @@ def _run_jobs(experiment: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator
             "errors": (data, *latent, bandwidths, train, *guide, *tuned),
             "scores": (data, *latent, classifier, reference, train, *guide, *tuned, sample),
         }
-        for stage in SAMPLING_STAGES:
+        for stage in SAMPLING_STAGES if is_scored(experiment, sampler) else SAMPLING_STAGES[:-1]:
             yield Job(stage, {**identity, "sampler": sampler}, f"{path}/{sampler}/{stage}", inputs[stage])
         if f"{path}/{sampler}" in experiment.get("progress", ()):
             yield Job("progress", {**identity, "sampler": sampler}, f"{path}/{sampler}/progress", inputs["scores"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_lib.config.sampled import samplings_of
+from pipeline_lib.config.sampled import scored_samplings
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.published import ROWS, Protocol
 from pipeline_lib.records.tables import COMPARISON, Column, write
@@ -169,7 +169,7 @@ class Scores:
     def __init__(self, scores: pd.DataFrame) -> None:
         scores = frechet(scores)
         self._metrics = scores.groupby("dataset")["metric"].unique()
-        self._rows = dict(iter(scores.groupby(RUN, sort=False)))
+        self._rows, self._none = dict(iter(scores.groupby(RUN, sort=False))), scores.iloc[:0]
         self._values = seed_values(done_scores(scores))
 
     def metrics(self, dataset: str) -> list[str]:
@@ -178,8 +178,8 @@ class Scores:
         return [m for m in known if pd.notna(m)] or [""]
 
     def rows(self, cell: Cell, method: str, variant: str) -> pd.DataFrame:
-        """Every row of a run in a cell, of any metric and status."""
-        return self._rows[cell.dataset, method, variant, cell.sampler, cell.nfe]
+        """Every row of a run in a cell, of any metric and status; none where the sampling is not scored."""
+        return self._rows.get((cell.dataset, method, variant, cell.sampler, cell.nfe), self._none)
 
     def values(self, cell: Cell, method: str, variant: str) -> pd.Series[float]:
         """The scores of a run, indexed by seed; empty where it has none."""
@@ -199,7 +199,7 @@ def _rows(
     for method, variant in pairs:
         who = (cell.dataset, method, variant)
         seeds = [i["seed"] for i in experiment["instances"] if _who(i) == who]
-        if not seeds or cell.sampler not in samplings_of(experiment, method):
+        if not seeds or cell.sampler not in scored_samplings(experiment, method):
             continue
         about = experiment["methods"][method]["variants"][variant]
         mine, values = scores.rows(cell, method, variant), scores.values(cell, method, variant)
@@ -269,9 +269,10 @@ def published(
 ) -> dict[str, Any]:
     """The published number for this dataset, and the verdict where there is a score.
 
-    It is of the row that the sampling names for the run, or, in the first sampling of a method, of that of the variant.
+    It is of the row that the sampling names for the run, or, in the first scored sampling of a method, of that of the
+    variant.
     """
-    is_main = cell.sampler == samplings_of(experiment, method)[0]
+    is_main = cell.sampler in scored_samplings(experiment, method)[:1]
     row = experiment["methods"][method]["variants"][variant]["published"] if is_main else None
     key = experiment["samplings"][cell.sampler]["published"].get(f"{method}/{variant}", row)
     if key is None:
@@ -384,7 +385,7 @@ def _unpaired(
     """Why there is no difference to the control."""
     if control is None or other is None:
         return
-    if cell.sampler not in samplings_of(experiment, control.partition("/")[0]):
+    if cell.sampler not in scored_samplings(experiment, control.partition("/")[0]):
         yield "the control is not sampled in this way"
     elif len(values) and len(values.index.intersection(other.index)) == 0:
         yield "the control has no score for these seeds"
@@ -411,9 +412,15 @@ def notes(one: Mapping[str, Any], rows: pd.DataFrame, experiment: Mapping[str, A
     return [n for n in (one["note"], constant, half_width_note(rows, experiment)) if n]
 
 
+def _main_cell(experiment: Mapping[str, Any], method: str) -> tuple[str, int]:
+    """The first sampling of a method that is scored, at its most calls."""
+    scored = scored_samplings(experiment, method)
+    return next(cell for cell in cells(experiment, method) if cell[0] in scored)
+
+
 def half_width_note(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
     """The half-widths of the paired intervals in the main cell of each method, for each dataset and metric."""
-    first = {method: cells(experiment, method)[0] for method in rows["method"].unique()}
+    first = {method: _main_cell(experiment, method) for method in rows["method"].unique()}
     is_main = [(r.sampler, r.nfe) == first[r.method] and r.control != "" for r in each(rows)]
     main = rows[pd.Series(is_main, index=rows.index, dtype=bool)]
     if main.empty:

@@ -82,10 +82,12 @@ def _pair(cell: list[Any], other: list[Any] | None, places: list[Path], load: Lo
         return [{"note": OTHER_GRID}]
     try:
         mine, theirs = (_estimates(rows, load(place)) for rows, place in zip((cell, other), places, strict=True))
-    except (PipelineError, KeyError):
+    except PipelineError:
+        return [{"note": NO_INFLUENCES}]
+    if not mine or mine.keys() != theirs.keys():
         return [{"note": NO_INFLUENCES}]
     curves: dict[Key, list[Any]] = {}
-    for point in cell:
+    for point in (row for row in cell if _values(row, PLACE) in mine):
         curves.setdefault(_values(point, READING), []).append(point)
     return [row for curve in curves.values() for row in _curve(curve, mine, theirs)]
 
@@ -126,5 +128,6 @@ def _influences(place: Path) -> Influences:
 
 
 def _estimates(rows: list[Any], influences: Influences) -> dict[Key, Estimate]:
-    """Raises KeyError where the influences of a point are missing."""
-    return {key: Estimate(row.mmd2, *influences[key]) for row in rows for key in [_values(row, PLACE)]}
+    """Of the points whose influences are kept (errors.paired_times)."""
+    keyed = ((_values(row, PLACE), row.mmd2) for row in rows)
+    return {key: Estimate(mmd2, *influences[key]) for key, mmd2 in keyed if key in influences}

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib import registry
-from pipeline_lib.config.sampled import samplings_of
+from pipeline_lib.config.sampled import is_scored, samplings_of
 from pipeline_lib.records.tables import SAMPLINGS
 from pipeline_lib.reporting.collect import joined, manifest
 from pipeline_lib.reporting.comparisons import (
@@ -52,6 +52,7 @@ READING = (
     "networks. Intervals are not widened for the number of rows. Every step of the curves is in "
     "sampling_difference.csv, every score in score_difference.csv."
 )
+NOT_SCORED = "not scored: it serves the cumulative error alone"
 OTHER_CALLS = "the control is not sampled with so many network calls"
 Who = tuple[Any, ...]
 
@@ -100,6 +101,7 @@ def _rows(
                 cell = Cell(dataset, sampler, nfe, metric)
                 who = (dataset, method, variant, sampler, nfe)
                 mine, values = scores.rows(cell, method, variant), scores.values(cell, method, variant)
+                missing = remarks(mine, metric, seeds, values) if is_scored(experiment, sampler) else [NOT_SCORED]
                 yield {
                     **vars(cell),
                     "method": method,
@@ -118,7 +120,7 @@ def _rows(
                     **chains.get(who, {}),
                     "note": "; ".join(
                         [
-                            *remarks(mine, metric, seeds, values),
+                            *missing,
                             *_other_calls(experiment, cell),
                             *_without_noise(shares.get(who, [])),
                         ]

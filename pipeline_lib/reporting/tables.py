@@ -28,11 +28,11 @@ ERROR_NOTE = (
 )
 DIFFERENCE_NOTE = (
     "MMD^2 of a {of} less that of its control, paired by chain: both start from the same noise and are measured "
-    "against the same forward samples. The mean over the curve leaves out x_T and knows that steps depend on each "
-    "other. `difference`, `low` and `high` are means over training seeds; the interval is that of one pair of trained "
-    "networks, and says nothing of other seeds: `half_width` is half the 95 % t-interval over seeds, the one for a "
-    "statement on the methods; `below` and `above` count the seeds whose own interval excludes 0. "
-    "Every step is in the csv file of this name."
+    "against the same forward samples. Every step that is paired is in the csv file of this name; the mean leaves out "
+    "x_T and knows that steps depend on each other. `difference`, `low` and `high` are means over training seeds; the "
+    "interval is that of one pair of trained networks, and says nothing of other seeds: `half_width` is half the 95 % "
+    "t-interval over seeds, the one for a statement on the methods; `below` and `above` count the seeds whose own "
+    "interval excludes 0."
 )
 ANATOMY_NOTE = (
     "Means over seeds. `last`: the value at the last measured step, in sampling order, that it has; `largest`: its "

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_lib.config.sampled import samplings_of
+from pipeline_lib.config.sampled import is_scored, samplings_of
 from pipeline_lib.exits import MARKER, BadData
 from pipeline_lib.records import tables
 from pipeline_lib.records.files import digest, sha256
@@ -112,7 +112,7 @@ def instance(folder: Path, one: Mapping[str, Any], experiment: Mapping[str, Any]
     if not (train or failure or begun):
         return None
     costs = _json(home / "train" / "costs.json")
-    status = FAILED if failure else FINISHED if _complete(home, samplings, manifests) else SCHEDULED
+    status = FAILED if failure else FINISHED if _complete(home, experiment, samplings, manifests) else SCHEDULED
     ended = home / "train" / "manifest.json" if train else failure
     end = _modified(ended or home / "train" / "config.json")
     what = Content(
@@ -208,8 +208,14 @@ def _records(home: Path, sampling: str, manifests: Mapping[str, Manifest]) -> di
     return {name: path for name, path in found.items() if path.is_file()}
 
 
-def _complete(home: Path, samplings: Sequence[str], manifests: Mapping[str, Manifest]) -> bool:
-    return all(len(_records(home, sampling, manifests)) == 3 for sampling in samplings)
+def _complete(
+    home: Path, experiment: Mapping[str, Any], samplings: Sequence[str], manifests: Mapping[str, Manifest]
+) -> bool:
+    wanted = {
+        sampling: {"errors", "trends", *(["scores"] if is_scored(experiment, sampling) else [])}
+        for sampling in samplings
+    }
+    return all(names <= _records(home, sampling, manifests).keys() for sampling, names in wanted.items())
 
 
 def _history(path: Path | None) -> Iterator[Point]:

@@ -465,3 +465,24 @@ def test_guided_imagenet_is_that_of_the_exposure_bias_paper() -> None:
         assert sampling.sampler["variance"] == "learned"
         found |= {(nfe, before[0]["b"] if before else 1.0): sampling for nfe in sampling.nfe}
     assert set(found) == {(20, 1.0), (50, 1.0), (100, 1.0), (20, 1.005), (50, 1.004), (100, 1.004)}
+
+
+def test_half_an_hour_measures_whole_chains_and_scores_short_ones() -> None:
+    one = plan("cifar10-jpeg-30min")
+    sampling, published = one.experiment.sampling, plan("cifar10-jpeg").instances[0].run
+    assert {(i.method, i.seed) for i in one.instances} == {(m, s) for m in ("ddpm", "ddpm-reg") for s in (0, 1)}
+    assert {name: (s.nfe, s.scored) for name, s in sampling.items()} == {
+        "whole": ([1000], False),
+        "respaced": ([100], True),
+    }
+    assert (one.experiment.errors.times, one.experiment.errors.chains, len(one.experiment.errors.kernels)) == (
+        "every",
+        1000,
+        3,
+    )
+    assert sampling["respaced"].images == one.experiment.scores.samples == 10_000
+    assert one.progress == [path.replace("scores/scores", "progress/progress") for path in one.records("scores")]
+    run = one.instances[0].run
+    assert run.network == {**published.network, "channels": 64}
+    assert (run.training.lr, run.training.batch_size) == (published.training.lr, published.training.batch_size)
+    assert not one.differences

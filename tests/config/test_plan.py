@@ -348,3 +348,23 @@ def test_equal_runs_come_one_after_the_other(output: str) -> None:
 def test_a_sampling_that_the_first_of_equal_runs_has_not_waits_for_nothing() -> None:
     where = SimpleNamespace(dataset="digits", method="twin", variant="paper", seed=0, sampling="own")
     assert twins().twin("{sampling}/sample/manifest.json")(where) == []
+
+
+def test_a_sampling_that_is_not_scored_has_no_scores_and_needs_few_images() -> None:
+    values = changed("datasets/digits/holdout", 100)
+    values["sampling"]["whole"] = {"sampler": "ancestral", "nfe": [100], "images": 8, "scored": False}
+    found = plan(values)
+    place = "digits/ddpm/paper/s0"
+    stages_of = {name.removeprefix(f"{place}/") for name, _ in found.stage_configs() if name.startswith(place)}
+    assert {name for name in stages_of if name.startswith("whole")} == {"whole/sample", "whole/errors"}
+    assert found.records("scores") == [f"results/tiny/{place}/ancestral/scores/scores.parquet"]
+    assert len(found.records("errors")) == len(found.manifests("sample")) == 2
+    del values["sampling"]["whole"]["scored"]
+    with pytest.raises(BadConfig, match="images is 8, but 100 are scored"):
+        plan(values)
+
+
+def test_whether_it_is_scored_is_no_part_of_what_is_drawn() -> None:
+    asked = stages(changed("sampling/ancestral/scored", False))
+    assert {**asked, "digits/ddpm/paper/s0/ancestral/scores": None}.keys() == stages(MINIMAL).keys()
+    assert all(config == stages(MINIMAL)[name] for name, config in asked.items())

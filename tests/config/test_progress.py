@@ -36,6 +36,12 @@ def test_snapshots_are_scored_in_the_first_sampling_at_its_most_calls() -> None:
     assert not {"images", "weights"} & config["sampling"].keys()
 
 
+def test_a_sampling_that_is_not_scored_is_passed_over() -> None:
+    values = kept()
+    values["sampling"] = {"whole": {**DDIM, "images": 8, "scored": False}, **values["sampling"]}
+    assert list(progress(values)) == ["digits/ddpm/paper/s0/ancestral"]
+
+
 def test_samplings_calls_and_images_can_be_chosen() -> None:
     values = kept(progress={"samplings": ["ddim"], "nfe": 10, "images": 50})
     values["sampling"]["ddim"] = DDIM
@@ -85,6 +91,7 @@ def test_a_grid_over_averages_is_an_axis_of_the_sampling() -> None:
         ({}, {"progress": {"nfe": 50}}, "progress.nfe: ancestral does not sample 50 calls, only [20, 100]."),
         ({}, {"progress": {"images": 200}}, "progress.images: 200 are more than the 100 of ancestral."),
         ({"sampler": {"name": "analytic-dpm"}}, {}, "constants that are found for the last weights"),
+        ({"scored": False}, {"progress": {"samplings": ["ancestral"]}}, "ancestral is not scored"),
         ({"tuning": {"name": "norm-ratio"}}, {}, "constants that are found for the last weights"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",

@@ -180,6 +180,19 @@ def test_the_stored_influences_are_those_of_the_standard_errors(stage):
     assert pq.read_schema(influences).field("chains").type == pa.list_(pa.float32())
 
 
+def test_influences_are_kept_at_so_many_times_as_are_asked_for(stage):
+    """Of 4 measured places of 5 and 30 steps, the last and the first: the curves and their trends stay as they are."""
+    errors, trends, influences, _ = (tables.read(path) for path in stage())
+    paths = stage(paired_times=2)
+    assert tables.read(paths[0]).equals(errors)
+    assert tables.read(paths[1]).equals(trends)
+    kept = tables.read(paths[2])
+    assert kept.groupby("nfe")["step"].unique().map(sorted).to_dict() == {5: [0, 5], 30: [0, 30]}
+    asked = influences.set_index(["nfe", "kernel", "bandwidth", "step"])
+    for row in kept.itertuples():
+        assert (asked.loc[(row.nfe, row.kernel, row.bandwidth, row.step), "chains"] == row.chains).all()
+
+
 def test_an_estimate_reruns_from_scratch_and_without_it_to_the_same_bytes(stage, monkeypatch):
     first = [path.read_bytes() for path in stage()]
     shutil.rmtree(chains.SCRATCH)

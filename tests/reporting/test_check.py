@@ -72,3 +72,11 @@ def test_without_data_fails(tree):
 def test_without_checks_passes(tree):
     built = tree()
     assert check.run(built.folder, built.experiment) == 0
+
+
+def test_scores_are_not_asked_of_what_is_not_scored(tree):
+    built = tree(checks=(fd(at_most=99), mmd(at_most=1))).complete()
+    built.experiment["samplings"]["ancestral"]["scored"] = False
+    found = check.verdicts(collect(built.folder, built.experiment), built.experiment)
+    assert [v.passed for v in found] == [False, True, True]
+    assert found[0].where == "no sampling has this cell, nfe 20"

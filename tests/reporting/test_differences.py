@@ -9,7 +9,7 @@ from pipeline_lib.analytic import exact
 from pipeline_lib.diffusion.kernels import gaussian, squared_distances
 from pipeline_lib.errors.uncertainty import estimate, labellings, permutation_null
 from pipeline_lib.records.files import write_text
-from pipeline_lib.records.tables import ERRORS, provenance, read, write
+from pipeline_lib.records.tables import ERRORS, INFLUENCES, provenance, read, write
 from pipeline_lib.reporting.collect import collect
 from pipeline_lib.reporting.summaries import POWER, detectable, difference_summary
 
@@ -69,6 +69,21 @@ def test_another_grid_gives_a_sentence_and_no_number(tree):
     ]
     assert other["difference"].isna().all()
     assert difference_summary(table)["note"].dropna().tolist() == other["note"].tolist()
+
+
+def test_steps_without_influences_are_left_out(tree):
+    """Where both runs keep them at steps 0, 10 and 20 alone: the mean is one over 10 and 20."""
+    built = tree(seeds=(0,)).complete()
+    for method in ("ddpm", "other"):
+        path = built.folder / CELLS.format(method, 0) / "influences.parquet"
+        rows = read(path)
+        write(path, rows[rows["step"] % 10 == 0], INFLUENCES, provenance(path))
+    one = found(built).query("kernel == 'gaussian' and bandwidth == 'per-t'")
+    assert one["step"].dropna().tolist() == [0, 10, 20]
+    assert one["difference"].tolist() == pytest.approx([0, -0.02, 0, -0.01])
+    rows = read(path)
+    write(path, rows[rows["step"] > 0], INFLUENCES, provenance(path))
+    assert found(built)["note"].str.startswith("not paired: influences.parquet").all()
 
 
 @pytest.mark.parametrize("content", ["cut short", None])

@@ -116,3 +116,18 @@ def test_a_note_says_at_how_many_steps_variance_downscaling_has_too_little_noise
     assert rows.loc[("scaled", 20), "note"] == said.format("25 to 50")
     assert rows.loc[("scaled", 5), "note"] == f"{samplings.OTHER_CALLS}; {said.format('0')}"
     assert rows.loc[("ddim", 20), "note"] == ""
+
+
+def test_what_is_not_scored_has_its_curve_and_no_row_in_a_comparison(tree: Grown) -> None:
+    tree.experiment["samplings"]["ddim"]["scored"] = False
+    for seed in (0, 1):
+        (tree.folder / f"digits/ddpm/paper/s{seed}/ddim/scores/scores.parquet").unlink()
+    assert set(tree.tables["scores"]["sampler"].dropna()) == {"scaled"}
+    rows = samplings.measure(tree.folder, tree.experiment, tree.tables).set_index(["sampler", "nfe"])
+    one = rows.loc[("ddim", 20)]
+    assert one["note"] == samplings.NOT_SCORED
+    assert np.isnan(one["mean"])
+    assert one["mmd2"] > 0
+    table = compare(tree.folder, tree.experiment, tree.tables, [["ddpm", "paper"]])
+    assert set(table["sampler"]) == {"scaled"}
+    assert table["source"].str.startswith("Ning et al. (2024), DDIM").all()  # its own row, before that of the variant

@@ -133,3 +133,14 @@ def test_a_record_of_samples_that_are_drawn_anew_does_not_count(plan):
     child = read(plan)[1][0]
     assert child.status == content.SCHEDULED
     assert {p.key.split("/")[0] for p in child.points} == {"train", "mmd2", "trend"}
+
+
+def test_what_is_not_scored_is_complete_without_scores(plan):
+    for one in plan.instances:
+        tree.train(plan, one)
+        tree.measure(plan, one)
+        (plan.root / one.path / "ancestral/scores/scores.parquet").unlink()
+    asked = tree.experiment(plan)
+    assert {c.status for c in content.dataset(plan.root, "digits", asked)[1]} == {content.SCHEDULED}
+    asked["samplings"]["ancestral"]["scored"] = False
+    assert {c.status for c in content.dataset(plan.root, "digits", asked)[1]} == {content.FINISHED}
