@@ -253,7 +253,10 @@ EQUAL_COSTS = [
     Column("high_samples", "float64", "", "upper end of that interval"),
     Column("low_snapshots", "float64", "", "lowest difference with the snapshots around it for what is read off"),
     Column(
-        "high_snapshots", "float64", "", "highest; where scores fall from one snapshot to the next, it lies between"
+        "high_snapshots",
+        "float64",
+        "",
+        "highest; where scores only fall, or rise, from one to the next, it lies between",
     ),
     Column("seeds", "int64", "", "seeds that are compared"),
     Column("samples", "int64", "images", "images scored at each snapshot"),

@@ -51,9 +51,9 @@ NOTE = (
     "ever more slowly. Difference: to the control, paired by seed, with its 95 % t-interval, and after 'samples' the "
     "interval over samples of these trained networks, paired by image. Neither knows of the reading off: 'at the "
     "snapshots around' has the least and the greatest difference with the scores of the snapshots before and behind "
-    "in place of what was read off, between which it lies where the score only falls from one to the other; empty "
-    "where nothing had to be read off. GPU-seconds are compared on one model of GPU, or on the CPU of one host. With a "
-    "learning rate that decays, the middle of a training is not the end of a shorter one."
+    "in place of what was read off, between which it lies where the score only falls, or rises, from one to the other; "
+    "empty where nothing had to be read off. GPU-seconds are compared on one model of GPU, or on the CPU of one host. "
+    "With a learning rate that decays, the middle of a training is not the end of a shorter one."
 )
 NO_CONTROL = "its control keeps no snapshots that are scored in this sampling with the same seeds"
 NO_SCORES = "its own snapshots are not scored in this sampling"
