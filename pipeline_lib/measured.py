@@ -13,6 +13,7 @@ from typing import Any
 from pipeline_lib.config.base import parse
 from pipeline_lib.config.models import Run
 from pipeline_lib.exits import PipelineError
+from pipeline_lib.records.costs import mixed
 from pipeline_lib.records.files import digest
 from pipeline_lib.records.store import STORE
 
@@ -44,7 +45,8 @@ def steps(processes: int = 1) -> dict[str, dict[str, list[float]]]:
     """Seconds of a step of every finished training of so many processes, by what it computes and by device."""
     found: dict[str, dict[str, list[float]]] = {}
     for run, shape, costs in _finished():
-        if costs.get("step_seconds") and costs.get("processes", 1) == processes:
+        whole = costs.get("step_seconds") and not mixed(costs.get("device", ""))
+        if whole and costs.get("processes", 1) == processes:
             found.setdefault(_key(run, shape), {}).setdefault(costs["device"], []).append(costs["step_seconds"])
     return found
 

@@ -54,6 +54,12 @@ def test_other_steps_are_not_taken_for_equal(tiny_data: Manifest) -> None:
     assert hours([(planned(), SHAPE)], 2) == []  # two processes share a step
 
 
+def test_steps_on_several_devices_are_of_none(tiny_data: Manifest) -> None:
+    Path("out").mkdir()
+    ended(tiny_data, "A + B", 2.0)
+    assert hours([(planned(), SHAPE)], 1) == []
+
+
 def test_what_is_not_finished_or_of_another_version_is_passed_over(tiny_data: Manifest) -> None:
     Path("out").mkdir()
     ended(tiny_data, "H", 2.0, 4.0)

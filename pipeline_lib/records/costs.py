@@ -16,6 +16,7 @@ from pipeline_lib.records import nvml
 from pipeline_lib.records.files import write_json
 
 SPENT = ("seconds", "cpu_seconds", "gpu_hours", "energy_kwh")  # of a job, and summed over its segments
+AND = " + "  # between the devices, or hosts, of one training
 
 
 def total(parts: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -23,6 +24,16 @@ def total(parts: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     listed = list(parts)
     known = {key: [float(part[key]) for part in listed if part.get(key) is not None] for key in SPENT}
     return {key: sum(values) if len(values) == len(listed) else None for key, values in known.items()}
+
+
+def named(names: Iterable[str]) -> str:
+    """Devices or hosts as one text, each once; some may be such texts themselves, and unknown ones are empty."""
+    return AND.join(dict.fromkeys(one for text in names for one in text.split(AND) if one))
+
+
+def mixed(text: str) -> bool:
+    """Whether a text of `named` names several."""
+    return AND in text
 
 
 def where() -> dict[str, str | None]:
@@ -92,11 +103,17 @@ class Segments:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "segments.jsonl"
 
-    def begin(self, step: int, reached: int = 0) -> None:
-        """The training goes on after `step`, though it had been seen at `reached` before it was killed."""
+    def begin(self, step: int, reached: int = 0, processes: int = 1) -> None:
+        """So many processes go on after `step`, though the training was seen at `reached` before it was killed."""
         if step == 0 and reached == 0:
             self.path.unlink(missing_ok=True)  # of a training that was begun anew
-        line = {"start": step, "lost": max(0, reached - step), "device": _device()[0], **where()}
+        line = {
+            "start": step,
+            "lost": max(0, reached - step),
+            "processes": processes,
+            "device": _device()[0],
+            **where(),
+        }
         with self.path.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
 
@@ -114,9 +131,24 @@ class StepClock:
     A window must begin and end with an idle device (where the loss was read), since steps on a GPU return early.
     """
 
-    def __init__(self, windows: list[list[float]] | None = None, marks: list[list[int]] | None = None) -> None:
+    def __init__(
+        self,
+        windows: list[list[float]] | None = None,
+        marks: list[list[int]] | None = None,
+        layouts: list[dict[str, Any]] | None = None,
+    ) -> None:
         self.windows = windows or []  # [wall, CPU] seconds a step, also of earlier segments
         self.marks = marks or []  # [steps done, windows before], at each snapshot
+        self.layouts = layouts or []  # steps done, windows before; and the processes, device and host from then on
+        self.restart()
+
+    def begin(self, done: int, processes: int) -> None:
+        """So many processes go on after `done` steps, on this device and host; begin a window."""
+        layout = {"processes": processes, "device": _device()[0], "host": socket.gethostname()}
+        if not self.layouts:  # the beginning, or a checkpoint of a version that kept none: taken for all of it
+            self.layouts = [{"step": 0, "windows": 0, **layout}]
+        elif any(self.layouts[-1][key] != value for key, value in layout.items()):
+            self.layouts.append({"step": done, "windows": len(self.windows), **layout})
         self.restart()
 
     def restart(self) -> None:
@@ -135,27 +167,46 @@ class StepClock:
         self.marks.append([done, len(self.windows)])
         self.restart()
 
-    def elapsed(self, done: int, processes: int = 1) -> list[dict[str, float | None]]:
-        """Step and seconds of all processes up to each mark and to the end, `done`; None where nothing was timed.
+    def elapsed(self, done: int) -> list[dict[str, Any]]:
+        """Up to each mark and to the end, `done`: steps, seconds of all processes together (None where nothing was
+        timed), and the devices and hosts that did them.
 
-        Between two marks, it is their steps times the median of the windows there, or of all where there is none: what
-        else the job did (checkpoints, grids, waiting for a neighbour's burst) is no cost of the method.
+        Between two marks or changes of layout, the seconds are the steps there, times the median of the windows there
+        (or of equal layouts, or of all, where there is none), times the processes: what else the job did (checkpoints,
+        grids, waiting for a neighbour's burst) is no cost of the method.
         """
-        found: list[dict[str, float | None]] = []
-        total: float | None = 0.0
-        for before, after in pairwise([[0, 0], *self.marks, [done, len(self.windows)]]):
-            walls = [wall for wall, _ in self.windows[before[1] : after[1]] or self.windows]
-            total = total + processes * (after[0] - before[0]) * median(walls) if walls and total is not None else None
-            found.append({"step": after[0], "seconds": total})
+        each = [wall * self._layout("windows", i)["processes"] for i, (wall, _) in enumerate(self.windows)]
+        ends = [*((step, windows) for step, windows in self.marks), (done, len(each))]
+        cuts = sorted({*ends, *((layout["step"], layout["windows"]) for layout in self.layouts)})
+        spent: dict[int, float | None] = {0: 0.0 if each else None}
+        for (step, first), (after, last) in pairwise(cuts):
+            seconds = each[first:last] or [each[i] for i in self._like(self._layout("step", step))] or each
+            before = spent[step]
+            spent[after] = None if before is None else before + (after - step) * median(seconds)
+        found = []
+        for step, _ in ends:
+            known = [layout for layout in self.layouts if layout["step"] < step]
+            names = {key: named(layout[key] for layout in known) for key in ("device", "host")}
+            found.append({"step": step, "seconds": spent[step], **names})
         return found
 
     def medians(self) -> dict[str, float | None]:
-        """Median wall and CPU seconds of a step; None before the first window."""
-        walls, cpus = zip(*self.windows, strict=True) if self.windows else ((), ())
+        """Median wall and CPU seconds of a step, in the last number of processes and device; None before a window."""
+        same = [self.windows[i] for i in self._like(self.layouts[-1])]
+        walls, cpus = zip(*same, strict=True) if same else ((), ())
         return {
             "step_seconds": median(walls) if walls else None,
             "step_cpu_seconds": median(cpus) if cpus else None,
         }
+
+    def _layout(self, key: str, place: int) -> dict[str, Any]:
+        """That of a window (`windows`), or of the steps after one (`step`)."""
+        return next(layout for layout in reversed(self.layouts) if layout[key] <= place)
+
+    def _like(self, layout: Mapping[str, Any]) -> list[int]:
+        """Windows of as many processes on such a device."""
+        timed = enumerate(self._layout("windows", i) for i in range(len(self.windows)))
+        return [i for i, other in timed if all(other[key] == layout[key] for key in ("processes", "device"))]
 
 
 def _lines(path: Path) -> list[str]:

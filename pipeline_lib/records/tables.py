@@ -220,10 +220,10 @@ SCORES = [
 PROGRESS = [
     *CELL,
     Column("step", "int64", "steps", "optimiser steps after which the averaged weights were kept; the last is the end"),
-    Column("images_seen", "int64", "images", "images trained on until then"),
-    Column("gpu_seconds", "float64", "s", "wall time of these steps, times devices; on a CPU, of the process"),
-    Column("device", "string", "", "device of the training"),
-    Column("host", "string", "", "host of the training"),
+    Column("images_seen", "int64", "images", "images trained on until then, without those of what it started from"),
+    Column("gpu_seconds", "float64", "s", "wall time of these steps, times processes; without what it started from"),
+    Column("device", "string", "", "device of the training until then; several, joined by ' + ', where it changed"),
+    Column("host", "string", "", "host of it, likewise"),
     *[column for column in SCORES if column.name not in ("nfe", "control")],
 ]
 
@@ -251,9 +251,16 @@ EQUAL_COSTS = [
     Column("high", "float64", "", "upper end of that interval"),
     Column("low_samples", "float64", "", "lower end of its 95 % interval over samples, for these trained networks"),
     Column("high_samples", "float64", "", "upper end of that interval"),
-    Column("seeds", "int64", "", "seeds that both have"),
+    Column("low_snapshots", "float64", "", "lowest difference with the snapshots around it for what is read off"),
+    Column(
+        "high_snapshots",
+        "float64",
+        "",
+        "highest; where scores only fall, or rise, from one to the next, it lies between",
+    ),
+    Column("seeds", "int64", "", "seeds that are compared"),
     Column("samples", "int64", "images", "images scored at each snapshot"),
-    Column("note", "string", "", "why there is no value"),
+    Column("note", "string", "", "why there is no value, or seeds are left out; what is counted of earlier trainings"),
 ]
 
 SCORE_INFLUENCES = [
@@ -286,6 +293,7 @@ COSTS = [
     Column("energy_kwh", "float64", "kWh", "what these GPUs took, whoever used them; empty: not said", later=True),
     Column("step_seconds", "float64", "s", "wall time of a training step: median over the windows of its log"),
     Column("step_cpu_seconds", "float64", "s", "CPU time of a training step, all threads: median over these windows"),
+    Column("gpu_seconds", "float64", "s", "of a training: steps times their median time, times processes", later=True),
     Column("segments", "int64", "", "times that the job was started"),
     Column(
         "lost_steps", "int64", "steps", "training steps done in vain before a kill, to the last heartbeat", later=True
@@ -295,8 +303,8 @@ COSTS = [
     Column("network_calls", "float64", "images/image", "images through the network per training image, counted"),
     Column("peak_memory_mb", "float64", "MB", "largest resident memory of the process, libraries included"),
     Column("peak_gpu_memory_mb", "float64", "MB", "most memory allocated to tensors on a GPU; empty on a CPU"),
-    Column("device", "string", "", "device name"),
-    Column("host", "string", "", "host name"),
+    Column("device", "string", "", "device name; several, joined by ' + ', where a training went on elsewhere"),
+    Column("host", "string", "", "host name, likewise"),
     Column("driver", "string", "", "version of the GPU's driver", later=True),
     Column("job", "string", "", "SLURM's number of the last job; empty outside of SLURM", later=True),
 ]

@@ -3,7 +3,7 @@
 The result of a training is its last weights, whatever stands here: snapshots are looked at, never chosen from.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from pipeline_lib.exits import PipelineError
+from pipeline_lib.records.costs import mixed, named
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.tables import EQUAL_COSTS, PROGRESS_INFLUENCES, read, write
 from pipeline_lib.reporting.collect import joined
@@ -33,34 +34,40 @@ from pipeline_lib.reporting.summaries import (
     number,
     with_intervals,
 )
-from pipeline_lib.scores.estimates import Estimate, between, mean
+from pipeline_lib.scores.estimates import Estimate, around, between, mean
 
 NAME, TABLE = "progress", "equal_costs"
 AXES = {"images_seen": "images seen in training", "gpu_seconds": "GPU-seconds of training"}
 AT = {"images_seen": "images", "gpu_seconds": "gpu-seconds"}
 READING = (
     "Means over training seeds (thin lines: single seeds; bands: 95 % intervals over samples), all on the same chains. "
-    "GPU-seconds: steps times the median time of a step, times devices; on a CPU, seconds of the process. Dotted: what "
-    "held-out images get, at the same number of images. The result of a training is its last point, and no other is "
-    "ever chosen."
+    "GPU-seconds: steps times the median time of a step, times processes; on a CPU, its seconds. A training that "
+    "starts from another's weights counts that one's images and seconds as its own. Dotted: what held-out images get, "
+    "at the same number of images. The result of a training is its last point, and no other is ever chosen."
 )
 NOTE = (
-    "Both scores at the budget that both trainings have reached: where the first of the two ended. Between two "
-    "snapshots a score is read off the straight line, which lies above a curve that falls ever more slowly. "
-    "Difference: to the control, paired by seed, with its 95 % t-interval, and after 'samples' the interval over "
-    "samples of these trained networks, paired by image. With a learning rate that decays, the middle of a training is "
-    "not the end of a shorter one."
+    "Both scores at the budget that both trainings have reached: where the first of the two ended, what it started "
+    "from included. Between two snapshots a score is read off the straight line, which lies above a curve that falls "
+    "ever more slowly. Difference: to the control, paired by seed, with its 95 % t-interval, and after 'samples' the "
+    "interval over samples of these trained networks, paired by image. Neither knows of the reading off: 'at the "
+    "snapshots around' has the least and the greatest difference with the scores of the snapshots before and behind "
+    "in place of what was read off, between which it lies where the score only falls, or rises, from one to the other; "
+    "empty where nothing had to be read off. GPU-seconds are compared on one model of GPU, or on the CPU of one host. "
+    "With a learning rate that decays, the middle of a training is not the end of a shorter one."
 )
 NO_CONTROL = "its control keeps no snapshots that are scored in this sampling with the same seeds"
-NO_SECONDS = "the seconds of a training are not known"
-OTHER_MACHINE = "its control was trained on another machine"
-TOO_EARLY = "one of the two ended before the other's first snapshot"
+NO_SCORES = "its own snapshots are not scored in this sampling"
+UNKNOWN = "what one of the two trainings took, or what it started from, is not known"
+OTHER_DEVICE = "seconds of different devices do not compare"
+OTHER_HOST = "seconds on CPUs of different hosts do not compare"
+TOO_EARLY = "one of the two, with what it started from, ended before the other's first snapshot"
+WHO = ["dataset", "method", "variant", "seed"]
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One score of one training at its snapshots and its end: rows of PROGRESS in the order of steps."""
+    """One score of one training at its snapshots and its end: rows of `charged` in the order of steps."""
 
     rows: pd.DataFrame
     place: Path
@@ -77,19 +84,65 @@ class Curve:
         """Where it ends; NaN where that is not known."""
         return float(self.rows[axis].astype(float).iloc[-1])
 
-    def at(self, axis: str, place: float) -> Estimate | None:
-        """The score at a place of an axis, None before the first snapshot."""
-        return between(self.rows[axis].astype(float).tolist(), self.estimates, place)
+    def at(self, axis: str, place: float) -> tuple[Estimate, float, float] | None:
+        """The score at a place of an axis, with the lower and the higher one of the snapshots before and behind it.
 
-    @property
-    def machine(self) -> tuple[str, str]:
-        """Device and host of the training."""
-        return str(self.rows["device"].iloc[-1]), str(self.rows["host"].iloc[-1])
+        None before the first snapshot.
+        """
+        places = self.rows[axis].astype(float).tolist()
+        found, ends = between(places, self.estimates, place), around(places, place)
+        if found is None or ends is None:
+            return None
+        low, high = sorted(self.estimates[i].value for i in ends)
+        return found, low, high
+
+    def last(self, column: str) -> str:
+        """What the last row says: `device`, `host`, or the `start` of the training."""
+        return str(self.rows[column].iloc[-1])
 
 
-def curves(folder: Path, tables: Tables) -> dict[tuple[Any, ...], dict[int, Curve]]:
+@dataclass(frozen=True)
+class Reading:
+    """Both scores at a budget, and the least and greatest difference that the snapshots around it leave."""
+
+    budget: float
+    ours: Estimate
+    theirs: Estimate
+    least: float
+    greatest: float
+
+
+def charged(experiment: Mapping[str, Any], tables: Tables) -> pd.DataFrame:
+    """Rows of PROGRESS with a Frechet distance, where images, seconds, devices and hosts are also those of the training
+    that one starts from, however far back. `start`: 'method/variant' of that one.
+    """
+    rows = frechet(done_scores(tables["progress"])).assign(start="").astype({"images_seen": float})
+    trained = tables["costs"][tables["costs"]["stage"].eq("train")].set_index(WHO)
+    by_path = {one["path"]: one for one in experiment["instances"]}
+    for one in experiment["instances"]:
+        before, mine = list(_before(one, by_path)), rows[WHO].eq([one[name] for name in WHO]).all(axis=1)
+        if not before or not mine.any():
+            continue
+        found = trained.reindex([tuple(b[name] for name in WHO) for b in before])  # NaN where it is not known
+        for column, cost in (("images_seen", "images"), ("gpu_seconds", "gpu_seconds")):
+            rows.loc[mine, column] += found[cost].astype(float).sum(skipna=False)
+        for column in ("device", "host"):
+            others = found[column].fillna("").tolist()
+            rows.loc[mine, column] = [named([*others, own]) for own in rows.loc[mine, column].fillna("")]
+        rows.loc[mine, "start"] = f"{before[0]['method']}/{before[0]['variant']}"
+    return rows
+
+
+def _before(one: Mapping[str, Any], by_path: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """What a training started from, what that one started from, and so on."""
+    while one["init"]:
+        one = by_path[one["init"]]
+        yield one
+
+
+def curves(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> dict[tuple[Any, ...], dict[int, Curve]]:
     """(dataset, method, variant, sampler, nfe, metric) -> seed -> its curve, of the Frechet distances."""
-    rows = frechet(done_scores(tables["progress"])).sort_values("step", kind="stable")
+    rows = charged(experiment, tables).sort_values("step", kind="stable")
     found: dict[tuple[Any, ...], dict[int, Curve]] = {}
     for key, of_one in rows.groupby([*RUN, "metric", "seed"], sort=False):
         one = next(each(of_one))
@@ -100,7 +153,7 @@ def curves(folder: Path, tables: Tables) -> dict[tuple[Any, ...], dict[int, Curv
 
 def equal_costs(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> pd.DataFrame:
     """Rows of EQUAL_COSTS: every method with a control, at as many images and as many GPU-seconds."""
-    return joined([pd.DataFrame(_equal(experiment, curves(folder, tables)))], EQUAL_COSTS)
+    return joined([pd.DataFrame(_equal(experiment, curves(folder, experiment, tables)))], EQUAL_COSTS)
 
 
 def _equal(experiment: Mapping[str, Any], found: Mapping[tuple[Any, ...], dict[int, Curve]]) -> Iterator[Row]:
@@ -111,33 +164,35 @@ def _equal(experiment: Mapping[str, Any], found: Mapping[tuple[Any, ...], dict[i
         if control is None:
             continue
         others = found.get((dataset, *control.split("/"), *cell), {})
-        pairs = {seed: (mine[seed], others[seed]) for seed in mine if seed in others}
+        pairs = {seed: (mine.get(seed), others.get(seed)) for seed in sorted({*mine, *others})}
         for axis in AXES:
             about = {**dict(zip([*RUN, "metric"], key, strict=True)), "control": control, "at": AT[axis]}
             yield about | _compared(pairs, axis)
 
 
-def _compared(pairs: Mapping[int, tuple[Curve, Curve]], axis: str) -> Row:
-    """Means over seeds at the budget that both have reached, or a note that says why there are none."""
-    read_off: dict[int, tuple[float, Estimate, Estimate]] = {}
-    why = NO_CONTROL
+def _compared(pairs: Mapping[int, tuple[Curve | None, Curve | None]], axis: str) -> Row:
+    """Means over the seeds that can be compared at the budget that both have reached, and why others cannot."""
+    read_off: dict[int, Reading] = {}
+    lost: dict[str, list[str]] = {}
     for seed, (mine, other) in pairs.items():
         both = _at_equal(mine, other, axis)
         if isinstance(both, str):
-            why = both
+            lost.setdefault(both, []).append(str(seed))
         else:
             read_off[seed] = both
+    note = "; ".join([*_lost(lost, len(pairs)), *_starts(pairs.values())])
     if not read_off:
-        return {"note": why, "seeds": 0}
-    budgets, ours, theirs = zip(*read_off.values(), strict=True)
-    values, controls = (pd.Series([e.value for e in part], index=list(read_off)) for part in (ours, theirs))
+        return {"note": note, "seeds": 0}
+    every = read_off.values()
+    values = pd.Series({seed: one.ours.value for seed, one in read_off.items()})
+    controls = pd.Series({seed: one.theirs.value for seed, one in read_off.items()})
     over_seeds = paired(values, controls)
     try:
-        low, high = mean([a - b for a, b in zip(ours, theirs, strict=True)]).interval()
+        low, high = mean([one.ours - one.theirs for one in every]).interval()
     except ValueError:  # other numbers of images
         low = high = float("nan")
     return {
-        "budget": float(np.mean(budgets)),
+        "budget": float(np.mean([one.budget for one in every])),
         "value": float(values.mean()),
         "control_value": float(controls.mean()),
         "difference": over_seeds.mean,
@@ -145,62 +200,95 @@ def _compared(pairs: Mapping[int, tuple[Curve, Curve]], axis: str) -> Row:
         "high": over_seeds.high,
         "low_samples": low,
         "high_samples": high,
+        "low_snapshots": float(np.mean([one.least for one in every])),
+        "high_snapshots": float(np.mean([one.greatest for one in every])),
         "seeds": len(read_off),
-        "samples": int(next(iter(pairs.values()))[0].rows["samples"].iloc[-1]),
-        "note": "",
+        "samples": int(next(mine for mine, _ in pairs.values() if mine).rows["samples"].iloc[-1]),
+        "note": note,
     }
 
 
-def _at_equal(mine: Curve, other: Curve, axis: str) -> tuple[float, Estimate, Estimate] | str:
-    """Budget and both scores there, or why there are none."""
-    if axis == "gpu_seconds" and mine.machine != other.machine:
-        return OTHER_MACHINE
+def _lost(seeds: Mapping[str, list[str]], of: int) -> Iterator[str]:
+    """Why seeds are left out; which, unless all are for one reason."""
+    for why, whose in seeds.items():
+        yield why if len(whose) == of else f"without seed {', '.join(whose)}: {why}"
+
+
+def _starts(pairs: Iterable[tuple[Curve | None, Curve | None]]) -> Iterator[str]:
+    """What is counted beside the own steps of the two trainings."""
+    own, other = (next((one.last("start") for one in side if one), "") for side in zip(*pairs, strict=True))
+    if own and own == other:
+        yield f"both count {own}, which they start from"
+        return
+    for start, whose in ((own, ""), (other, "the control ")):
+        if start:
+            yield f"{whose}counts {start}, which it starts from"
+
+
+def _at_equal(mine: Curve | None, other: Curve | None, axis: str) -> Reading | str:
+    """What is compared, or why nothing is."""
+    if mine is None or other is None:
+        return NO_SCORES if mine is None else NO_CONTROL
     budget = float(np.minimum(mine.end(axis), other.end(axis)))  # not known where one is not
     if np.isnan(budget):
-        return NO_SECONDS
+        return UNKNOWN
+    if axis == "gpu_seconds" and (why := _apart(mine, other)):
+        return why
     try:
         ours, theirs = mine.at(axis, budget), other.at(axis, budget)
     except (PipelineError, KeyError):
         return f"{mine.place}/influences.parquet or that of its control cannot be read; delete it and run again"
-    return TOO_EARLY if ours is None or theirs is None else (budget, ours, theirs)
+    if ours is None or theirs is None:
+        return TOO_EARLY
+    (value, low, high), (control, control_low, control_high) = ours, theirs
+    return Reading(budget, value, control, low - control_high, high - control_low)
+
+
+def _apart(mine: Curve, other: Curve) -> str:
+    """Why seconds of the two do not compare: not one model of GPU, or CPUs not of one host; empty where they do."""
+    devices = dict.fromkeys((mine.last("device"), other.last("device")))
+    if len(devices) > 1 or any(map(mixed, devices)):
+        return f"{OTHER_DEVICE} ({' against '.join(devices)})"
+    hosts = {mine.last("host"), other.last("host")}
+    return OTHER_HOST if "cpu" in devices and (len(hosts) > 1 or any(map(mixed, hosts))) else ""
 
 
 def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows for a reader, a line for each method and score, with both budgets beside each other."""
-    lines = []
-    for _, pair in rows.groupby([*RUN, "metric"], sort=False):
-        first = next(each(pair))
-        line = {
-            "dataset": first.dataset,
-            "method": label(experiment, first.method, first.variant),
-            "control": first.control,
-            "sampler": first.sampler,
-            "metric": first.metric,
-            "seeds": first.seeds,
-        }
-        for row in each(pair):
-            known = pd.notna(row.value)
-            line |= {
-                f"equal {row.at}": number(float(f"{row.budget:.4g}")) if known else "",
-                f"score there, at equal {row.at}": f"{number(row.value)} (control {number(row.control_value)})"
-                if known
-                else row.note,
-                f"difference at equal {row.at}": with_intervals(
-                    row.difference, (row.low, row.high), (row.low_samples, row.high_samples)
-                )
-                if known
-                else "",
-            }
-        lines.append(line)
-    return pd.DataFrame(lines)
+    """The rows for a reader, with their intervals in one cell."""
+    return pd.DataFrame([_line(row, experiment) for row in each(rows)])
 
 
-def text(rows: pd.DataFrame) -> str:
+def _line(row: Any, experiment: Mapping[str, Any]) -> Row:
+    known, control = pd.notna(row.value), row.control.partition("/")
+    return {
+        "dataset": row.dataset,
+        "method": label(experiment, row.method, row.variant),
+        "control": label(experiment, control[0], control[2]),
+        "sampler": row.sampler,
+        "metric": row.metric,
+        "at equal": row.at,
+        "budget": number(float(f"{row.budget:.4g}")) if known else "",
+        "score there": f"{number(row.value)} (control {number(row.control_value)})" if known else "",
+        "difference": with_intervals(row.difference, (row.low, row.high), (row.low_samples, row.high_samples))
+        if known
+        else "",
+        "at the snapshots around": f"[{row.low_snapshots:.3g}, {row.high_snapshots:.3g}]"
+        if known and row.low_snapshots < row.high_snapshots
+        else "",
+        "seeds": row.seeds,
+        "note": row.note,
+    }
+
+
+def text(experiment: Mapping[str, Any], tables: Tables) -> str:
     """Every Frechet distance at every snapshot: means over seeds."""
-    done = frechet(done_scores(rows))
     keys = [*RUN, "metric", "step", "images_seen"]
-    numbers = done.groupby(keys, sort=False).agg(
-        gpu_seconds=("gpu_seconds", "mean"), score=("value", "mean"), sd=("value", "std"), seeds=("seed", "nunique")
+    numbers = (
+        charged(experiment, tables)
+        .groupby(keys, sort=False, dropna=False)
+        .agg(
+            gpu_seconds=("gpu_seconds", "mean"), score=("value", "mean"), sd=("value", "std"), seeds=("seed", "nunique")
+        )
     )
     return f"# Scores against training\n\n{READING}\n\n{markdown(numbers.reset_index())}"
 
@@ -223,7 +311,7 @@ def draw(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> None:
 
 def figure(experiment: Mapping[str, Any], tables: Tables) -> Figure:
     """A row for each dataset, sampling and score: against images seen and against GPU-seconds, a line a method."""
-    rows = frechet(done_scores(tables["progress"]))
+    rows = charged(experiment, tables)
     strips = list(rows.groupby(["dataset", "sampler", "nfe", "metric"], sort=False))
     if not strips:
         return empty("Scores against training")

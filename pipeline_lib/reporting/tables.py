@@ -71,7 +71,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         "trends": trend_text(tables["trends"]),
         "anatomy": anatomy_text(tables["anatomy"]),
         "costs": cost_text(tables["costs"]),
-        "progress": progress.text(tables["progress"]),
+        "progress": progress.text(experiment, tables),
     }
     if not anatomy.measured(experiment):
         del tables["anatomy"]

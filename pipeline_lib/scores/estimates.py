@@ -65,17 +65,26 @@ def between(places: Sequence[float], found: Sequence[Estimate], place: float) ->
 
     `places` rise. None before the first and behind the last: nothing is extrapolated.
     """
-    if not places or not places[0] <= place <= places[-1]:
+    ends = around(places, place)
+    if ends is None:
         return None
-    right = max(1, int(np.searchsorted(places, place))) if len(places) > 1 else 0
-    if not right:
-        return found[0]
-    one, other = found[right - 1], found[right]
+    left, right = ends
+    one, other = found[left], found[right]
+    if left == right:
+        return one
     if len(one.influence) != len(other.influence):
         raise ValueError(f"{len(one.influence)} and {len(other.influence)} samples cannot be paired")
-    weight = (place - places[right - 1]) / (places[right] - places[right - 1])
+    weight = (place - places[left]) / (places[right] - places[left])
     value = (1 - weight) * one.value + weight * other.value
     return Estimate(value, (1 - weight) * one.influence + weight * other.influence)
+
+
+def around(places: Sequence[float], place: float) -> tuple[int, int] | None:
+    """Which of `places`, which rise, lie before and behind `place`: twice the same where it is one of them."""
+    if not places or not places[0] <= place <= places[-1]:
+        return None
+    right = int(np.searchsorted(places, place))
+    return (right, right) if places[right] == place else (right - 1, right)
 
 
 def share(hits: np.ndarray) -> Estimate:

@@ -133,12 +133,9 @@ class _Snapshots:
 
 
 def _spent(train: Manifest, step: int) -> Row:
-    """Seconds of training until a step, and where; unknown where the costs of the training are gone."""
+    """Seconds of training until a step, and on what; unknown where the costs of the training are gone."""
     path = Path(train.folder) / "costs.json"
     costs = json.loads(path.read_text()) if path.is_file() else {}
-    seconds = {one["step"]: one["seconds"] for one in costs.get("snapshots", ())}
-    return {
-        "gpu_seconds": seconds.get(step),
-        "device": costs.get("device", ""),
-        "host": costs.get("host", ""),
-    }
+    until: dict[str, Any] = next((one for one in costs.get("snapshots", ()) if one["step"] == step), {})
+    found = {key: until.get(key, costs.get(key, "")) for key in ("device", "host")}
+    return {"gpu_seconds": until.get("seconds"), **found}

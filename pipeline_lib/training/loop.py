@@ -87,10 +87,10 @@ class Trainer:
         self._resume()
         self.confirm = lease.confirm
         if self.world.leads:
-            self.segments.begin(self.done, lease.reached)
+            self.segments.begin(self.done, lease.reached, self.world.size)
         progress = Progress(log, "training", "steps", total, self.done)
         saved = time.monotonic()
-        self.clock.restart()
+        self.clock.begin(self.done, self.world.size)
         while self.done < total:
             self.step()
             self.clock.steps += 1
@@ -159,12 +159,16 @@ class Trainer:
         return reason or ("another of its processes was told to stop" if told else None), bool(lost_by)
 
     def costs(self) -> dict[str, Any]:
-        """Seconds of a step, images through the network per training image, seconds up to each snapshot, segments."""
+        """Seconds of a step, images through the network per training image, seconds up to each snapshot and on what,
+        segments."""
         images = self.done * self.run.training.batch_size
-        marks = {"snapshots": self.clock.elapsed(self.done, self.world.size)} if self.run.training.snapshots else {}
+        until = self.clock.elapsed(self.done)
+        spent = {"gpu_seconds": until[-1]["seconds"], "device": until[-1]["device"], "host": until[-1]["host"]}
+        marks = {"snapshots": until} if self.run.training.snapshots else {}
         segments = self.segments.costs(self.done)
         engine = {**self.gradients.facts(), "rows": len(self.parts[0]), "streamed": self.batches.streamed}
-        return {**self.clock.medians(), "network_calls": self.calls / images, **marks, **segments, "engine": engine}
+        known = {**spent, **marks, **segments, "engine": engine}
+        return {**self.clock.medians(), "network_calls": self.calls / images, **known}
 
     def keep(self) -> None:
         """Write the averaged weights as a snapshot; the steps after a resume that repeats it write the same again."""
@@ -195,6 +199,7 @@ class Trainer:
                 "costs": self.watch.read(images=float(self.done * self.run.training.batch_size)),
                 "step_seconds": self.clock.windows,
                 "snapshots": self.clock.marks,
+                "layouts": self.clock.layouts,
                 "network_calls": self.calls,
             },
             self.confirm,
@@ -241,7 +246,7 @@ class Trainer:
         if hasattr(self.objective, "load"):
             self.objective.load(state["objective"])
         self.watch = Stopwatch("train", state["costs"])
-        self.clock = StepClock(state["step_seconds"], state.get("snapshots"))
+        self.clock = StepClock(state["step_seconds"], state.get("snapshots"), state.get("layouts"))
         self.calls = state["network_calls"]
         log.info("going on after step %d", self.done)
 

@@ -4,17 +4,23 @@ import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pipeline_lib.records import costs, nvml
-from pipeline_lib.records.costs import Segments, StepClock, Stopwatch, total
+from pipeline_lib.records.costs import Segments, StepClock, Stopwatch, mixed, named, total
 
 
 def burn(seconds: float) -> None:
     end = time.process_time() + seconds
     while time.process_time() < end:
         pass
+
+
+def seconds(found: list[dict[str, Any]]) -> dict[int, float | None]:
+    """By step."""
+    return {one["step"]: one["seconds"] for one in found}
 
 
 def test_cpu_time_is_that_of_the_process_and_adds_up() -> None:
@@ -38,6 +44,7 @@ def test_a_step_is_the_median_of_windows(monkeypatch: pytest.MonkeyPatch) -> Non
         now["cpu"] += count * cpu
 
     clock = StepClock()
+    clock.begin(0, 1)
     assert clock.medians() == {"step_seconds": None, "step_cpu_seconds": None}
     for wall in (1.0, 9.0, 1.1):  # the second beside a neighbour
         steps(clock, 5, wall, 0.8)
@@ -50,7 +57,8 @@ def test_a_step_is_the_median_of_windows(monkeypatch: pytest.MonkeyPatch) -> Non
     clock.close()
     clock.close()  # without a step there is no window
     assert [wall for wall, _ in clock.windows] == pytest.approx([1.0, 9.0, 1.1, 1.2])
-    later = StepClock(clock.windows)
+    later = StepClock(clock.windows, layouts=clock.layouts)
+    later.begin(18, 1)
     steps(later, 5, 1.0, 0.8)
     later.close()
     assert len(later.windows) == 5
@@ -61,15 +69,58 @@ def test_seconds_until_a_snapshot_follow_the_windows_before_it() -> None:
     """Steps of 1 s, with one burst, until the snapshot at 30; then of 3 s, as where a regulariser begins; then untimed
     ones, which count as the median of all."""
     clock = StepClock([[1.0, 1.0], [9.0, 1.0], [1.0, 1.0], [3.0, 3.0], [3.0, 3.0]], [[30, 3], [50, 5]])
-    assert clock.elapsed(60) == [
-        {"step": 30, "seconds": 30.0},
-        {"step": 50, "seconds": 90.0},
-        {"step": 60, "seconds": 120.0},
-    ]
+    clock.begin(0, 1)
+    assert seconds(clock.elapsed(60)) == {30: 30.0, 50: 90.0, 60: 120.0}
 
 
 def test_without_windows_the_seconds_are_unknown() -> None:
-    assert StepClock().elapsed(5) == [{"step": 5, "seconds": None}]
+    clock = StepClock()
+    clock.begin(0, 1)
+    assert seconds(clock.elapsed(5)) == {5: None}
+
+
+def test_device_seconds_are_those_of_as_many_processes_as_there_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 4 s alone until 40, with a snapshot at 20; of 1.5 s by four processes until 60; alone again, of 2 s
+    until the snapshot at 70; then untimed ones, which count as the median of those alone: 4, 4 and 2 s."""
+    monkeypatch.setattr(costs, "_device", lambda: ("A", None))
+    clock = StepClock([[4.0, 1.0]] * 2, [[20, 1]])
+    clock.begin(0, 1)
+    clock = StepClock(clock.windows, clock.marks, clock.layouts)
+    clock.begin(40, 4)
+    clock.windows += [[1.5, 1.0], [1.5, 1.0]]
+    assert clock.medians()["step_seconds"] == 1.5  # of four processes, as the last segment says
+    clock = StepClock(clock.windows, clock.marks, clock.layouts)
+    clock.begin(60, 1)
+    clock.windows += [[2.0, 1.0]]
+    clock.marks += [[70, 5]]
+    assert seconds(clock.elapsed(80)) == {20: 80.0, 70: 160.0 + 20 * 1.5 * 4 + 20.0, 80: 300.0 + 40.0}
+    assert clock.medians()["step_seconds"] == 4.0
+    assert [layout["step"] for layout in clock.layouts] == [0, 40, 60]
+
+
+def test_a_training_that_goes_on_elsewhere_names_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snapshot at 10 was reached on the first device alone."""
+    clock = StepClock([[1.0, 1.0]], [[10, 1]])
+    for done, device, host in ((0, "A", "one"), (15, "B", "one"), (20, "B", "two"), (25, "A", "two")):
+        monkeypatch.setattr(costs, "_device", lambda device=device: (device, None))
+        monkeypatch.setattr(costs.socket, "gethostname", lambda host=host: host)
+        clock.begin(done, 1)
+    assert [(one["device"], one["host"]) for one in clock.elapsed(30)] == [("A", "one"), ("A + B", "one + two")]
+
+
+def test_a_job_that_goes_on_as_it_was_is_no_change() -> None:
+    clock = StepClock()
+    for done in (0, 10, 20):
+        clock.begin(done, 2)
+    assert [(one["step"], one["processes"]) for one in clock.layouts] == [(0, 2)]
+    old = StepClock([[1.0, 1.0]])  # a checkpoint that does not say
+    old.begin(10, 2)
+    assert seconds(old.elapsed(20)) == {20: 40.0}
+
+
+def test_names_of_several() -> None:
+    assert named(["A", "", "B + A", "A"]) == "A + B"
+    assert [mixed(text) for text in ("", "A", "A + B")] == [False, False, True]
 
 
 def test_what_is_saved(tmp_path: Path) -> None:
@@ -130,10 +181,11 @@ def test_segments_outlive_a_kill(tmp_path: Path) -> None:
     """Killed at 130 with a checkpoint at 100, stopped at 160, killed again in vain; then a line that was cut short."""
     starts = Segments(tmp_path)
     for step, reached in ((0, 0), (100, 130), (160, 0), (160, 175)):
-        Segments(tmp_path).begin(step, reached)
+        Segments(tmp_path).begin(step, reached, 4 if step == 100 else 1)
     found = starts.costs(200)
     assert (found["segments"], found["lost_steps"]) == (4, 45)
     assert [(one["start"], one["end"]) for one in found["runs"]] == [(0, 130), (100, 160), (160, 175), (160, 200)]
+    assert [one["processes"] for one in found["runs"]] == [1, 4, 1, 1]
     with starts.path.open("a") as stream:
         stream.write('{"start": 18')
     assert starts.costs(200) == found

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.scores.estimates import Estimate, between
+from pipeline_lib.scores.estimates import Estimate, around, between
 
 RANDOM = np.random.default_rng(0)
 PLACES = [1.0, 3.0, 7.0]
@@ -30,6 +30,11 @@ def test_at_a_place_it_is_what_was_found_there(place: float, index: int) -> None
 @pytest.mark.parametrize("place", [0.9, 7.1])
 def test_nothing_is_extrapolated(place: float) -> None:
     assert between(PLACES, FOUND, place) is None
+
+
+def test_what_lies_around() -> None:
+    found = [around(PLACES, place) for place in (0.9, 1.0, 2.9, 3.0, 6.0, 7.0, 7.1, float("nan"))]
+    assert found == [None, (0, 0), (0, 1), (1, 1), (1, 2), (2, 2), None, None]
 
 
 def test_a_single_place_has_no_neighbours() -> None:

@@ -1,5 +1,6 @@
 """Scores of snapshots: each is that of a training that ended there."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,20 @@ def test_every_point_is_the_score_of_a_training_that_ended_there(
     shares = tables.read("progress/influences.parquet", tables.PROGRESS_INFLUENCES)
     assert {len(one) for one in shares["images"]} == {40}
     assert set(shares["step"]) == {2, 4, 8}
+
+
+def test_rows_say_what_trained_them_until_then(data: Manifest) -> None:
+    """As `costs.json` does; one of an earlier version names a device for all."""
+    made = ended(data, snapshots=[0.5])
+    path = Path(made.folder) / "costs.json"
+    costs = json.loads(path.read_text())
+    costs |= {"device": "A + B", "host": "h"}
+    until = [{"step": 4, "seconds": 1.0, "device": "A", "host": "h"}, {"step": 8, "seconds": 3.0}]
+    path.write_text(json.dumps(costs | {"snapshots": until}))
+    assert progress._spent(made, 4) == {"gpu_seconds": 1.0, "device": "A", "host": "h"}
+    assert progress._spent(made, 8) == {"gpu_seconds": 3.0, "device": "A + B", "host": "h"}
+    path.unlink()
+    assert progress._spent(made, 8) == {"gpu_seconds": None, "device": "", "host": ""}
 
 
 def test_samples_of_snapshots_are_drawn_once(

@@ -95,6 +95,8 @@ def test_four_processes_train_what_one_trains(tmp_path: Path) -> None:
     made = Path(Manifest.load("stopped.json").folder) / "weights.safetensors"
     one, broken = load_file("one" / made), load_file(made)
     assert all(np.allclose(broken[key], one[key], rtol=0, atol=ROUNDING["adm by loss"]) for key in one)
+    costs = json.loads((made.parent / "costs.json").read_text())
+    assert [one["processes"] for one in costs["runs"]] == [1, 4, 1]
 
 
 def test_what_processes_tell_each_other() -> None:

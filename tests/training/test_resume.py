@@ -20,6 +20,7 @@ from pipeline_lib.config.models import Run
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.exits import BadConfig, BadData, TryAgain
 from pipeline_lib.objectives import adm
+from pipeline_lib.records import costs as costs_of_jobs
 from pipeline_lib.records.store import STORE, Manifest
 from pipeline_lib.training import lease, train
 from pipeline_lib.training.checkpoint import Checkpoints
@@ -124,6 +125,22 @@ def test_windows_of_all_segments_count(tiny_data: Manifest, monkeypatch: pytest.
     monkeypatch.setattr(train, "_finish", lambda trainer, store: clocks.append(trainer.clock) or finish(trainer, store))
     fit(tiny_data, [8])
     assert len(clocks[0].windows) == 3
+
+
+def test_a_training_that_goes_on_elsewhere_says_so(tiny_data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one device until a stop after 4 of 12 steps, on another then: the snapshot at 2 is of the first alone."""
+    config = tiny_run(training={"snapshots": [0.2, 0.5]})
+    stop = train.Stop
+    monkeypatch.setattr(costs_of_jobs, "_device", lambda: ("A", None))
+    monkeypatch.setattr(train, "Stop", lambda minutes: After(4))
+    with pytest.raises(TryAgain):
+        train.run(config, RUNTIME, Path("m.json"), tiny_data)
+    monkeypatch.setattr(costs_of_jobs, "_device", lambda: ("B", None))
+    monkeypatch.setattr(train, "Stop", stop)
+    train.run(config, RUNTIME, Path("m.json"), tiny_data)
+    found = json.loads((Path(Manifest.load("m.json").folder) / "costs.json").read_text())
+    assert [(one["step"], one["device"]) for one in found["snapshots"]] == [(2, "A"), (6, "A + B"), (12, "A + B")]
+    assert (found["device"], found["gpu_seconds"]) == ("A + B", found["snapshots"][-1]["seconds"])
 
 
 @pytest.mark.parametrize("forgetful", [False, True])
