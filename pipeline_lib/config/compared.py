@@ -30,6 +30,7 @@ TAKEN = {
     "training",
     "progress",
     "equal_costs",
+    "averages",
     "fig2",
     "fig3",
 }

@@ -244,17 +244,33 @@ class Training(Model):
     )
     threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity, since sums depend on it")
 
+    def average(self, name: str = EMA) -> Average:
+        """The length of an average, by its name."""
+        if name != EMA:
+            return self.averages[name]
+        images = self.ema_halflife_images
+        return Average(halflife_images=images) if images else Average(decay=self.ema_decay)
+
     def averaged(self, name: str) -> "Training":
         """The same with the length of a further average as that of the main one."""
-        one = self.averages[name]
+        one = self.average(name)
         length = {"ema_decay": one.decay or 0.0, "ema_halflife_images": one.halflife_images}
         return self.model_copy(update=length)
 
     @property
     def snapshot_steps(self) -> list[int]:
         """Steps after which the averaged weights are kept."""
-        steps = sorted({max(1, round(share * self.steps)) for share in self.snapshots})
-        return [step for step in steps if step < self.steps]
+        return [max(1, round(share * self.steps)) for share in self.snapshots]
+
+    @model_validator(mode="after")
+    def _snapshots_are_steps_of_their_own(self) -> "Training":
+        kept = list(zip(self.snapshots, self.snapshot_steps, strict=True))
+        for (share, step), (after, same) in pairwise(kept):
+            if step == same:
+                raise ValueError(f"snapshots {share:g} and {after:g} of {self.steps} steps are one, {step}: keep one")
+        if kept and kept[-1][1] == self.steps:
+            raise ValueError(f"snapshot {kept[-1][0]:g} of {self.steps} steps is the end, which is scored anyhow")
+        return self
 
     @model_validator(mode="after")
     def _betas_are_decays(self) -> "Training":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib import registry
-from pipeline_lib.config import compared, progress, tuned
+from pipeline_lib.config import averages, compared, progress, tuned
 from pipeline_lib.config.base import load_part, parse, unmeasured
 from pipeline_lib.config.layout import rows_at_once
 from pipeline_lib.config.load import merge, read
@@ -184,6 +184,7 @@ class Plan:
             "sweeps": self.sweeps,
             "costs": compared.costs(exp, self.instances),
             "progress": self.progressed,
+            "averages": self.averages,
             "checks": [c.model_dump(mode="json") for c in exp.checks],
             "errors": exp.errors.model_dump(mode="json"),
             "anatomy": exp.anatomy.model_dump(mode="json"),
@@ -237,6 +238,15 @@ class Plan:
     def progressed(self) -> list[str]:
         """Folders, below the experiment, of the sampled runs whose snapshots are scored."""
         return [f"{one.path}/{name}" for one in self.instances for name in progress.samplings(self.experiment, one)]
+
+    @property
+    def averages(self) -> dict[str, Any]:
+        """Samplings that differ in the average of the weights alone, and half-lives in images of the averages of each
+        run that two of them draw from; nothing where there are none."""
+        alike = averages.strips({name: s.model_dump(mode="json") for name, s in self.experiment.sampling.items()})
+        drawn = [one for one in self.instances if len(alike.keys() & self.samplings_of(one).keys()) > 1]
+        lengths = {one.path: averages.halflives(one.run.training) for one in drawn}
+        return {"alike": alike, "halflives": lengths} if lengths else {}
 
     @property
     def progress(self) -> list[str]:
@@ -294,6 +304,7 @@ class Plan:
         analytic = ["theory", "exact", "coverage", "leak", "corrections"] if self.experiment.analytic else []
         trained += ["tuning", "tuned"] if self.trials else []
         trained += ["progress", "equal_costs"] if self.progressed else []
+        trained += ["averages"] if self.averages else []
         trained += ["anatomy"] if self.instances and self.experiment.anatomy.measures else []
         return [*trained, *self.comparisons, *self.sweeps, *analytic]
 
@@ -304,6 +315,7 @@ class Plan:
         trained = ["fig2", *(["fig3"] if controlled else []), "training", *self.sweeps] if self.instances else []
         trained += ["tuning"] if self.trials else []
         trained += ["progress"] if self.progressed else []
+        trained += ["averages"] if self.averages else []
         if self.instances and self.experiment.anatomy.measures:
             trained += [f"anatomy-{dataset}" for dataset in self.experiment.datasets]
         return trained + (["theory", "leak", "corrections"] if self.experiment.analytic else [])
@@ -702,6 +714,11 @@ def _check_counts(plan: Plan) -> None:
     for name, sampling in exp.sampling.items():
         for dataset_name in dict.fromkeys(one.dataset for one in _drawn_from(plan, name) if sampling.scored):
             wanted, sets = plan.scored(dataset_name, sampling), exp.scores.sets
+            if sets > 1 and not exp.scores.samples and not exp.datasets[dataset_name].holdout:
+                raise BadConfig(
+                    f"scores.sets: {sets} sets of as many images as are held out of {dataset_name}, which are none; "
+                    f"give their size in scores.samples, or set datasets.{dataset_name}.holdout."
+                )
             if wanted * sets > sampling.images:
                 many = f"{sets} x {wanted}" if sets > 1 else wanted
                 raise BadConfig(

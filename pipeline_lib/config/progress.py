@@ -38,6 +38,13 @@ def check(plan: "Plan") -> None:
     for name in exp.progress.samplings or ():
         if name not in exp.sampling:
             raise BadConfig(f"progress.samplings: no sampling '{name}'; {registry.nearest(name, exp.sampling)}")
+        if not any(name in samplings(exp, one) for one in plan.instances):
+            raise BadConfig(f"progress.samplings: {name} draws from no training that keeps training.snapshots.")
+    if exp.progress.model_fields_set and not plan.progressed:
+        raise BadConfig(
+            "progress: no training keeps snapshots that could be scored; set base.training.snapshots, or leave "
+            "progress away (null, where it is that of a file that this one extends)."
+        )
     for one in plan.instances:
         for name in samplings(exp, one):
             _check(exp, name)

@@ -54,10 +54,35 @@ def snapshot_file(step: int) -> str:
     return f"snapshots/step-{step:07d}.safetensors"
 
 
-def save(path: Path, weights: Mapping[str, Tensor], run: Run, shape: tuple[int, int, int], classes: int) -> None:
-    """Write weights with all that is needed to use them. Which others were kept beside them changes nothing here."""
+def save(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    run: Run,
+    shape: tuple[int, int, int],
+    classes: int,
+    step: int | None = None,
+    average: str = EMA,
+) -> None:
+    """Write weights with all that is needed to use them. Which others were kept beside them changes nothing here.
+
+    `step`: the steps that made them, None: all of the run. `average`: the name of their average in that training.
+    """
     content = run.model_dump(mode="json", exclude={"training": {"averages", "snapshots"}})
-    write(path, weights, {"run": content, "shape": list(shape), "classes": classes})
+    length = run.training.average(average).model_dump(mode="json", exclude_none=True)
+    state = {"step": run.training.steps if step is None else step, "average": {"name": average, **length}}
+    write(path, weights, {"run": content, "shape": list(shape), "classes": classes, **state})
+
+
+def state_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Step and average of weights by what they say of themselves; nothing of files that were written without."""
+    return {key: about[key] for key in ("step", "average") if key in about}
+
+
+def average_of(about: Mapping[str, Any]) -> str:
+    """'ema (decay 0.995)': which average weights are, by what they say of themselves; '' where they do not."""
+    known = about.get("average", {})
+    length = " ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in known.items() if k != "name")
+    return f"{known['name']} ({length})" if known else ""
 
 
 def write(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -69,7 +94,10 @@ def write(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What a weights file says of itself, of a run: run, shape and classes; raises BadData where it cannot be read."""
+    """What a weights file says of itself, of a run: run, shape, classes, step and average (older ones lack the two).
+
+    Raises BadData where it cannot be read.
+    """
     try:
         with safe_open(path, "pt") as stream:
             return json.loads(stream.metadata()["about"])

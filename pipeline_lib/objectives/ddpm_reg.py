@@ -7,8 +7,9 @@ sure a value is: [found] in the published text or code, [memory] recollected and
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -209,7 +210,8 @@ def _weights(rho: float, timesteps: int, device: torch.device) -> Tensor:
     return torch.from_numpy(time_weights(rho, timesteps)).to(device)
 
 
-class Starts(NamedTuple):
+@dataclass(frozen=True)
+class Starts:
     """Where rollouts start: x_s (n,C,H,W) of the first half of each group, s, their lengths, labels and places (n,)."""
 
     x: Tensor
@@ -294,10 +296,19 @@ class DDPMReg:
         def normal(rows: Tensor, left: int) -> Tensor:
             return batch.noise.normal(Stream.GROUP_NOISE, starts.index[rows], batch.step, starts.x.shape[1:], left)
 
-        x, s, length, labels, _ = starts
-        transitions, gradient = self._transitions(_discrete(denoiser)), self.options.gradient
-        counts = batch.plan if isinstance(batch.plan, tuple) else None
-        return _grouped(rollout(denoiser, x, s, length, transitions, normal, labels, gradient, counts, first), batch)
+        x = rollout(
+            denoiser,
+            starts.x,
+            starts.s,
+            starts.length,
+            self._transitions(_discrete(denoiser)),
+            normal,
+            starts.labels,
+            self.options.gradient,
+            counts=batch.plan if isinstance(batch.plan, tuple) else None,
+            first=first,
+        )
+        return _grouped(x, batch)
 
     def noised(self, path: VPPath, batch: Batch, t: Tensor) -> Tensor:
         """Flattened x_t (G, group / 2, d) of the second halves by the forward process; t (G,)."""

@@ -221,6 +221,7 @@ PROGRESS = [
     *CELL,
     Column("step", "int64", "steps", "optimiser steps after which the averaged weights were kept; the last is the end"),
     Column("images_seen", "int64", "images", "images trained on until then, without those of what it started from"),
+    Column("average", "string", "", "which average of the weights, and its length", later=True),
     Column("gpu_seconds", "float64", "s", "wall time of these steps, times processes; without what it started from"),
     Column("device", "string", "", "device of the training until then; several, joined by ' + ', where it changed"),
     Column("host", "string", "", "host of it, likewise"),
@@ -261,6 +262,23 @@ EQUAL_COSTS = [
     Column("seeds", "int64", "", "seeds that are compared"),
     Column("samples", "int64", "images", "images scored at each snapshot"),
     Column("note", "string", "", "why there is no value, or seeds are left out; what is counted of earlier trainings"),
+]
+
+AVERAGES = [
+    Column("dataset", "string", "", "dataset of the experiment"),
+    Column("method", "string", "", "training method"),
+    Column("variant", "string", "", "named setting of the method"),
+    Column("seed", "int64", "", "training seed"),
+    Column("strip", "string", "", "the first of the samplings that differ in the average alone"),
+    Column("sampler", "string", "", "named sampling of the experiment"),
+    *CELL,
+    Column("metric", "string", "", "FID, or FD (<extractor>)"),
+    Column("average", "string", "", "which average of the weights: ema is the main one, that of ema_decay"),
+    Column("halflife_images", "float64", "images", "its half-life at the end of training; 0: the weights themselves"),
+    Column("value", "float64", "", "the score"),
+    Column("low", "float64", "", "lower end of its interval over samples"),
+    Column("high", "float64", "", "upper end of that interval"),
+    Column("samples", "int64", "images", "images scored"),
 ]
 
 SCORE_INFLUENCES = [
@@ -514,6 +532,7 @@ SCHEMAS: dict[str, list[Column]] = {
     "progress": PROGRESS,
     "progress_influences": PROGRESS_INFLUENCES,
     "equal_costs": EQUAL_COSTS,
+    "averages": AVERAGES,
     "costs": COSTS,
     "costs_relative": COSTS_RELATIVE,
     "history": HISTORY,

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.config.sampled import samplings_of
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.tables import read
-from pipeline_lib.reporting import anatomy, before_after, image_pairs, progress, sweeps, tuning
+from pipeline_lib.reporting import anatomy, averages, before_after, image_pairs, progress, sweeps, tuning
 from pipeline_lib.reporting.collect import collect, manifest
 from pipeline_lib.reporting.curves import Line, Strip, panels, style
 from pipeline_lib.reporting.style import STYLE, empty, legend, save
@@ -92,6 +92,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         if tuning.has(experiment):
             save(tuning.sensitivity(tuning.trials(folder, experiment), experiment), folder / "figures" / tuning.FIGURE)
         progress.draw(folder, experiment, tables)
+        averages.draw(folder, experiment, tables)
         anatomy.draw(folder, experiment, tables["anatomy"])
         image_pairs.draw(folder, experiment, tables["scores"])
 

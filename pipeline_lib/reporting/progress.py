@@ -20,6 +20,7 @@ from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.costs import mixed, named
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.tables import EQUAL_COSTS, PROGRESS_INFLUENCES, read, write
+from pipeline_lib.reporting import trainings
 from pipeline_lib.reporting.collect import joined
 from pipeline_lib.reporting.comparisons import Tables, each
 from pipeline_lib.reporting.curves import MANY, style
@@ -40,7 +41,8 @@ NAME, TABLE = "progress", "equal_costs"
 AXES = {"images_seen": "images seen in training", "gpu_seconds": "GPU-seconds of training"}
 AT = {"images_seen": "images", "gpu_seconds": "gpu-seconds"}
 READING = (
-    "Means over training seeds (thin lines: single seeds; bands: 95 % intervals over samples), all on the same chains. "
+    "Scores of the main average of the weights (that of ema_decay) at snapshots of each training and at its end. Means "
+    "over training seeds (thin lines: single seeds; bands: 95 % intervals over samples), all on the same chains. "
     "GPU-seconds: steps times the median time of a step, times processes; on a CPU, its seconds. A training that "
     "starts from another's weights counts that one's images and seconds as its own. Dotted: what held-out images get, "
     "at the same number of images. The result of a training is its last point, and no other is ever chosen."
@@ -280,8 +282,15 @@ def _line(row: Any, experiment: Mapping[str, Any]) -> Row:
     }
 
 
-def text(experiment: Mapping[str, Any], tables: Tables) -> str:
-    """Every Frechet distance at every snapshot: means over seeds."""
+def text(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> str:
+    """Every Frechet distance at every snapshot: means over seeds. `folder` is that of the experiment."""
+    rows = points(folder, experiment, tables)
+    note = f"{READING} {trainings.NOTE}" if trainings.COLUMN in rows else READING
+    return f"# Scores against training\n\n{note}\n\n{markdown(rows)}"
+
+
+def points(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> pd.DataFrame:
+    """A row for every point of the curves: means and spreads over seeds."""
     keys = [*RUN, "metric", "step", "images_seen"]
     numbers = (
         charged(experiment, tables)
@@ -290,7 +299,23 @@ def text(experiment: Mapping[str, Any], tables: Tables) -> str:
             gpu_seconds=("gpu_seconds", "mean"), score=("value", "mean"), sd=("value", "std"), seeds=("seed", "nunique")
         )
     )
-    return f"# Scores against training\n\n{READING}\n\n{markdown(numbers.reset_index())}"
+    return trainings.beside(numbers.reset_index(), [*RUN, "metric", "step"], spreads(folder, experiment, tables))
+
+
+def spreads(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> dict[tuple[Any, ...], float]:
+    """(dataset, method, variant, sampler, nfe, metric, step) -> the spread between trainings, where there are several;
+    NaN where the influences of one cannot be read."""
+    found: dict[tuple[Any, ...], float] = {}
+    for key, by_seed in curves(folder, experiment, tables).items():
+        at: dict[int, list[Estimate]] = {}
+        try:
+            for curve in by_seed.values():
+                for step, estimate in zip(curve.rows["step"], curve.estimates, strict=True):
+                    at.setdefault(int(step), []).append(estimate)
+        except (PipelineError, KeyError):
+            continue
+        found |= {(*key, step): trainings.spread(estimates) for step, estimates in at.items()}
+    return found
 
 
 def write_table(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> None:

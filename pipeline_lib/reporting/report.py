@@ -13,6 +13,7 @@ from pipeline_lib.reporting.collect import Job, State, costs_of, first_of_each
 from pipeline_lib.reporting.page import Results, Section, render
 from pipeline_lib.reporting.sections import (
     anatomy,
+    averages,
     compared,
     costs,
     errors,
@@ -41,6 +42,7 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     anatomy.section,
     samples.section,
     progress.section,
+    averages.section,
     training.section,
     methods.section,
     costs.section,

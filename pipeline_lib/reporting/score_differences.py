@@ -60,7 +60,7 @@ class _Differences:
 
     def __init__(self, folder: Path, known: Mapping[Key, Any]) -> None:
         self.folder, self.known = folder, known
-        self.load = lru_cache(maxsize=None)(_influences)
+        self.load = lru_cache(maxsize=None)(influences)
 
     def __call__(self, row: Any, other: Key, shared: bool) -> Estimate | str:
         """The difference of a score to that of the cell `other`, or why there is none."""
@@ -110,7 +110,7 @@ def _cell(row: Any) -> Key:
     return tuple(getattr(row, name) for name in CELL)
 
 
-def _influences(path: Path) -> dict[Key, np.ndarray]:
+def influences(path: Path) -> dict[Key, np.ndarray]:
     """(nfe, metric) -> influence (n,) of each image. Raises BadData."""
     rows = read(path, SCORE_INFLUENCES)
     return dict(zip(zip(rows["nfe"].tolist(), rows["metric"].tolist(), strict=True), rows["images"], strict=True))

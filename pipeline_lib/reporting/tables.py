@@ -8,7 +8,17 @@ import pandas as pd
 
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.tables import COMPARISON, SAMPLINGS, SWEEP, write
-from pipeline_lib.reporting import anatomy, comparisons, progress, relative_costs, samplings, sweeps, tuning
+from pipeline_lib.reporting import (
+    anatomy,
+    averages,
+    comparisons,
+    progress,
+    relative_costs,
+    samplings,
+    sweeps,
+    trainings,
+    tuning,
+)
 from pipeline_lib.reporting.collect import TABLES, collect
 from pipeline_lib.reporting.summaries import (
     POWER,
@@ -63,7 +73,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         return
     tables = collect(folder, experiment)
     texts = {
-        "scores": score_text(tables["scores"], experiment),
+        "scores": score_text(tables["scores"], experiment, trainings.of_scores(folder, tables["scores"])),
         "score_difference": score_difference_text(tables["score_difference"]),
         "cumulative_error": error_text(tables["cumulative_error"]),
         "cumulative_error_difference": difference_text(tables["cumulative_error_difference"]),
@@ -71,7 +81,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         "trends": trend_text(tables["trends"]),
         "anatomy": anatomy_text(tables["anatomy"]),
         "costs": cost_text(tables["costs"]),
-        "progress": progress.text(experiment, tables),
+        "progress": progress.text(folder, experiment, tables),
     }
     if not anatomy.measured(experiment):
         del tables["anatomy"]
@@ -84,6 +94,7 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
         write_text(target.with_suffix(".md"), texts[name])
     relative_costs.write_table(folder, experiment, tables)
     progress.write_table(folder, experiment, tables)
+    averages.write_table(folder, experiment, tables)
     tuning.write_tables(folder, experiment, tables["scores"])
     name = experiment["experiment"]
     comparisons.write_tables(folder, comparisons.sections(folder, experiment, tables), COMPARISON, name)
@@ -91,10 +102,13 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
     comparisons.write_tables(folder, [samplings.section(folder, experiment, tables)], SAMPLINGS, name)
 
 
-def score_text(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
-    """Scores over seeds, then the cells that have none and why."""
+def score_text(scores: pd.DataFrame, experiment: Mapping[str, Any], spreads: Mapping[tuple[Any, ...], float]) -> str:
+    """Scores over seeds, then the cells that have none and why. `spreads`: those between trainings, by cell."""
     missing = scores[scores["status"] != "done"][[*RUN[:3], "seed", *RUN[3:], "metric", "status", "note"]]
-    text = f"# Scores\n\n{SCORE_NOTE}\n\n{markdown(without_unused_control(score_summary(scores, experiment)))}"
+    summary = without_unused_control(score_summary(scores, experiment))
+    rows = trainings.beside(summary, [*RUN, "metric"], spreads)
+    note = f"{SCORE_NOTE} {trainings.NOTE}" if trainings.COLUMN in rows else SCORE_NOTE
+    text = f"# Scores\n\n{note}\n\n{markdown(rows)}"
     return text if missing.empty else f"{text}\n## Cells without a score\n\n{markdown(missing)}"
 
 

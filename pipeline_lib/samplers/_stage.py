@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline_lib import device
 from pipeline_lib.config.base import build_part, load_part, parse
-from pipeline_lib.config.models import Sampling
+from pipeline_lib.config.models import EMA, Sampling
 from pipeline_lib.config.sampled import SOUGHT
 from pipeline_lib.data.arrays import appending
 from pipeline_lib.data.grid import save_grid
@@ -33,7 +33,7 @@ from pipeline_lib.parallel import ALONE, World, join
 from pipeline_lib.records.costs import Stopwatch, total
 from pipeline_lib.records.files import sha256, write_json
 from pipeline_lib.records.progress import Progress
-from pipeline_lib.records.store import Manifest, alone, entry
+from pipeline_lib.records.store import Entry, Manifest, alone, entry
 from pipeline_lib.samplers import Draw, _moments, _tuned, clip_x0
 
 if TYPE_CHECKING:
@@ -164,6 +164,22 @@ def load_guide(sampling: Sampling, guide: Manifest | None, where: torch.device) 
     return trained.load(guide.file(WEIGHTS), where)[0]
 
 
+def store_of(
+    config: Mapping[str, Any], train: Manifest, autoencoder: Manifest | None = None, guide: Manifest | None = None
+) -> Entry:
+    """Where the samples of a training lie, given the configuration of the stage; each number of calls is a cell of it.
+
+    Its fingerprint is in their manifest, and tells from which weights, and how, they were drawn.
+    """
+    identity = {k: v for k, v in config.items() if k not in ("nfe", *SOUGHT)}
+    inputs = {"weights": train.files[weights_file(config.get("weights", EMA))]}
+    if autoencoder:
+        inputs["autoencoder"] = autoencoder.files[latent_space.WEIGHTS]
+    if guide:
+        inputs["guide"] = guide.files[WEIGHTS]
+    return entry("sample", VERSION, identity, inputs)
+
+
 def run(
     config: Mapping[str, Any],
     runtime: Mapping[str, Any],
@@ -182,18 +198,14 @@ def run(
     `tuned`: the tuning whose constants the sampling uses.
     """
     sampling = parse(Sampling, config)
-    identity = {k: v for k, v in config.items() if k not in ("nfe", *SOUGHT)}
     weights = weights_file(sampling.weights)
-    inputs = {"weights": train.files[weights]}
-    if autoencoder:
-        inputs["autoencoder"] = autoencoder.files[latent_space.WEIGHTS]
-    if guide:
-        inputs["guide"] = guide.files[WEIGHTS]
-    store = entry("sample", VERSION, identity, inputs)
+    store = store_of(config, train, autoencoder, guide)
     with join() as world:
         where = device.pick()
         space = latent_space.load(autoencoder, where) if autoencoder else None
         denoiser, facts = trained.ready(train.file(weights), where, sampling.precision)
+        if average := trained.average_of(facts):
+            log.info("drawing from the average %s after step %d", average, facts["step"])
         by = load_guide(sampling, guide, where)
         cells: list[dict[str, Any]] = []
         files: dict[str, str] = {}
@@ -210,7 +222,8 @@ def run(
         return
     write_json(store.folder / "identity.json", store.identity)
     Stopwatch("sample", {**total(cells), "segments": 0}).save(output.parent, images=float(len(cells) * sampling.images))
-    facts_out = {"cells": [c["facts"] | {"nfe": c["nfe"]} for c in cells]}
+    drawn_from = {"sha256": train.files[weights], **trained.state_of(facts)}
+    facts_out = {"weights": drawn_from, "cells": [c["facts"] | {"nfe": c["nfe"]} for c in cells]}
     Manifest("sample", store.fingerprint, str(store.folder), files, facts_out).save(output)
 
 
@@ -229,15 +242,18 @@ class Cell:
     world: World = ALONE
 
     def get(self, nfe: int) -> dict[str, Any]:
-        """Number of calls, file hashes, facts and seconds of a cell, drawn now unless it was before."""
+        """Number of calls, file hashes, facts and seconds of a cell, drawn now unless it was before and is whole."""
         folder = self.folder
         with alone(folder):
             done = folder / "done.json"
-            there = done.is_file()
+            known: dict[str, Any] = json.loads(done.read_text()) if done.is_file() else {}
+            there = bool(known) and _whole(folder, known["files"])
             self.world.told(not there)
             if there:
                 log.info("%d calls: drawn before, found in %s", nfe, folder)
-                return json.loads(done.read_text())
+                return known
+            if known:
+                log.warning("%d calls: the images in %s are gone or were changed; drawing them again", nfe, folder)
             cell = self._new(folder, nfe)
             write_json(done, cell)
             return cell
@@ -312,3 +328,8 @@ class Cell:
         """What appends images to the file; nothing where another process writes it."""
         kept = self.space.image_shape if self.space else tuple(self.about["shape"])
         return appending(path, kept, np.uint8, keep=keep) if self.world.leads else nullcontext(lambda images: None)
+
+
+def _whole(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether all files are there with the hashes that they had when they were made."""
+    return all((folder / name).is_file() and sha256(folder / name) == sha for name, sha in files.items())

@@ -55,6 +55,22 @@ def mean(found: Sequence[Estimate]) -> Estimate:
     return Estimate(float(np.mean([one.value for one in found])), np.mean([one.influence for one in found], axis=0))
 
 
+def variance_between(found: Sequence[Estimate]) -> float:
+    """The variance between trainings of the score that each would have without the noise of its samples, from two on.
+
+    Samples i share their random numbers, so the errors e of two scores have much in common, which their spread does not
+    show: E[sd^2] = that variance + mean over pairs of Var(e_i - e_j) / 2 [derived]. The influences give the second
+    term, whatever is shared: half the mean square of their differences over pairs is their variance over trainings.
+    Unbiased to first order, hence below zero by chance where trainings hardly differ. Raises ValueError where the
+    numbers of samples differ, or there is a single training.
+    """
+    if len(found) < 2 or len({len(one.influence) for one in found}) > 1:
+        raise ValueError("a variance between trainings needs two, scored on as many samples")
+    n = len(found[0].influence)
+    of_samples = float(np.var([one.influence for one in found], axis=0, ddof=1).sum()) / (n * (n - 1))
+    return float(np.var([one.value for one in found], ddof=1)) - of_samples
+
+
 def joined(found: Sequence[Estimate]) -> Estimate:
     """The mean of estimates from independent sets of equally many samples: each sample of the union moves it alike."""
     return Estimate(float(np.mean([one.value for one in found])), np.concatenate([one.influence for one in found]))

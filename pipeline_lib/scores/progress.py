@@ -24,7 +24,7 @@ from pipeline_lib.records.costs import Stopwatch
 from pipeline_lib.records.files import digest
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.samplers._stage import VERSION as SAMPLE_VERSION
-from pipeline_lib.samplers._stage import Cell, load_guide
+from pipeline_lib.samplers._stage import Cell, load_guide, store_of
 from pipeline_lib.scores.evaluate import images_of
 from pipeline_lib.scores.extractors import batches
 from pipeline_lib.scores.measures import Row
@@ -40,6 +40,7 @@ class Point:
     """A place on the way of a training: the images that its weights draw, uint8 (N,C,H,W), and their hash."""
 
     step: int
+    average: str
     calls: float
     images: np.ndarray
     content: str
@@ -65,13 +66,15 @@ def run(
     watch, where = Stopwatch("progress"), device.pick()
     scorer = Scorer(classifier, reference, where, extrapolate=False)
     wanted = config["images"] or reference.facts["held_out"]
-    end = _end(config, train, sample, wanted, reference.facts["shape"])
-    batch_size = trained.about(train.file(trained.WEIGHTS))["run"]["training"]["batch_size"]
+    _check_source(config["sampling"], train, sample, autoencoder, guide)
+    last = trained.about(train.file(trained.WEIGHTS))
+    end = _end(config, train, sample, wanted, reference.facts["shape"], trained.average_of(last))
+    batch_size = last["run"]["training"]["batch_size"]
     snapshots = _Snapshots(config, runtime["batch"], len(end.images), where, train, autoencoder, guide)
     rows: list[Row] = []
     shares: list[Row] = []
     for point in [*snapshots, end]:
-        seen = {"step": point.step, "images_seen": point.step * batch_size}
+        seen = {"step": point.step, "images_seen": point.step * batch_size, "average": point.average}
         about = {"nfe": round(point.calls), **seen, **_spent(train, point.step)}
         count = len(point.images)
         for score in scorer.scores(partial(batches, point.images), count, about, point.content):
@@ -88,14 +91,33 @@ def run(
     watch.save(output.parent, images=float(len(end.images) * len(train.facts["snapshots"])))
 
 
-def _end(config: Mapping[str, Any], train: Manifest, sample: Manifest, wanted: int, shape: list[int]) -> Point:
+def _check_source(
+    sampling: Mapping[str, Any],
+    train: Manifest,
+    sample: Manifest,
+    autoencoder: Manifest | None,
+    guide: Manifest | None,
+) -> None:
+    """Raise BadData where samples are not those of this training's weights in this sampling: no point of its curve."""
+    counts = {one["count"] for one in sample.facts["cells"]}
+    asked = [store_of({**sampling, "images": count}, train, autoencoder, guide) for count in counts]
+    if sample.fingerprint not in {one.fingerprint for one in asked}:
+        raise BadData(
+            f"the samples in {sample.folder} were not drawn, as progress asks, from the weights in {train.folder}: "
+            "give the manifest of the samples of this very training and sampling, or run the sample stage again."
+        )
+
+
+def _end(
+    config: Mapping[str, Any], train: Manifest, sample: Manifest, wanted: int, shape: list[int], average: str
+) -> Point:
     """The end of the training, in the cell of the asked number of calls; raises BadData where it was not drawn."""
     nfe = config["sampling"]["nfe"][0]
     cell = next((one for one in sample.facts["cells"] if one["nfe"] == nfe), None)
     if cell is None:
         raise BadData(f"the samples in {sample.folder} have no cell of {nfe} calls; run the sample stage again.")
     images = images_of(sample, cell, wanted, shape)
-    return Point(train.facts["steps"], cell["calls"], images, sample.files[cell["images"]])
+    return Point(train.facts["steps"], average, cell["calls"], images, sample.files[cell["images"]])
 
 
 class _Snapshots:
@@ -129,7 +151,7 @@ class _Snapshots:
             folder = SAMPLES / digest({**self.identity, "weights": self.train.files[name]})[:16]
             cell = Cell(folder, denoiser, about, self.sampling, self.batch, self.where, self.space, self.guide).get(nfe)
             images = np.load(folder / "images.npy", mmap_mode="r")
-            yield Point(step, cell["facts"]["calls"], images, cell["files"]["images.npy"])
+            yield Point(step, trained.average_of(about), cell["facts"]["calls"], images, cell["files"]["images.npy"])
 
 
 def _spent(train: Manifest, step: int) -> Row:

@@ -6,19 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from pipeline_lib.config.averages import decay_at
 from pipeline_lib.config.models import Training
-
-RAMP = 0.05  # largest half-life over the images seen before, while the average warms up (the released code of EDM)
-
-
-def decay_at(config: Training, count: int) -> float:
-    """Decay of update number `count`, from 1 on."""
-    if config.ema_halflife_images is None:
-        return min(config.ema_decay, (1 + count) / (10 + count)) if config.ema_warmup else config.ema_decay
-    images, half_life = config.batch_size * config.ema_every, config.ema_halflife_images
-    if config.ema_warmup:
-        half_life = min(half_life, RAMP * images * (count - 1))
-    return 0.5 ** (images / half_life) if half_life else 0.0
 
 
 class Ema:

@@ -177,7 +177,7 @@ class Trainer:
         if self.world.leads:
             self.confirm()
             path = self.folder / trained.snapshot_file(self.done)
-            trained.save(path, self.ema.state, self.run, self.data.shape, len(self.data.classes))
+            trained.save(path, self.ema.state, self.run, self.data.shape, len(self.data.classes), self.done)
         self.clock.mark(self.done)
 
     def save(self) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from pipeline_lib import device
 from pipeline_lib.config.base import load_part, parse
-from pipeline_lib.config.models import Run
+from pipeline_lib.config.models import EMA, Run
 from pipeline_lib.data.prepared import Prepared, to_uint8
 from pipeline_lib.exits import TryAgain
 from pipeline_lib.networks import WEIGHTS, latent_space, trained
@@ -129,10 +129,10 @@ def _finish(trainer: Trainer, store: Entry) -> Manifest:
     trainer.confirm()
     one, folder = trainer.run, store.folder
     shape, classes = trainer.data.shape, len(trainer.data.classes)
-    kept = {trained.weights_file(): trainer.ema.state}
-    kept |= {trained.weights_file(name): state for name, state in trainer.averages.state.items()}
-    for name, weights in kept.items():
-        trained.save(folder / name, weights, one, shape, classes)
+    averages = {EMA: trainer.ema.state, **trainer.averages.state}
+    for name, weights in averages.items():
+        trained.save(folder / trained.weights_file(name), weights, one, shape, classes, average=name)
+    kept = map(trained.weights_file, averages)
     snapshots = one.training.snapshot_steps
     trainer.write_history()
     trainer.grid(folder / "grid.png")

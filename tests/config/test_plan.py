@@ -231,6 +231,14 @@ def test_chains_may_be_more_than_images_are_sampled_or_known() -> None:
     plan(changed("datasets", {"mine": folder}))
 
 
+def test_sets_of_samples_need_a_size_where_nothing_is_held_out() -> None:
+    values = changed("scores", {"sets": 2})
+    with pytest.raises(BadConfig, match="2 sets of as many images as are held out of digits, which are none; give"):
+        plan(values)
+    values["scores"]["samples"] = 50
+    assert plan(values).scored("digits", plan(values).experiment.sampling["ancestral"]) == 50
+
+
 def test_held_out_images_are_no_forward_samples() -> None:
     values = changed("datasets/digits/holdout", 798)
     values["sampling"]["ancestral"]["images"] = 798

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline_lib.config import compared
 from pipeline_lib.exits import BadConfig
-from tests.config.test_plan import changed, plan
+from tests.config.test_plan import MINIMAL, changed, plan
 
 KEPT = {"training": {"snapshots": [0.5], "averages": {"short": {"decay": 0.5}}}}
 DDIM = {"sampler": "ddim", "nfe": [10], "images": 100}
@@ -79,6 +79,20 @@ def test_a_grid_over_averages_is_an_axis_of_the_sampling() -> None:
     for stage in ("sample", "errors"):
         config = configs[f"digits/ddpm/paper/s0/mean-ofshort/{stage}"]["config"]
         assert config.get("sampling", config)["weights"] == "short"
+
+
+@pytest.mark.parametrize("given", [{"nfe": 100}, {"samplings": ["ancestral"]}])
+def test_options_of_a_progress_that_no_training_has_are_refused(given: dict[str, Any]) -> None:
+    assert plan({**MINIMAL, "progress": {}}).progressed == []
+    with pytest.raises(BadConfig, match="keeps"):
+        plan({**MINIMAL, "progress": given})
+
+
+def test_a_sampling_without_snapshots_is_no_place_for_progress() -> None:
+    values = kept(progress={"samplings": ["ancestral", "rest"]})
+    values["sampling"]["rest"] = {**DDIM, "methods": ["plain"]}
+    with pytest.raises(BadConfig, match="rest draws from no training that keeps"):
+        plan(values)
 
 
 @pytest.mark.parametrize(

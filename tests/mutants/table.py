@@ -605,6 +605,14 @@ MUTANTS = (
         ("tests/scores/test_evaluate.py",),
     ),
     Mutant(
+        "shared-noise-as-that-of-each",
+        "the spread between trainings less the whole error over samples, though they share the noise of each image",
+        "pipeline_lib/scores/estimates.py",
+        "np.var([one.influence for one in found], axis=0, ddof=1).sum()",
+        "np.mean([one.influence**2 for one in found], axis=0).sum()",
+        ("tests/scores/test_between_trainings.py",),
+    ),
+    Mutant(
         "line-from-the-wrong-end",
         "a score between two snapshots with their weights exchanged",
         "pipeline_lib/scores/estimates.py",

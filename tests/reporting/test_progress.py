@@ -168,7 +168,7 @@ def test_a_fine_tuned_training_pays_for_what_it_started_from(tuned: Grown) -> No
     assert (images["budget"], images["value"], images["control_value"]) == (4560, 3.0, 4.0)
     assert (seconds["budget"], seconds["value"], seconds["control_value"]) == (55.0, 3.0, 4.5)
     assert seconds["note"] == "counts ddpm/more, which it starts from"
-    assert "| 190 | 4560 | 55 |" in progress.text(tuned.experiment, tuned.tables)
+    assert "| 190 | 4560 | 55 |" in progress.text(tuned.folder, tuned.experiment, tuned.tables)
 
 
 def test_what_the_start_was_trained_on_counts_too(tuned: Grown) -> None:

@@ -32,9 +32,9 @@ def ended(data: Manifest, **training: Any) -> Manifest:
     return Manifest.load("train.json")
 
 
-def drawn(made: Manifest, images: int = 60, nfe: int = 4) -> Manifest:
+def drawn(made: Manifest, images: int = 60, nfe: int = 4, **more: Any) -> Manifest:
     output = Path("sample/manifest.json")
-    _stage.run({**SAMPLING, "nfe": [nfe], "images": images}, BATCH, output, made)
+    _stage.run({**SAMPLING, "nfe": [nfe], "images": images, **more}, BATCH, output, made)
     return Manifest.load(output)
 
 
@@ -86,6 +86,37 @@ def test_samples_of_snapshots_are_drawn_once(
     first = run(made, sample, 40, trained, statistics)
     monkeypatch.setattr(_stage.Cell, "_draw", lambda *a: pytest.fail("drawn again"))
     pd.testing.assert_frame_equal(run(made, sample, 40, trained, statistics), first)
+
+
+def test_samples_that_were_lost_or_changed_are_drawn_again(
+    data: Manifest, trained: Manifest, statistics: Manifest
+) -> None:
+    made = ended(data, snapshots=[0.5])
+    sample = drawn(made)
+    first = run(made, sample, 40, trained, statistics)
+    (kept,) = Path("work/progress").glob("*/images.npy")
+    intact = kept.read_bytes()
+    for harm in (lambda: kept.unlink(), lambda: kept.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))):
+        harm()
+        pd.testing.assert_frame_equal(run(made, sample, 40, trained, statistics), first)
+        assert kept.read_bytes() == intact
+
+
+def test_rows_say_which_average_it_is(data: Manifest, trained: Manifest, statistics: Manifest) -> None:
+    made = ended(data, snapshots=[0.5])
+    rows = run(made, drawn(made), 40, trained, statistics)
+    assert set(rows["average"]) == {"ema (decay 0.9)"}
+
+
+@pytest.mark.parametrize("other", [{"training": {"lr": 2e-2}}, {"seed": 1}], ids=["other training", "other noise"])
+def test_the_end_must_be_of_this_very_training_and_sampling(
+    other: dict[str, Any], data: Manifest, trained: Manifest, statistics: Manifest
+) -> None:
+    made = ended(data, snapshots=[0.5])
+    source = ended(data, snapshots=[0.5], **other["training"]) if "training" in other else made
+    foreign = drawn(source, **{k: v for k, v in other.items() if k == "seed"})
+    with pytest.raises(BadData, match=f"were not drawn, as progress asks, from the weights in {made.folder}"):
+        run(made, foreign, 40, trained, statistics)
 
 
 def test_what_was_not_drawn_is_said(data: Manifest, trained: Manifest, statistics: Manifest) -> None:

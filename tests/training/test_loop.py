@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline_lib.config.averages import decay_at
 from pipeline_lib.config.models import Run, Training
 from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.networks import trained
@@ -15,7 +16,7 @@ from pipeline_lib.records import tables
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.training import train
 from pipeline_lib.training.batches import Batches
-from pipeline_lib.training.ema import Ema, decay_at
+from pipeline_lib.training.ema import Ema
 from pipeline_lib.training.loop import learning_rate
 from tests.conftest import RUNTIME, tiny_run
 

@@ -13,6 +13,7 @@ CONTENTS = {
     "costs_relative": "time, memory and network calls of a training step beside those of the control",
     "progress": "scores at every snapshot of the trainings",
     "equal_costs": "methods beside their controls at as many images, and at as many GPU-seconds",
+    "averages": "scores against the length of the weight average",
     "tuning": "every trial of every search for constants of corrections",
     "tuned": "which constants each sampled cell uses, where they come from, and what the search cost",
     "theory": "the papers' claims, a row for each reading and chain",

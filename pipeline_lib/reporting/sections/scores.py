@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.records.tables import SCORES
+from pipeline_lib.reporting import trainings
 from pipeline_lib.reporting.collect import CONTROLS
 from pipeline_lib.reporting.page import Results, Section, Table, render, table
 from pipeline_lib.reporting.summaries import (
@@ -28,7 +29,8 @@ YARDSTICKS = {
     "reconstruction": "reconstruction (these through the autoencoder)",
     "ceiling": "ceiling (noise)",
 }
-NUMBERS = ("score", "difference", "nfe", "samples", "reference_images")  # texts that begin with a number
+LEVELS = (trainings.COLUMN, *SPREAD)  # of the spread: over trainings, and over sets of samples
+NUMBERS = ("score", *LEVELS, "difference", "nfe", "samples", "reference_images")  # texts that begin with a number
 MANY = 3  # runs that are named one by one where they lack a score for the same reason
 
 
@@ -49,11 +51,13 @@ def section(results: Results) -> Section | None:
         return None
     rows = results.tables["scores"]
     summary = with_score(score_summary(rows, experiment), rows)
+    summary = trainings.beside(summary, [*RUN, "metric"], trainings.of_scores(results.folder, rows))
     found = matrices(summary, experiment)
     values = {
         "distances": [m for m in found if m.is_frechet],
         "others": [m for m in found if not m.is_frechet],
         "scores": score_table(rows, summary, experiment),
+        "spread_note": trainings.PROSE if trainings.COLUMN in summary else "",
         "has_control": bool((summary["control"] != "").any()),
         "missing_scores": missing_scores(rows, experiment),
     }
@@ -109,7 +113,7 @@ def score_table(
     rows = pd.concat([sticks, runs], ignore_index=True).sort_values(
         "dataset", kind="stable", key=lambda names: names.map(list(experiment["datasets"]).index)
     )
-    columns = ["dataset", "of", "sampler", "nfe", "metric", "score", "seeds", *SPREAD, "control", "difference"]
+    columns = ["dataset", "of", "sampler", "nfe", "metric", "score", "seeds", *LEVELS, "control", "difference"]
     kept = [c for c in [*columns, *PROTOCOL] if c in rows and rows[c].replace("", pd.NA).notna().any()]
     shown = table(rows[kept].rename(columns={"of": "method"}), NUMBERS, ("method", "score"))
     marks = {place for place, method in enumerate(rows["method"]) if method in CONTROLS.values()}
