@@ -7,10 +7,8 @@
 
 rule train:
     input:
+        unpack(plan.given("data", "init", "autoencoder")),
         config=f"{RUN}/train/config.json",
-        data=plan.trained_on,
-        init=plan.init,
-        autoencoder=plan.autoencoder,
     output:
         manifest=f"{RUN}/train/manifest.json",
     log:
@@ -58,12 +56,9 @@ rule moments:
 
 rule sample:
     input:
+        unpack(plan.given("autoencoder", "moments", "guide", "tuned")),
         config=f"{CELLS}/sample/config.json",
         train=rules.train.output.manifest,
-        autoencoder=plan.autoencoder,
-        moments=plan.moments,
-        guide=plan.guide,
-        tuned=plan.tuned,
     output:
         manifest=f"{CELLS}/sample/manifest.json",
     log:

@@ -18,7 +18,7 @@ from pipeline_lib.networks.trained import parameters
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.training import train
 from pipeline_lib.training.checkpoint import Checkpoints
-from tests.config.test_plan import changed, plan
+from tests.config.test_plan import MINIMAL, changed, plan
 from tests.conftest import RUNTIME, tiny_run
 from tests.workflow.conftest import ROOT
 
@@ -101,6 +101,14 @@ def test_equal_trainings_count_once_and_are_jobs_each() -> None:
     said = " ".join(text(one).split())
     assert "1 of the 3 train jobs only point to a training" in said
     assert "only point to" not in text(plan(changed("seeds", [0])))
+
+
+def test_trainings_on_two_datasets_are_two() -> None:
+    """However equal their configurations are."""
+    values = changed("datasets/again", {"recipe": "digits", "run": MINIMAL["datasets"]["digits"]["run"]})
+    one = plan(values)
+    assert one.instances[0].config == one.instances[1].config
+    assert "only point to" not in " ".join(text(one).split())
 
 
 def test_all_disk_is_said_once_with_files_that_are_shared() -> None:

@@ -5,7 +5,7 @@ its content differs: the files are inputs of rules, and a rewritten one would re
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ class Instance:
     def path(self) -> str:
         """Folder below results/<experiment>."""
         return f"{self.dataset}/{self.method}/{self.variant}/s{self.seed}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration of its training."""
+        return {**self.run.model_dump(mode="json"), "seed": self.seed}
 
 
 class Plan:
@@ -100,36 +105,41 @@ class Plan:
             yield f"{name}/controls", stage("controls", scored)
         for name, config in self._analytic_configs():
             yield name, config
+        batch = {"batch": runtime.sample_batch}
+        cells: dict[tuple[str, bool], list[dict[str, Any]]] = {}
         for one in self.instances:
-            train = {**one.run.model_dump(mode="json"), "seed": one.seed}
             operation = {k: getattr(runtime, k) for k in ("checkpoint_minutes", "log_every", "grid_every")}
             if runtime.micro_batch:
                 operation["micro_batch"] = runtime.micro_batch
-            yield f"{one.path}/train", stage("train", train, operation)
+            yield f"{one.path}/train", stage("train", one.config, operation)
             for name, sampling in self.samplings_of(one).items():
-                batch = {"batch": runtime.sample_batch}
-                drawn = sampling.drawn()
-                if exp.datasets[one.dataset].autoencoder:
-                    drawn["clip_x0"] = False
-                measured = {k: v for k, v in drawn.items() if k != "images"}
-                if sampling.needs_moments:
-                    keys = ("sampler", "spacing", "nfe", "seed", "weights", "precision", "clip_x0")
-                    asked = {k: drawn[k] for k in keys if k in drawn}
-                    asked["corrections"] = [one for one in drawn["corrections"] if unmeasured(CORRECTION, one)]
-                    yield f"{one.path}/{name}/moments", stage("moments", asked, batch)
-                sought = sampling.sought()
-                errors = {**exp.errors.model_dump(mode="json"), "anatomy": exp.anatomy.model_dump(mode="json")}
-                if sampling.tuning:
-                    yield f"{one.path}/{name}/tune", stage("tune", {**measured, **sought}, batch)
-                yield f"{one.path}/{name}/sample", stage("sample", {**drawn, **sought}, batch)
-                yield (
-                    f"{one.path}/{name}/errors",
-                    stage("errors", {"sampling": {**measured, **sought}, **errors}, batch),
-                )
-                several = {"sets": exp.scores.sets} if exp.scores.sets > 1 else {}
-                yield f"{one.path}/{name}/scores", stage("scores", {**scored, **several})
+                latent = bool(exp.datasets[one.dataset].autoencoder)
+                if (name, latent) not in cells:
+                    cells[name, latent] = list(self._cell_configs(sampling, latent))
+                for config in cells[name, latent]:
+                    yield f"{one.path}/{name}/{config['stage']}", config
                 if name in progress.samplings(exp, one):
-                    yield f"{one.path}/{name}/progress", stage("progress", progress.config(exp, sampling, drawn), batch)
+                    scored_at = progress.config(exp, sampling, _drawn(sampling, latent))
+                    yield f"{one.path}/{name}/progress", stage("progress", scored_at, batch)
+
+    def _cell_configs(self, sampling: Sampling, latent: bool) -> Iterator[dict[str, Any]]:
+        """Stage configurations of a sampled run: the same for all that are trained on pixels, or on latents."""
+        exp, batch = self.experiment, {"batch": self.experiment.runtime.sample_batch}
+        drawn, sought = _drawn(sampling, latent), sampling.sought()
+        measured = {k: v for k, v in drawn.items() if k != "images"}
+        if sampling.needs_moments:
+            keys = ("sampler", "spacing", "nfe", "seed", "weights", "precision", "clip_x0")
+            asked = {k: drawn[k] for k in keys if k in drawn}
+            asked["corrections"] = [one for one in drawn["corrections"] if unmeasured(CORRECTION, one)]
+            yield stage("moments", asked, batch)
+        if sampling.tuning:
+            yield stage("tune", {**measured, **sought}, batch)
+        yield stage("sample", {**drawn, **sought}, batch)
+        errors = {**exp.errors.model_dump(mode="json"), "anatomy": exp.anatomy.model_dump(mode="json")}
+        yield stage("errors", {"sampling": {**measured, **sought}, **errors}, batch)
+        several = {"sets": exp.scores.sets} if exp.scores.sets > 1 else {}
+        scored = {k: getattr(exp.scores, k) for k in ("samples", "extrapolate")}
+        yield stage("scores", {**scored, **several})
 
     def _analytic_configs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         analytic = self.experiment.analytic
@@ -199,7 +209,9 @@ class Plan:
         summary = json.dumps(self.summary(), indent=1) + "\n"  # in the order of the file, which is that of the tables
         files = {owner: _json({"source": self.source})} if claim else {}
         files[self.root / "config" / "experiment.json"] = summary
-        files |= {self.root / folder / "config.json": _json(config) for folder, config in self.stage_configs()}
+        configs = list(self.stage_configs())
+        texts = {id(config): _json(config) for config in {id(one): one for _, one in configs}.values()}  # many are one
+        files |= {self.root / folder / "config.json": texts[id(config)] for folder, config in configs}
         changed = {path: text for path, text in files.items() if not holds(path, text)}
         if changed and (locked := next(Path(".snakemake/locks").glob("*"), None)):
             raise TryAgain(
@@ -320,6 +332,22 @@ class Plan:
     def threads(self, wildcards: Any) -> int:
         """Threads of one training job, over its processes."""
         return self._instance(wildcards).run.training.threads * self.experiment.runtime.processes
+
+    def given(self, *names: str) -> Callable[[Any], dict[str, list[str] | str]]:
+        """For `unpack`: the inputs of these names at once, since Snakemake takes long to call a function."""
+        functions = {
+            "data": self.trained_on,
+            "init": self.init,
+            "autoencoder": self.autoencoder,
+            "moments": self.moments,
+            "guide": self.guide,
+            "tuned": self.tuned,
+        }
+
+        def ask(wildcards: Any) -> dict[str, list[str] | str]:
+            return {name: functions[name](wildcards) for name in names}
+
+        return ask
 
     def init(self, wildcards: Any) -> list[str]:
         """The manifest of the training whose weights this one starts from; none for most."""
@@ -694,6 +722,11 @@ def _check_forward(exp: Experiment) -> None:
                 f"errors: {wanted} forward samples (errors.forward, or errors.chains where that is null) are more than "
                 f"the {images - dataset.holdout} training images of {name}; ask for at most so many."
             )
+
+
+def _drawn(sampling: Sampling, latent: bool) -> dict[str, Any]:
+    """What decides the samples; latents have no range to clip to."""
+    return {**sampling.drawn(), "clip_x0": False} if latent else sampling.drawn()
 
 
 def image_shape(recipe: dict[str, Any]) -> tuple[int, int, int] | None:
