@@ -33,8 +33,10 @@ rule tables:
         f"{ROOT}/tables/benchmark.tsv"
     conda:
         "../envs/report.yaml"
+    params:
+        experiment=plan.name,
     shell:
-        "python -m pipeline_lib tables {plan.name} &> {log}"
+        "python -m pipeline_lib tables {params.experiment} &> {log}"
 
 
 rule figures:
@@ -54,8 +56,10 @@ rule figures:
         f"{ROOT}/figures/benchmark.tsv"
     conda:
         "../envs/report.yaml"
+    params:
+        experiment=plan.name,
     shell:
-        "python -m pipeline_lib figures {plan.name} &> {log}"
+        "python -m pipeline_lib figures {params.experiment} &> {log}"
 
 
 rule report:
@@ -75,8 +79,10 @@ rule report:
         f"{ROOT}/config/report-benchmark.tsv"
     conda:
         "../envs/report.yaml"
+    params:
+        experiment=plan.name,
     shell:
-        "python -m pipeline_lib report {plan.name} &> {log}"
+        "python -m pipeline_lib report {params.experiment} &> {log}"
 
 
 rule track:
@@ -92,5 +98,7 @@ rule track:
         f"{ROOT}/tracking/benchmark.tsv"
     conda:
         "../envs/report.yaml"
+    params:
+        experiment=plan.name,
     shell:
-        "python -m pipeline_lib track {plan.name} &> {log}"
+        "python -m pipeline_lib track {params.experiment} &> {log}"

@@ -335,7 +335,7 @@ class Plan:
 
     def given(self, *names: str) -> Callable[[Any], dict[str, list[str] | str]]:
         """For `unpack`: the inputs of these names at once, since Snakemake takes long to call a function."""
-        functions = {
+        functions: dict[str, Callable[[Any], list[str] | str]] = {
             "data": self.trained_on,
             "init": self.init,
             "autoencoder": self.autoencoder,
