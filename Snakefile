@@ -44,9 +44,9 @@ rule datasets:
 rule all:
     default_target: True
     input:
-        expand(rules.report.output, experiment=plan.name),
-        expand(rules.tables.output, experiment=plan.name),
-        expand(rules.figures.output, experiment=plan.name),
+        rules.report.output,
+        rules.tables.output,
+        rules.figures.output,
         plan.made_once(
             "data", "autoencoder", "latents", "classifier", "reference", "bandwidths"
         ),

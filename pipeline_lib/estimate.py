@@ -15,11 +15,13 @@ from typing import Any
 from pipeline_lib import measured
 from pipeline_lib.config import progress
 from pipeline_lib.config.base import load_part
-from pipeline_lib.config.models import Dataset, Sampling
+from pipeline_lib.config.models import Dataset, Run, Sampling
 from pipeline_lib.config.plan import Instance, Plan, image_shape
 from pipeline_lib.data.sizes import needs
 from pipeline_lib.exits import BadData
+from pipeline_lib.records.store import Manifest
 from pipeline_lib.terminal import columns
+from pipeline_lib.training.identity import steps_done, store_of
 from pipeline_lib.training.stop import usable
 
 NUMBER = 4  # bytes of a float32
@@ -214,7 +216,7 @@ def content(plan: Plan) -> dict[str, Any]:
         "runs": len(runs),
         "steps": max((one.run.training.steps for one in runs), default=0),
         "minutes_of_a_job": plan.train_minutes,
-        "hours": [asdict(one) for one in _measured(plan)],
+        "hours": [asdict(one) for one in measured.hours(_left(plan), plan.experiment.runtime.processes)],
         "retries": retries(plan),
         "notes": plan.differences,
     }
@@ -309,23 +311,57 @@ def _training(plan: Plan) -> str:
 
 
 def _hours(plan: Plan) -> str:
-    """What all trainings take, where finished ones in the store tell how long a step is."""
-    found, trained = _measured(plan), _distinct(plan.instances)
+    """What the trainings still take, where finished ones in the store tell how long a step is."""
+    trained, left = _steps_done(plan), _left(plan)
+    if not left:
+        return "hours: none; all trainings have ended."
+    found = measured.hours(left, plan.experiment.runtime.processes)
     if not found:
-        return "hours: not known; no training of these methods and networks has ended in results/store yet."
+        known = "not known; no training of these methods and networks has ended in results/store yet"
+        return f"hours: {known}.{_begun(trained)}"
     parts = [
-        f"{one.hours:.3g} h on {one.device} for {one.trainings} of {len(trained)} trainings (median step of up to "
+        f"{one.hours:.3g} h on {one.device} for {one.trainings} of {len(left)} trainings (median step of up to "
         f"{one.measured} finished in results/store)"
         for one in found
     ]
-    return f"hours, devices times wall time: {'; '.join(parts)}."
+    return f"hours, devices times wall time: {'; '.join(parts)}.{_begun(trained)}"
 
 
-def _measured(plan: Plan) -> list[measured.Hours]:
-    """Hours of the trainings whose steps were timed, by device."""
+def _done(plan: Plan, one: Instance) -> int:
+    """Steps of a training that are done and kept; 0 too where what it is trained on is not there yet."""
+    try:
+        data, *init = map(Manifest.load, [plan.trained_on(one), *plan.init(one)])
+        store = store_of(one.config, data, *init)
+        return one.run.training.steps if store.finished() else steps_done(store.folder)
+    except BadData:
+        return 0
+
+
+def _begun(trained: Sequence[tuple[Instance, int]]) -> str:
+    """What is not counted since it is done; empty where nothing is."""
+    totals = [(done, one.run.training.steps) for one, done in trained]
+    ended = sum(done >= steps for done, steps in totals)
+    begun = [(done, steps) for done, steps in totals if 0 < done < steps]
+    said = [f"{ended} of {len(totals)} have ended"] if ended else []
+    if begun:
+        done, steps = (sum(counts) for counts in zip(*begun, strict=True))
+        said += [f"{len(begun)} {'has' if len(begun) == 1 else 'have'} begun: {done:,} of {steps:,} steps done"]
+    return f" Not counted: {'; '.join(said)}." if said else ""
+
+
+def _steps_done(plan: Plan) -> list[tuple[Instance, int]]:
+    """The different trainings, with the steps of each that are done and kept."""
+    return [(one, _done(plan, one)) for one in _distinct(plan.instances)]
+
+
+def _left(plan: Plan) -> list[tuple[Run, tuple[int, int, int] | None, int]]:
+    """Runs that have not ended, the shape of what each is trained on, and the steps that are left."""
     shapes = {name: _shape(plan.experiment.datasets[name]) for name in plan.experiment.datasets}
-    runs = ((one.run, shapes[one.dataset]) for one in _distinct(plan.instances))
-    return measured.hours(runs, plan.experiment.runtime.processes)
+    return [
+        (one.run, shapes[one.dataset], one.run.training.steps - done)
+        for one, done in _steps_done(plan)
+        if done < one.run.training.steps
+    ]
 
 
 def _shape(dataset: Dataset) -> tuple[int, int, int] | None:

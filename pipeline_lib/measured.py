@@ -31,13 +31,13 @@ class Hours:
     measured: int  # finished trainings that the medians are from
 
 
-def hours(runs: Iterable[tuple[Run, Shape]], processes: int) -> list[Hours]:
-    """Hours by device of those of the trainings whose step was timed; the others are in none of them."""
+def hours(runs: Iterable[tuple[Run, Shape, int]], processes: int) -> list[Hours]:
+    """Hours by device of so many steps of each training whose step was timed; the others are in none of them."""
     known = steps(processes)
     found: dict[str, list[tuple[float, int]]] = {}
-    for run, shape in runs:
+    for run, shape, left in runs:
         for device, seconds in known.get(_key(run, shape), {}).items():
-            found.setdefault(device, []).append((run.training.steps * processes * median(seconds) / 3600, len(seconds)))
+            found.setdefault(device, []).append((left * processes * median(seconds) / 3600, len(seconds)))
     return [Hours(d, len(of), sum(h for h, _ in of), max(n for _, n in of)) for d, of in found.items()]
 
 

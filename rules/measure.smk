@@ -3,13 +3,10 @@
 
 rule errors:
     input:
+        unpack(plan.given("data", "moments", "guide", "tuned")),
         config=f"{CELLS}/errors/config.json",
         train=rules.train.output.manifest,
-        data=plan.trained_on,
         bandwidths=rules.bandwidths.output.manifest,
-        moments=plan.moments,
-        guide=plan.guide,
-        tuned=plan.tuned,
     output:
         errors=f"{CELLS}/errors/errors.parquet",
         trends=f"{CELLS}/errors/trends.parquet",
@@ -35,13 +32,12 @@ rule errors:
 
 rule progress:
     input:
+        unpack(plan.given("autoencoder", "guide")),
         config=f"{CELLS}/progress/config.json",
         train=rules.train.output.manifest,
         sample=rules.sample.output.manifest,
         classifier=rules.classifier.output.manifest,
         reference=rules.reference.output.manifest,
-        autoencoder=plan.autoencoder,
-        guide=plan.guide,
     output:
         progress=f"{CELLS}/progress/progress.parquet",
         influences=f"{CELLS}/progress/influences.parquet",

@@ -1,13 +1,13 @@
 # What a reader opens. These rules read records alone, so they also run by hand on what is there after a failure.
+#
+# Their files have no wildcards: Snakemake compares every input of every job with all outputs that begin like it.
+ROOT = plan.root
 
 
 rule tables:
     input:
-        summary="results/{experiment}/config/experiment.json",
-        errors=plan.records("errors"),
-        trends=plan.records("trends"),
-        influences=plan.records("influences"),
-        anatomy=plan.records("anatomy"),
+        summary=f"{ROOT}/config/experiment.json",
+        errors=plan.records("errors"),  # and what the same jobs write beside them
         scores=plan.records("scores"),
         progress=plan.progress,
         controls=plan.controls(),
@@ -18,23 +18,25 @@ rule tables:
         corrections=plan.known_answers("corrections"),
     output:
         report(
-            expand("results/{{experiment}}/tables/{table}.csv", table=plan.tables),
+            expand(f"{ROOT}/tables/{{table}}.csv", table=plan.tables),
             caption="captions/tables.rst",
             category="Tables",
         ),
         expand(
-            "results/{{experiment}}/tables/{table}.{form}",
+            f"{ROOT}/tables/{{table}}.{{form}}",
             table=plan.tables,
             form=["parquet", "md"],
         ),
     log:
-        "results/{experiment}/tables/log.txt",
+        f"{ROOT}/tables/log.txt",
     benchmark:
-        "results/{experiment}/tables/benchmark.tsv"
+        f"{ROOT}/tables/benchmark.tsv"
     conda:
         "../envs/report.yaml"
+    params:
+        experiment=plan.name,
     shell:
-        "python -m pipeline_lib tables {wildcards.experiment} &> {log}"
+        "python -m pipeline_lib tables {params.experiment} &> {log}"
 
 
 rule figures:
@@ -43,19 +45,21 @@ rule figures:
         train=plan.manifests("train"),
     output:
         report(
-            expand("results/{{experiment}}/figures/{figure}.svg", figure=plan.figures),
+            expand(f"{ROOT}/figures/{{figure}}.svg", figure=plan.figures),
             caption="captions/figures.rst",
             category="Figures",
         ),
-        expand("results/{{experiment}}/figures/{figure}.png", figure=plan.figures),
+        expand(f"{ROOT}/figures/{{figure}}.png", figure=plan.figures),
     log:
-        "results/{experiment}/figures/log.txt",
+        f"{ROOT}/figures/log.txt",
     benchmark:
-        "results/{experiment}/figures/benchmark.tsv"
+        f"{ROOT}/figures/benchmark.tsv"
     conda:
         "../envs/report.yaml"
+    params:
+        experiment=plan.name,
     shell:
-        "python -m pipeline_lib figures {wildcards.experiment} &> {log}"
+        "python -m pipeline_lib figures {params.experiment} &> {log}"
 
 
 rule report:
@@ -65,34 +69,36 @@ rule report:
         sample=plan.manifests("sample"),
     output:
         report(
-            "results/{experiment}/report.html",
+            f"{ROOT}/report.html",
             caption="captions/report.rst",
             category="Report",
         ),
     log:
-        "results/{experiment}/config/report-log.txt",
+        f"{ROOT}/config/report-log.txt",
     benchmark:
-        "results/{experiment}/config/report-benchmark.tsv"
+        f"{ROOT}/config/report-benchmark.tsv"
     conda:
         "../envs/report.yaml"
+    params:
+        experiment=plan.name,
     shell:
-        "python -m pipeline_lib report {wildcards.experiment} &> {log}"
+        "python -m pipeline_lib report {params.experiment} &> {log}"
 
 
 rule track:
     input:
-        rules.report.output,
+        rules.report.output,  # made of all manifests
         rules.figures.output,
         rules.tables.output,
-        train=plan.manifests("train"),
-        sample=plan.manifests("sample"),
     output:
-        "results/{experiment}/tracking/mlflow.json",
+        f"{ROOT}/tracking/mlflow.json",
     log:
-        "results/{experiment}/tracking/log.txt",
+        f"{ROOT}/tracking/log.txt",
     benchmark:
-        "results/{experiment}/tracking/benchmark.tsv"
+        f"{ROOT}/tracking/benchmark.tsv"
     conda:
         "../envs/report.yaml"
+    params:
+        experiment=plan.name,
     shell:
-        "python -m pipeline_lib track {wildcards.experiment} &> {log}"
+        "python -m pipeline_lib track {params.experiment} &> {log}"

@@ -7,11 +7,8 @@
 
 rule train:
     input:
+        unpack(plan.given("data", "init", "autoencoder", twin="train/manifest.json")),
         config=f"{RUN}/train/config.json",
-        data=plan.trained_on,
-        init=plan.init,
-        autoencoder=plan.autoencoder,
-        twin=plan.twin("train/manifest.json"),
     output:
         manifest=f"{RUN}/train/manifest.json",
     log:
@@ -36,10 +33,9 @@ rule train:
 
 rule moments:
     input:
+        unpack(plan.given("data", twin="{sampling}/moments/manifest.json")),
         config=f"{CELLS}/moments/config.json",
         train=rules.train.output.manifest,
-        data=plan.trained_on,
-        twin=plan.twin("{sampling}/moments/manifest.json"),
     output:
         manifest=f"{CELLS}/moments/manifest.json",
     log:
@@ -60,13 +56,9 @@ rule moments:
 
 rule sample:
     input:
+        unpack(plan.given("autoencoder", "moments", "guide", "tuned", twin="{sampling}/sample/manifest.json")),
         config=f"{CELLS}/sample/config.json",
         train=rules.train.output.manifest,
-        autoencoder=plan.autoencoder,
-        moments=plan.moments,
-        guide=plan.guide,
-        tuned=plan.tuned,
-        twin=plan.twin("{sampling}/sample/manifest.json"),
     output:
         manifest=f"{CELLS}/sample/manifest.json",
     log:

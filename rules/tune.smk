@@ -3,15 +3,11 @@
 
 rule tune:
     input:
+        unpack(plan.given("data", "autoencoder", "moments", "guide", twin="{sampling}/tune/manifest.json")),
         config=f"{CELLS}/tune/config.json",
         train=rules.train.output.manifest,
-        data=plan.trained_on,
         classifier=rules.classifier.output.manifest,
         reference=rules.reference.output.manifest,
-        autoencoder=plan.autoencoder,
-        moments=plan.moments,
-        guide=plan.guide,
-        twin=plan.twin("{sampling}/tune/manifest.json"),
     output:
         manifest=f"{CELLS}/tune/manifest.json",
         trials=f"{CELLS}/tune/trials.parquet",

@@ -10,7 +10,7 @@ import yaml
 from pipeline_lib.exits import BadConfig
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # in C six times as fast
     """Refuses a key that stands twice in one mapping, and reads 1e-4 as a number (YAML 1.2)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -49,10 +49,14 @@ class Instance:
         return f"{self.dataset}/{self.method}/{self.variant}/s{self.seed}"
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration of its training."""
+        return {**self.run.model_dump(mode="json"), "seed": self.seed}
+
+    @property
     def training(self) -> str:
         """Equal where the same weights come out: such runs are trained once, and share a place in the store."""
-        run = self.run.model_dump(mode="json")
-        return json.dumps([self.dataset, run, self.seed, self.init], sort_keys=True)
+        return json.dumps([self.dataset, self.config, self.init], sort_keys=True)
 
 
 class Plan:
@@ -107,37 +111,42 @@ class Plan:
             yield f"{name}/controls", stage("controls", scored)
         for name, config in self._analytic_configs():
             yield name, config
+        batch = {"batch": runtime.sample_batch}
+        cells: dict[tuple[str, bool], list[dict[str, Any]]] = {}
         for one in self.instances:
-            train = {**one.run.model_dump(mode="json"), "seed": one.seed}
             operation = {k: getattr(runtime, k) for k in ("checkpoint_minutes", "log_every", "grid_every")}
             if runtime.micro_batch:
                 operation["micro_batch"] = runtime.micro_batch
-            yield f"{one.path}/train", stage("train", train, operation)
+            yield f"{one.path}/train", stage("train", one.config, operation)
             for name, sampling in self.samplings_of(one).items():
-                batch = {"batch": runtime.sample_batch}
-                drawn = sampling.drawn()
-                if exp.datasets[one.dataset].autoencoder:
-                    drawn["clip_x0"] = False
-                measured = {k: v for k, v in drawn.items() if k != "images"}
-                if sampling.needs_moments:
-                    keys = ("sampler", "spacing", "nfe", "seed", "weights", "precision", "clip_x0")
-                    asked = {k: drawn[k] for k in keys if k in drawn}
-                    asked["corrections"] = [one for one in drawn["corrections"] if unmeasured(CORRECTION, one)]
-                    yield f"{one.path}/{name}/moments", stage("moments", asked, batch)
-                sought = sampling.sought()
-                errors = {**exp.errors.model_dump(mode="json"), "anatomy": exp.anatomy.model_dump(mode="json")}
-                if sampling.tuning:
-                    yield f"{one.path}/{name}/tune", stage("tune", {**measured, **sought}, batch)
-                yield f"{one.path}/{name}/sample", stage("sample", {**drawn, **sought}, batch)
-                yield (
-                    f"{one.path}/{name}/errors",
-                    stage("errors", {"sampling": {**measured, **sought}, **errors}, batch),
-                )
-                several = {"sets": exp.scores.sets} if exp.scores.sets > 1 else {}
-                if sampling.scored:
-                    yield f"{one.path}/{name}/scores", stage("scores", {**scored, **several})
+                latent = bool(exp.datasets[one.dataset].autoencoder)
+                if (name, latent) not in cells:
+                    cells[name, latent] = list(self._cell_configs(sampling, latent))
+                for config in cells[name, latent]:
+                    yield f"{one.path}/{name}/{config['stage']}", config
                 if name in progress.samplings(exp, one):
-                    yield f"{one.path}/{name}/progress", stage("progress", progress.config(exp, sampling, drawn), batch)
+                    scored_at = progress.config(exp, sampling, _drawn(sampling, latent))
+                    yield f"{one.path}/{name}/progress", stage("progress", scored_at, batch)
+
+    def _cell_configs(self, sampling: Sampling, latent: bool) -> Iterator[dict[str, Any]]:
+        """Stage configurations of a sampled run: the same for all that are trained on pixels, or on latents."""
+        exp, batch = self.experiment, {"batch": self.experiment.runtime.sample_batch}
+        drawn, sought = _drawn(sampling, latent), sampling.sought()
+        measured = {k: v for k, v in drawn.items() if k != "images"}
+        if sampling.needs_moments:
+            keys = ("sampler", "spacing", "nfe", "seed", "weights", "precision", "clip_x0")
+            asked = {k: drawn[k] for k in keys if k in drawn}
+            asked["corrections"] = [one for one in drawn["corrections"] if unmeasured(CORRECTION, one)]
+            yield stage("moments", asked, batch)
+        if sampling.tuning:
+            yield stage("tune", {**measured, **sought}, batch)
+        yield stage("sample", {**drawn, **sought}, batch)
+        errors = {**exp.errors.model_dump(mode="json"), "anatomy": exp.anatomy.model_dump(mode="json")}
+        yield stage("errors", {"sampling": {**measured, **sought}, **errors}, batch)
+        several = {"sets": exp.scores.sets} if exp.scores.sets > 1 else {}
+        scored = {k: getattr(exp.scores, k) for k in ("samples", "extrapolate")}
+        if sampling.scored:
+            yield stage("scores", {**scored, **several})
 
     def _analytic_configs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         analytic = self.experiment.analytic
@@ -208,7 +217,9 @@ class Plan:
         summary = json.dumps(self.summary(), indent=1) + "\n"  # in the order of the file, which is that of the tables
         files = {owner: _json({"source": self.source})} if claim else {}
         files[self.root / "config" / "experiment.json"] = summary
-        files |= {self.root / folder / "config.json": _json(config) for folder, config in self.stage_configs()}
+        configs = list(self.stage_configs())
+        texts = {id(config): _json(config) for config in {id(one): one for _, one in configs}.values()}  # many are one
+        files |= {self.root / folder / "config.json": texts[id(config)] for folder, config in configs}
         changed = {path: text for path, text in files.items() if not holds(path, text)}
         if changed and (locked := next(Path(".snakemake/locks").glob("*"), None)):
             raise TryAgain(
@@ -342,26 +353,39 @@ class Plan:
         """Threads of one training job, over its processes."""
         return self._instance(wildcards).run.training.threads * self.experiment.runtime.processes
 
+    def given(self, *names: str, twin: str | None = None) -> Callable[[Any], dict[str, list[str] | str]]:
+        """For `unpack`: the inputs of these names at once, since Snakemake takes long to call a function.
+
+        `twin`: also that output of the first run with an equal training, if that is another one. Whoever waits for it
+        in the workflow finds what it would make; beside it, it would wait with a GPU in its hands. It is a path below
+        the run's folder, and may name its {sampling}.
+        """
+        functions: dict[str, Callable[[Any], list[str] | str]] = {
+            "data": self.trained_on,
+            "init": self.init,
+            "autoencoder": self.autoencoder,
+            "moments": self.moments,
+            "guide": self.guide,
+            "tuned": self.tuned,
+        }
+
+        def ask(wildcards: Any) -> dict[str, list[str] | str]:
+            found = {name: functions[name](wildcards) for name in names}
+            return {**found, "twin": self._made_before(wildcards, twin)} if twin else found
+
+        return ask
+
     def init(self, wildcards: Any) -> list[str]:
         """The manifest of the training whose weights this one starts from; none for most."""
         init = self._instance(wildcards).init
         return [f"{self.root}/{init}/train/manifest.json"] if init else []
 
-    def twin(self, output: str) -> Callable[[Any], list[str]]:
-        """An input function: `output` of the first run with an equal training, if that is another one; none for most.
-
-        Whoever waits for it in the workflow finds what it would make; beside it, it would wait with a GPU in its hands.
-        `output` is a path below the run's folder and may name its {sampling}.
-        """
-
-        def made_before(wildcards: Any) -> list[str]:
-            one, sampling = self._instance(wildcards), getattr(wildcards, "sampling", None)
-            first = self._firsts[one.path]
-            if first is one or (sampling and sampling not in self.samplings_of(first)):
-                return []
-            return [f"{self.root}/{first.path}/{output.format(sampling=sampling)}"]
-
-        return made_before
+    def _made_before(self, wildcards: Any, output: str) -> list[str]:
+        one, sampling = self._instance(wildcards), getattr(wildcards, "sampling", None)
+        first = self._firsts[one.path]
+        if first is one or (sampling and sampling not in self.samplings_of(first)):
+            return []
+        return [f"{self.root}/{first.path}/{output.format(sampling=sampling)}"]
 
     @cached_property
     def _firsts(self) -> dict[str, Instance]:
@@ -742,6 +766,11 @@ def _check_forward(exp: Experiment) -> None:
                 f"errors: {wanted} forward samples (errors.forward, or errors.chains where that is null) are more than "
                 f"the {images - dataset.holdout} training images of {name}; ask for at most so many."
             )
+
+
+def _drawn(sampling: Sampling, latent: bool) -> dict[str, Any]:
+    """What decides the samples; latents have no range to clip to."""
+    return {**sampling.drawn(), "clip_x0": False} if latent else sampling.drawn()
 
 
 def image_shape(recipe: dict[str, Any]) -> tuple[int, int, int] | None:

@@ -166,18 +166,19 @@ def network_calls(options: Options, run: Run) -> float:
 
 def _starts(options: Options, timesteps: int) -> np.ndarray:
     """Probability (T + 1, L) that a rollout starts at s and makes 1 + column steps."""
-    longest = options.bootstrap_length
+    longest, drawn_uniformly = options.bootstrap_length, options.rollout == "uniform"
     found = np.zeros((timesteps + 1, longest))
     if options.estimator == "released":
-        for s in range(2, timesteps + 1):
-            for drawn in range(1, longest + 1) if options.rollout == "uniform" else [longest]:
-                found[s, min(drawn, s - 1) - 1] += 1.0
+        s = np.arange(2, timesteps + 1)
+        for drawn in range(1, longest + 1) if drawn_uniformly else [longest]:
+            found[s, np.minimum(drawn, s - 1) - 1] += 1.0
         return found / found.sum()
     even = np.full(timesteps, 1 / timesteps)
-    for t, p in enumerate(time_weights(options.rho, timesteps) if options.estimator == "sampled" else even):
-        most = min(longest, timesteps - t)
-        steps = np.arange(1, most + 1) if options.rollout == "uniform" else np.array([most])
-        found[t + steps, steps - 1] += p / len(steps)
+    weights = time_weights(options.rho, timesteps) if options.estimator == "sampled" else even
+    most = np.minimum(longest, timesteps - np.arange(timesteps))
+    for steps in range(1, longest + 1):
+        (t,) = np.nonzero(most >= steps if drawn_uniformly else most == steps)
+        found[t + steps, steps - 1] = weights[t] / (most[t] if drawn_uniformly else 1)
     return found
 
 

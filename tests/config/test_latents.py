@@ -49,6 +49,8 @@ def test_diffusion_reads_latents() -> None:
     one = plan(latent())
     assert one.trained_on(DIGITS) == "results/tiny/digits/latents/manifest.json"
     assert one.autoencoder(DIGITS) == ["results/tiny/digits/autoencoder/manifest.json"]
+    both = one.given("data", "autoencoder")(DIGITS)
+    assert both == {"data": one.trained_on(DIGITS), "autoencoder": one.autoencoder(DIGITS)}
     assert {f"results/tiny/digits/{s}/manifest.json" for s in ("autoencoder", "latents")} <= set(
         one.made_once("autoencoder", "latents")
     )

@@ -339,12 +339,12 @@ def twins() -> Plan:
 def test_equal_runs_come_one_after_the_other(output: str) -> None:
     """The second waits without a GPU for what the first makes, in its own dataset and seed."""
     planned = twins()
-    after = planned.twin(output)
+    after = planned.given(twin=output)
     waits = {}
     for one in planned.instances:
         where = {k: getattr(one, k) for k in ("dataset", "method", "variant", "seed")}
         found = after(SimpleNamespace(**where, **({"sampling": "ancestral"} if "sampling" in output else {})))
-        waits |= {one.path: found} if found else {}
+        waits |= {one.path: found["twin"]} if found["twin"] else {}
     place = output.format(sampling="ancestral")
     assert waits == {
         f"{dataset}/twin/paper/s{seed}": [f"results/tiny/{dataset}/ddpm/paper/s{seed}/{place}"]
@@ -355,7 +355,7 @@ def test_equal_runs_come_one_after_the_other(output: str) -> None:
 
 def test_a_sampling_that_the_first_of_equal_runs_has_not_waits_for_nothing() -> None:
     where = SimpleNamespace(dataset="digits", method="twin", variant="paper", seed=0, sampling="own")
-    assert twins().twin("{sampling}/sample/manifest.json")(where) == []
+    assert twins().given(twin="{sampling}/sample/manifest.json")(where) == {"twin": []}
 
 
 def test_a_sampling_that_is_not_scored_has_no_scores_and_needs_few_images() -> None:

@@ -1,10 +1,10 @@
-"""What every process of the tests of data parallelism runs: `python -m torch.distributed.run ... parallel_driver JOB`.
+"""What every process of the tests of data parallelism runs.
 
 It works in the current folder, on the data of data.json, and leaves `NAME.json` for every training NAME that it ends.
 """
 
 import os
-import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -100,6 +100,9 @@ def work(job: str, *arguments: str) -> None:
             )
 
 
-if __name__ == "__main__":
+def ranked(world: Mapping[str, object], folder: Path, job: str, *arguments: str) -> None:
+    """Do a job in a folder as one of the processes of a world, which torchrun's variables describe."""
+    os.environ |= {name: str(value) for name, value in world.items()}
+    os.chdir(folder)
     torch.set_num_threads(1)
-    work(*sys.argv[1:])
+    work(job, *arguments)

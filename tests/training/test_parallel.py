@@ -1,6 +1,7 @@
 """Data parallelism: 1, 2 and 4 processes (gloo, CPU) train the same, resume each other, and stop together."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ from pipeline_lib.records import tables
 from pipeline_lib.records.store import STORE, Manifest
 from tests.conftest import RUNTIME, tiny_data, tiny_run, write_config
 from tests.training.parallel_cases import CASES, ROUNDING
-from tests.training.parallel_driver import work
+from tests.training.parallel_driver import ranked, work
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -30,17 +31,32 @@ Made = Callable[[int], Path]
 
 
 def driven(processes: int, *job: str, cwd: Path = Path()) -> None:
-    """Run a job of the driver in so many processes; one is this one."""
+    """Run a job of the driver in so many processes; one is this one. The others are forks of one that knows torch."""
     if processes == 1:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(cwd)
             work(*job)
         return
-    shared = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run(
-        [sys.executable, *shared, "-m", work.__module__, *job], capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload([work.__module__])
+    world = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "localhost", "MASTER_PORT": port()}
+    started = [
+        forks.Process(target=ranked, args=({**world, "RANK": rank, "LOCAL_RANK": rank}, cwd.absolute(), *job))
+        for rank in range(processes)
+    ]
+    for one in started:
+        one.start()
+    for one in started:
+        one.join(300)
+        one.kill()
+    assert [one.exitcode for one in started] == [0] * processes
+
+
+def port() -> int:
+    """A free one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module", name="made")
@@ -159,10 +175,7 @@ def test_a_batch_that_cannot_be_shared_ends_with_78_and_a_marker() -> None:
 
 def test_two_nodes_meet_and_train_once() -> None:
     """Two launchers on this host, as srun starts one on every node."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    place = {**ENVIRONMENT, "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "SLURM_JOB_ID": "7"}
+    place = {**ENVIRONMENT, "MASTER_ADDR": "localhost", "MASTER_PORT": str(port()), "SLURM_JOB_ID": "7"}
     place["SLURM_STEP_NUM_TASKS"] = "2"  # so each is one of the tasks of a step
     arguments = command("--processes", "2", "--nodes", "2", "--attempt", "2")
     nodes = [subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=place) for _ in range(2)]

@@ -3,11 +3,13 @@
 `python -m tests.sizes` measures and prints them; docs/cluster.md has the numbers.
 """
 
+import shutil
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
+from pipeline_lib.config import plan as plan_module
 from pipeline_lib.config.models import Experiment, parse_experiment
 from pipeline_lib.config.plan import Plan
 from pipeline_lib.estimate import jobs
@@ -51,3 +53,19 @@ def test_what_a_plan_asks_does_not_grow_with_its_seeds(monkeypatch: pytest.Monke
         list(Plan(parse_experiment(sizes.large(seeds))).stage_configs())
         counts.append(dict(asked))
     assert counts[0] == counts[1]
+
+
+def test_what_seeds_share_is_made_into_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A further seed adds the configurations of its trainings; those of its samples and errors are there already."""
+    made: list[int] = []
+    original = plan_module._json
+    monkeypatch.setattr(plan_module, "_json", lambda content: (made.append(1), original(content))[1])
+    counts, trainings = [], []
+    for seeds in (3, 5):
+        made.clear()
+        one = Plan(parse_experiment(sizes.large(seeds)))
+        one.write()
+        counts.append(len(made))
+        trainings.append(len(one.instances))
+        shutil.rmtree("results")
+    assert counts[1] - counts[0] == trainings[1] - trainings[0] > 0
