@@ -17,6 +17,7 @@ from pipeline_lib.measured import Hours, hours
 from pipeline_lib.records.store import STORE, Manifest
 from pipeline_lib.training import train
 from pipeline_lib.training.identity import steps_done
+from pipeline_lib.training.lease import process
 from tests.config.test_plan import MINIMAL, plan
 from tests.conftest import RUNTIME, tiny_data, tiny_run
 from tests.training.test_resume import After
@@ -70,7 +71,7 @@ def test_other_steps_are_not_taken_for_equal(tiny_data: Manifest) -> None:
 def test_steps_on_several_devices_are_of_none(tiny_data: Manifest) -> None:
     Path("out").mkdir()
     ended(tiny_data, "A + B", 2.0)
-    assert hours([(planned(), SHAPE)], 1) == []
+    assert hours([(planned(), SHAPE, 1)], 1) == []
 
 
 def test_what_is_not_finished_or_of_another_version_is_passed_over(tiny_data: Manifest) -> None:
@@ -145,10 +146,11 @@ def test_steps_that_are_done_are_those_that_a_checkpoint_or_a_living_trainer_has
 ) -> None:
     """A dead trainer's heartbeat at 9 is later than its checkpoint; without a log the history tells, every 5 steps."""
     folder = stopped(planned_experiment(1), 0, 7, monkeypatch)
-    holder = {"job": "1", "host": socket.gethostname(), "pid": os.getpid(), "token": "other", "step": 9}
+    here = {"host": socket.gethostname(), "pid": os.getpid(), **process(os.getpid())}
+    holder = {"job": "1", "token": "other", "step": 9, **here}
     (folder / "lease.json").write_text(json.dumps(holder))
     assert steps_done(folder) == 9
-    (folder / "lease.json").write_text(json.dumps({**holder, "pid": 2**22 + 1}))
+    (folder / "lease.json").write_text(json.dumps({**holder, "started": "0"}))
     assert steps_done(folder) == 7
     (folder / "log.txt").unlink()
     assert steps_done(folder) == 5
