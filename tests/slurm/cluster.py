@@ -4,6 +4,7 @@ Several slurmd are its nodes. Nothing of the system is read or written (/etc/slu
 daemons are children that die with this process. Needs no root: all jobs belong to who starts it.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -32,12 +33,14 @@ PartitionName=fragile Nodes=n4 MaxTime=60 State=UP
 PartitionName=urgent Nodes=n2,n3 MaxTime=60 PriorityTier=10 State=UP
 """
 
-# config_overrides: more CPUs than there are. cred_expire: seconds until a requeued job starts again (else 120).
-# A job that has ended leaves squeue after MinJobAge; KillWait lies between SIGTERM and SIGKILL.
+# config_overrides: more CPUs than there are. A job that has ended leaves squeue after MinJobAge.
+# KillWait lies between SIGTERM and SIGKILL; cred_expire, until a requeued job starts again (else 120), must be longer, or
+# the job meets its own processes. MessageTimeout: the machine may be busy. ReturnToService: a node that is set down
+# stays so.
 SETTINGS = """
 ClusterName=test
 AuthType=auth/munge
-AuthInfo=socket={root}/munge/socket,cred_expire=10
+AuthInfo=socket={root}/munge/socket,cred_expire=30
 CredType=cred/munge
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
@@ -60,9 +63,10 @@ PreemptMode=REQUEUE
 JobAcctGatherType=jobacct_gather/none
 GresTypes=gpu
 JobRequeue=1
-KillWait=30
+KillWait=20
 MinJobAge=300
-ReturnToService=2
+ReturnToService=0
+MessageTimeout=60
 PropagateResourceLimits=NONE
 """
 
@@ -125,6 +129,17 @@ class Cluster:
         """States of all jobs of the last minutes by their number."""
         lines = self.ask("squeue", "--states=all", "--noheader", "--format=%i|%T").splitlines()
         return dict(line.split("|") for line in lines)
+
+    def trouble(self) -> str:
+        """Nodes that SLURM has drained and jobs that it holds, one a line; neither comes right by itself."""
+        drained = self.ask("sinfo", "--Node", "--noheader", "--states=drain", "--format=%N %T %E")
+        waiting = self.ask("squeue", "--states=PD", "--noheader", "--format=%i %r").splitlines()
+        return drained + "\n".join(one for one in waiting if "held" in one.lower())
+
+    def stepped_out(self, job: str) -> bool:
+        """Whether no process of SLURM on these nodes works for a job any more."""
+        title = re.compile(rf"slurmstepd: \[{job}\.".encode())
+        return not any(title.match(line) for line in _command_lines())
 
     def describe(self) -> str:
         """Jobs, nodes and the end of the controller's log, for who wonders why nothing happens."""
@@ -259,6 +274,12 @@ def wait_until(holds: Callable[[], object], seconds: float, why: Callable[[], st
         if time.monotonic() > end:
             raise TimeoutError(why())
         time.sleep(0.2)
+
+
+def _command_lines() -> Iterator[bytes]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            yield path.read_bytes()
 
 
 def _succeeds(command: list[str], environment: dict[str, str]) -> bool:

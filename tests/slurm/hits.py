@@ -1,9 +1,7 @@
 """What can befall a job on a cluster, by the name of the training that it befalls."""
 
-import contextlib
-import subprocess
-import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.slurm.conftest import Experiment
 
@@ -35,9 +33,14 @@ def hits(one: Experiment) -> Hits:
 
     def fail_node(job: str) -> None:
         ask("scontrol", "update", "nodename=n4", "state=down", "reason=test")
-        time.sleep(1)
-        with contextlib.suppress(subprocess.CalledProcessError):  # it has come back by itself
+        waiting["node-failure"] = repair_node
+
+    def repair_node(job: str) -> None:
+        """Once it is empty, as after a reboot: SLURM queues the job again without a look at its old processes."""
+        if _ended(one.steps("node-failure")[-1].process) and one.cluster.stepped_out(job):
             ask("scontrol", "update", "nodename=n4", "state=resume")
+        else:
+            waiting["node-failure"] = repair_node
 
     known = {
         "timeout": lambda job: ask("scontrol", "update", f"jobid={job}", "timelimit=1"),
@@ -47,7 +50,12 @@ def hits(one: Experiment) -> Hits:
         "cancelled": lambda job: ask("scancel", job),
         "node-failure": fail_node,
     }
-    return {name: hit for name, hit in known.items() if name in one.variants}
+    waiting = {name: hit for name, hit in known.items() if name in one.variants}
+    return waiting
+
+
+def _ended(process: str) -> bool:
+    return not Path("/proc", process).exists()
 
 
 def strike(one: Experiment, waiting: Hits) -> None:

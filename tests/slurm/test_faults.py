@@ -74,7 +74,8 @@ def follow(one: Experiment, other: Experiment) -> None:
         strike(one, waiting)
         if len(other.heads) == 1 and all(len(other.steps(name)) > 3 for name in other.variants):
             restart(other)
-        time.sleep(0.2)
+        assert not one.cluster.trouble(), one.cluster.describe()
+        time.sleep(0.5)
     for e in (one, other):
         assert not running(e), f"the head hangs:\n{e.log.read_text()[-6000:]}\n{e.cluster.describe()}"
 
