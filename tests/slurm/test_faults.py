@@ -36,7 +36,7 @@ STATES = {
 }
 REQUEUED = [name for name, state in STATES.items() if state == "COMPLETED" and name != "undisturbed"]
 HURT = [name for name in VARIANTS if name != "undisturbed"]
-LIMIT = 420  # seconds; five times what it takes on an idle machine
+LIMIT = 600  # seconds; five times what it takes on an idle machine
 
 
 @dataclass(frozen=True)
@@ -54,26 +54,34 @@ class Outcome:
 
 def break_code(one: Experiment) -> None:
     """Once the head has begun: nobody who starts now from the working copy would get far."""
-    wait_until(lambda: b"Jobs run a copy of the code" in one.log.read_bytes(), 60, one.log.read_text)
+    wait_until(lambda: b"Jobs run a copy of the code" in one.log.read_bytes(), LIMIT, one.log.read_text)
     for file in [*(one.folder / "pipeline_lib").rglob("*.py"), *(one.folder / "rules").glob("*.smk")]:
         file.write_text("raise SystemExit('this was edited while jobs were queued')\n")
 
 
-def restart(one: Experiment) -> None:
-    """Kill a head, whose jobs live on, and start another one as the documentation says."""
+def begun(one: Experiment) -> bool:
+    """Whether all its trainings have done some steps."""
+    return all(len(one.steps(name)) > 3 for name in one.variants)
+
+
+def restart(one: Experiment) -> Iterator[bool]:
+    """Kill a head, whose jobs live on, and start another one as the documentation says; pauses where it must wait."""
+    while not begun(one):
+        yield True
     one.heads[0].kill()
     one.heads[0].wait()
-    assert one.start("--unlock").wait(60) == 0, one.log.read_text()
+    unlocking = one.start("--unlock")
+    while unlocking.poll() is None:
+        yield True
     one.start()
 
 
 def follow(one: Experiment, other: Experiment) -> None:
     """Hit the jobs of `one` and the head of `other` when the trainings have done some steps, until both have ended."""
-    waiting, end = hits(one), time.monotonic() + LIMIT
-    while (running(one) or running(other)) and time.monotonic() < end:
+    waiting, acts, end = hits(one), [restart(other)], time.monotonic() + LIMIT
+    while (acts or running(one) or running(other)) and time.monotonic() < end:
         strike(one, waiting)
-        if len(other.heads) == 1 and all(len(other.steps(name)) > 3 for name in other.variants):
-            restart(other)
+        acts = [act for act in acts if next(act, False)]
         assert not one.cluster.trouble(), one.cluster.describe()
         time.sleep(0.5)
     for e in (one, other):
