@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.slurm.conftest import Experiment
 
 PARTITIONS = {"preempted-requeue": "requeue", "preempted-cancel": "cancel", "node-failure": "fragile"}
+PARTITIONS |= {"launch-failure": "unsound"}
 PACE = {"timeout": 3, "budget": 3}  # seconds a step, where the fault must wait for SLURM's minutes; else 0.4
 
 
@@ -42,6 +43,17 @@ def hits(one: Experiment) -> Hits:
         else:
             waiting["node-failure"] = repair_node
 
+    def hold(job: str) -> None:
+        ask("scontrol", "requeuehold", job)
+        waiting["held"] = release
+
+    def release(job: str) -> None:
+        """Once the head has said that somebody must."""
+        if f"job {job} waits and will not start by itself" in one.log.read_text():
+            ask("scontrol", "release", job)
+        else:
+            waiting["held"] = release
+
     known = {
         "timeout": lambda job: ask("scontrol", "update", f"jobid={job}", "timelimit=1"),
         "requeue": lambda job: ask("scontrol", "requeue", job),
@@ -49,6 +61,7 @@ def hits(one: Experiment) -> Hits:
         "preempted-cancel": preempt("n3"),
         "cancelled": lambda job: ask("scancel", job),
         "node-failure": fail_node,
+        "held": hold,
     }
     waiting = {name: hit for name, hit in known.items() if name in one.variants}
     return waiting

@@ -48,3 +48,9 @@ def test_the_weights_are_those_of_the_undisturbed_training(ended: Experiment, na
         load_file(ended.folder / ended.manifest(one).folder / "weights.safetensors") for one in (name, "undisturbed")
     )
     assert all(torch.equal(hurt[key], whole[key]) for key in whole)
+
+
+def test_a_preempted_job_that_slurm_queues_again_keeps_its_number(ended: Experiment) -> None:
+    """While it may not start again, sacct says PREEMPTED: the record of before."""
+    assert len(ended.jobs("preempted-requeue")) == 1
+    assert len(ended.slurm_logs("preempted-requeue")) == 1
