@@ -75,10 +75,9 @@ class Held:
         self.released[job] += 1
         times = self.released[job]
         if times <= RELEASES:
-            does, words = f"it is released ({times} of {RELEASES})", ("scontrol", "release", job)
+            does, failed = f"it is released ({times} of {RELEASES})", self.act("scontrol", "release", job)
         else:
-            does, words = f"it is cancelled, having been released {RELEASES} times", ("scancel", job)
-        failed = self.act(*words)
+            does, failed = f"it is cancelled, having been released {RELEASES} times", self.act("scancel", job)
         logger.warning(f"SLURM could not start job {job} on a node and holds it; {does}{failed and f': {failed}'}.")
 
 

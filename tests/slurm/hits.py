@@ -19,7 +19,7 @@ def variant(name: str) -> dict[str, object]:
 SETTINGS = (
     *("--retries", "3", "--set-resources"),
     f"train:slurm_partition={PARTITIONS!r}.get(wildcards.variant, 'gpu')",
-    "train:runtime=2 if wildcards.variant == 'budget' else 30",
+    "train:runtime=2 if wildcards.variant == 'budget' and attempt == 1 else 30",
 )
 Hits = dict[str, Callable[[str], object]]  # what befalls each variant's job, given its number
 

@@ -69,7 +69,7 @@ def begun(one: Experiment) -> bool:
 
 
 def restart(one: Experiment) -> Iterator[bool]:
-    """Kill a head, whose jobs live on, and start another one as the documentation says; pauses where it must wait."""
+    """Kill a head, whose jobs live on, and start another one as the documentation says; the jobs wait for its jobs."""
     while not begun(one):
         yield True
     one.heads[0].kill()
@@ -78,6 +78,9 @@ def restart(one: Experiment) -> Iterator[bool]:
     while unlocking.poll() is None:
         yield True
     one.start()
+    while one.log.read_text().count("which has not ended (same output)") < len(one.variants):
+        yield True
+    (one.folder / "steps/go").touch()
 
 
 def interrupt(one: Experiment) -> Iterator[bool]:
@@ -108,9 +111,9 @@ def outcome(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Everything that happens, at once."""
     variants = {name: variant(name) for name in VARIANTS} | {"bad": {"training": {"batch_size": 5000}}}
     one = Experiment(tmp_path_factory.mktemp("faults"), slurm, variants)
-    slow = {"objective": {"seconds": 2}}  # a head must have started before it ends, however busy the machine
+    slow = {"objective": {"seconds": 0.6, "hold": True}}
     other = Experiment(tmp_path_factory.mktemp("restarted"), slurm, {"first": slow, "second": slow})
-    stopped = Experiment(tmp_path_factory.mktemp("stopped"), slurm, {"only": slow})
+    stopped = Experiment(tmp_path_factory.mktemp("stopped"), slurm, {"only": {"objective": {"seconds": 2}}})
     try:
         other.start()
         one.start(*SETTINGS)
