@@ -68,8 +68,7 @@ class Held:
         for reason, jobs in stuck.items():
             who = f"job {jobs[0]} waits" if len(jobs) == 1 else f"jobs {', '.join(jobs)} wait"
             what = advice(reason).replace("NUMBER", ",".join(jobs))
-            themselves = "itself" if len(jobs) == 1 else "themselves"
-            logger.warning(f"SLURM {who} and will not start by {themselves} ({reason}): {what}.")
+            logger.warning(f"SLURM {who} and may never start ({reason}): {what}.")
 
     def _release(self, job: str, logger: Logger) -> None:
         self.released[job] += 1

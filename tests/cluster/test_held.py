@@ -54,9 +54,9 @@ def test_a_reason_that_stays_is_said_once_for_all_its_jobs(logged: tuple) -> Non
         held.heed({"7": "PartitionTimeLimit", "8": "PartitionTimeLimit", "9": "Priority"}, logger)
     held.heed({"9": "JobHeldUser"}, logger)
     first, second = said
-    assert first.startswith("SLURM jobs 7, 8 wait and will not start by themselves (PartitionTimeLimit)")
+    assert first.startswith("SLURM jobs 7, 8 wait and may never start (PartitionTimeLimit)")
     assert "lower runtime.train_minutes" in first
-    assert second.startswith("SLURM job 9 waits and will not start by itself (JobHeldUser): somebody holds it")
+    assert second.startswith("SLURM job 9 waits and may never start (JobHeldUser): somebody holds it")
     assert "`scontrol release 9`" in second
 
 

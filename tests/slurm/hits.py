@@ -49,7 +49,7 @@ def hits(one: Experiment) -> Hits:
 
     def release(job: str) -> None:
         """Once the head has said that somebody must."""
-        if f"job {job} waits and will not start by itself" in one.log.read_text():
+        if f"job {job} waits and may never start" in one.log.read_text():
             ask("scontrol", "release", job)
         else:
             waiting["held"] = release
