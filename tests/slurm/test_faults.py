@@ -78,7 +78,7 @@ def restart(one: Experiment) -> Iterator[bool]:
     while unlocking.poll() is None:
         yield True
     one.start()
-    while one.log.read_text().count("which has not ended (same output)") < len(one.variants):
+    while one.log.read_text().count("starts after SLURM job") < len(one.variants):
         yield True
     (one.folder / "steps/go").touch()
 
