@@ -30,7 +30,7 @@ from pipeline_lib.records.files import write_text
 SUBMITTED = "slurm-job.txt"  # beside the output: number and name of the job that was submitted last
 PAUSES = (5, 15, 40)  # seconds between questions that SLURM does not answer
 STARVED = re.compile(r"OUT_OF_MEMORY|oom.kill event|Out Of Memory")  # as states, slurmstepd and srun say it
-MOST_STARVED = 3  # times that a job may run out of memory
+MOST_MEMORY = 4  # times what a job ran out of first; as the rules' own memory grows with their attempts
 
 
 class Executor(plugin.Executor):
@@ -99,12 +99,9 @@ class Executor(plugin.Executor):
         """What is said of a job that ran out of memory, and whether it is not submitted again."""
         had = self.starved.setdefault(_key(job), [])
         had.append(job.resources.get("mem_mb", 0))
-        if len(had) >= MOST_STARVED:
-            return f"It ran out of memory {len(had)} times, at last with {had[-1]} MB: raise runtime.memory_mb.", True
-        return (
-            f"It ran out of memory with {had[-1]} MB, and asks for more the next time: raise runtime.memory_mb.",
-            last,
-        )
+        last = last or had[-1] >= MOST_MEMORY * had[0]
+        goes_on = "is not submitted again" if last else "asks for more the next time"
+        return f"It ran out of memory with {had[-1]} MB and {goes_on}; raise runtime.memory_mb.", last
 
 
 def _key(job: JobExecutorInterface) -> str:
