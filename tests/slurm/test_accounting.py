@@ -25,7 +25,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Experiment]:
         one = Experiment(tmp_path_factory.mktemp("accounting"), slurm, variants)
         head = one.start(*SETTINGS, "--slurm-status-command", "sacct")
         try:
-            waiting, end = hits(one), time.monotonic() + 300
+            waiting, end = hits(one), time.monotonic() + 600
             while running(one) and time.monotonic() < end:
                 strike(one, waiting)
                 time.sleep(0.2)
