@@ -28,7 +28,9 @@ from pipeline_lib.exits import BadConfig, PipelineError
 
 OK, WARN, FAIL, ABSENT = "ok", "warn", "fail", "not here"
 LOCAL = ("tmpfs", "ramfs", "overlayfs", "ext2/ext3", "xfs", "btrfs", "zfs")  # as `stat --file-system` names them
-FORGETS = 120  # seconds: a job must stay longer in squeue than the head may need to ask twice
+FORGETS = 200  # seconds: a job must stay longer in squeue than the head may pause between two questions (180 s)
+LONG = ("train", "autoencoder")  # rules whose jobs ask for runtime.train_minutes
+SPREAD = ("train", "sample", "reference", "scores")  # rules whose jobs take runtime.nodes
 ASKED = 20  # seconds that a command may take to answer
 DEFAULT = Path("profiles/slurm")
 Parsed = dict[str, str]
@@ -51,6 +53,7 @@ class Profile:
     asks: str = "squeue"  # the command that states of jobs are asked from
     requeue: bool = False
     partitions: dict[str, str] = field(default_factory=dict)  # rule -> partition; '' for the other rules
+    mpi: frozenset[str] = frozenset()  # rules with that resource; '' for all rules
 
     @classmethod
     def read(cls, folder: Path) -> "Profile":
@@ -61,12 +64,11 @@ class Profile:
         except (OSError, yaml.YAMLError) as error:
             raise BadConfig(f"the profile {path} cannot be read ({error}).") from None
         given = dict(str(one).split("=", 1) for one in _listed(values.get("default-resources")))
-        found = {"": given.get("slurm_partition", "")}
-        for rule, resources in (values.get("set-resources") or {}).items():
-            if isinstance(resources, dict) and "slurm_partition" in resources:
-                found[rule] = str(resources["slurm_partition"])
+        rules = {"": given} | {k: v for k, v in (values.get("set-resources") or {}).items() if isinstance(v, dict)}
+        found = {rule: str(of["slurm_partition"]) for rule, of in rules.items() if "slurm_partition" in of}
         asks = str(values.get("slurm-status-command", "sacct"))  # the plugin's default
-        return cls(str(path), asks, bool(values.get("slurm-requeue")), found)
+        mpi = frozenset(rule for rule, of in rules.items() if "mpi" in of)
+        return cls(str(path), asks, bool(values.get("slurm-requeue")), {"": "", **found}, mpi)
 
 
 def _listed(resources: Any) -> list[str]:
@@ -146,6 +148,17 @@ def slurm(plan: Plan, profile: Profile) -> Iterator[Check]:
     yield _requeue(config, profile)
     yield _memory_of(config, profile)
     yield from _partitions(plan, profile, config)
+    if plan.experiment.runtime.nodes > 1:
+        yield _steps(plan.experiment.runtime.nodes, profile)
+
+
+def _steps(nodes: int, profile: Profile) -> Check:
+    """Without `mpi` the plugin puts a rule's command into one step, in which no launcher reaches the other nodes."""
+    lacking = () if "" in profile.mpi else [rule for rule in SPREAD if rule not in profile.mpi]
+    if lacking:
+        sentence = f"runtime.nodes is {nodes}, and the jobs of {', '.join(lacking)} would start on one node only; "
+        return Check("nodes", FAIL, f"{sentence}set mpi: srun for them in {profile.path} (see docs/parallel.md)")
+    return Check("nodes", OK, f"{nodes} for each job of {', '.join(SPREAD)}")
 
 
 def _states(profile: Profile) -> Check:
@@ -190,7 +203,7 @@ def _partitions(plan: Plan, profile: Profile, config: Parsed) -> Iterator[Check]
     runtime = plan.experiment.runtime
     asked: dict[str, int] = {}  # partition -> the longest job that goes there
     for rule, name in profile.partitions.items():
-        asked[name] = max(asked.get(name, 0), runtime.train_minutes if rule == "train" else runtime.job_minutes)
+        asked[name] = max(asked.get(name, 0), runtime.train_minutes if rule in LONG else runtime.job_minutes)
     for name, minutes in asked.items():
         yield _partition(name, minutes, profile, config)
     if "train" in profile.partitions:

@@ -85,7 +85,7 @@ def _progress(folder: Path, job: Job, read: Read) -> Progress:
     known: Row = {"run": run, "stage": name, "sentence": own.sentence, "log": log}
     if own.status in ("done", "failed"):
         return Progress(**known, state=own.status)
-    known["job"] = _text(place / SUBMITTED).strip()
+    known["job"] = _text(place / SUBMITTED).partition(" ")[0].strip()
     if stage == "train" and (store := _store(place, job, read)):
         return _training(known, place, store)
     return _other(known, place / "log.txt", place / SUBMITTED)

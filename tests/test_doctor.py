@@ -76,7 +76,7 @@ def test_a_healthy_cluster_is_ok_throughout(site: Any) -> None:
         ({"squeue": "!"}, "job states", FAIL, "squeue does not answer (it is broken); set slurm-status-command: sacct"),
         ({"sbatch": None}, "SLURM", FAIL, "sbatch is not on the PATH"),
         ({"scontrol_config": "!"}, "scontrol", FAIL, "does not answer"),
-        ({"scontrol_config": CONFIG.replace("300", "30")}, "MinJobAge", WARN, "forgets a job after 30 s"),
+        ({"scontrol_config": CONFIG.replace("300", "180")}, "MinJobAge", WARN, "forgets a job after 180 s"),
         ({"scontrol_config": CONFIG.replace("= gpu", "= ")}, "GPU flags", FAIL, "GresTypes"),
         ({"sinfo": "(null)"}, "GPU flags", FAIL, "no node of partition gpu has a GPU"),
         ({"scontrol_partition": "!"}, "partition gpu", FAIL, "there is none (it is broken)"),
@@ -97,6 +97,33 @@ def test_each_partition_is_held_against_the_jobs_that_go_there(site: Any) -> Non
     found = site(scontrol_partition=PARTITION.replace("1-00", "08"))
     assert verdicts(found)["partition cpu"] == OK
     assert verdicts(site(scontrol_partition=PARTITION.replace("1-00:00:00", "UNLIMITED")))["partition gpu"] == OK
+
+
+def test_an_autoencoder_asks_for_the_minutes_of_a_training(site: Any) -> None:
+    mine = Profile("p", "squeue", True, {"": "cpu", "train": "cpu", "autoencoder": "gpu"})
+    assert verdicts(site(mine, scontrol_partition=PARTITION.replace("1-00", "08")))["partition gpu"] == FAIL
+
+
+def test_jobs_over_several_nodes_start_their_own_steps(site: Any) -> None:
+    """As docs/parallel.md says: mpi for the four rules whose jobs take runtime.nodes."""
+    spread = {"nodes": 2, "processes": 8}
+    mine = Profile("p", "squeue", True, {"": "cpu"}, frozenset({"train", "sample"}))
+    found = site(mine, runtime=spread)["nodes"]
+    assert found.verdict == FAIL
+    assert "the jobs of reference, scores would start on one node only; set mpi: srun" in found.sentence
+    for rules in ({"train", "sample", "reference", "scores"}, {""}):
+        assert site(Profile("p", "squeue", True, {"": "cpu"}, frozenset(rules)), runtime=spread)["nodes"].verdict == OK
+    assert "nodes" not in site(mine)
+
+
+def test_mpi_in_a_profile_is_found(tmp_path: Path) -> None:
+    def read(**values: Any) -> frozenset[str]:
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+        return Profile.read(tmp_path).mpi
+
+    assert read(**{"set-resources": {"train": {"mpi": "srun"}, "sample": {"gpu": 0}}}) == {"train"}
+    assert read(**{"default-resources": ["mpi=srun"]}) == {""}
+    assert read() == set()
 
 
 def test_requeue_by_the_profile_or_by_the_cluster(site: Any) -> None:

@@ -98,7 +98,7 @@ def test_a_training_that_left_says_where_it_stopped_and_one_that_is_queued_that_
     one = found(tree)[f"{RUN}/train"]
     assert (one.state, one.step, one.log) == ("stopped", 77, str(folder / "log.txt"))
     assert one.sentence.startswith("left: stopped after step 77")
-    (place / "slurm-job.txt").write_text("43")
+    (place / "slurm-job.txt").write_text("43 digits_2f1c")
     os.utime(place / "slurm-job.txt", (time.time() + 5,) * 2)
     one = found(tree)[f"{RUN}/train"]
     assert (one.state, one.step, one.job) == ("waiting", 77, "43")

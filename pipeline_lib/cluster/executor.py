@@ -1,17 +1,18 @@
-"""The SLURM executor of Snakemake, with four gaps closed.
+"""The SLURM executor of Snakemake, with gaps closed.
 
-1. A job in a partition with PreemptMode=CANCEL ends as PREEMPTED, and one that somebody cancels is, to sacct,
-   'CANCELLED by 1000'. The plugin (2.8) takes neither for an end and waits for ever; so it does for a job that squeue
-   has forgotten. See `Ends`.
-2. A permanent failure (bad data, configuration, a bug) is not submitted again: its marker says so.
-3. Jobs outlive a Snakemake that is killed. What the next one submits for the same output starts when they have ended.
-4. Jobs run the code that was there when Snakemake was started (`cluster.code`).
+1. States from which the plugin (2.8) learns of no end, and would wait for ever: `ends`.
+2. Jobs that SLURM holds, or that wait for what will not come: `held`.
+3. A permanent failure (bad data, configuration, a bug) is not submitted again: its marker says so.
+4. A job that ran out of memory asks for twice as much the next time.
+5. Jobs outlive a Snakemake that is killed. What the next one submits for the same output starts when they have ended.
+6. Jobs run the code that was there when Snakemake was started (`cluster.code`).
+7. What is raised before a job is submitted fails that job; the plugin reads no Future, and would wait for ever.
 """
 
+import contextlib
+import os
 import re
-import subprocess
-from collections.abc import Awaitable, Callable
-from logging import Logger
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,100 +21,140 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
-from pipeline_lib.cluster import code
+from pipeline_lib.cluster import code, squeue
+from pipeline_lib.cluster.ends import Ends, translated
+from pipeline_lib.cluster.held import Held, heeding
 from pipeline_lib.exits import MARKER
 from pipeline_lib.records.files import write_text
 
-SUBMITTED = "slurm-job.txt"  # beside the output: the number of the job that was submitted last
-States = dict[str, str] | None  # of jobs by their number; None: SLURM did not answer
-Query = Callable[[str, Logger], Awaitable[tuple[States, float | None]]]
-
-
-class Ends:
-    """Translates states of jobs so that every end is one that the plugin knows.
-
-    What SLURM itself requeues is PREEMPTED for a moment at most, and then PENDING: only a job that is PREEMPTED at two
-    checks in a row has ended. One that was there and is missing at two checks in a row becomes UNKNOWN, which the
-    plugin takes for success; Snakemake then looks for the output and fails the job without it.
-    """
-
-    def __init__(self) -> None:
-        self.before: dict[str, str] = {}
-
-    def translate(self, states: dict[str, str]) -> dict[str, str]:
-        """The states as the plugin shall see them."""
-        now = {job: state.partition(" ")[0] for job, state in states.items()}  # 'CANCELLED by 1000'
-        gone = dict.fromkeys(self.before.keys() - now.keys(), "GONE")
-        ended = {job: "CANCELLED" for job, state in now.items() if state == self.before.get(job) == "PREEMPTED"}
-        lost = {job: "UNKNOWN" for job in gone if self.before[job] == "GONE"}
-        self.before = now | gone
-        return now | ended | lost
-
-
-def translated(query: Query) -> Query:
-    """The plugin's query of all states, with `Ends` behind it."""
-    ends = Ends()
-
-    async def ask(command: str, logger: Logger) -> tuple[States, float | None]:
-        states, seconds = await query(command, logger)
-        return states if states is None else ends.translate(states), seconds
-
-    return ask
+SUBMITTED = "slurm-job.txt"  # beside the output: number and name of the job that was submitted last
+PAUSES = (5, 15, 40)  # seconds between questions that SLURM does not answer
+STARVED = re.compile(r"OUT_OF_MEMORY|oom.kill event|Out Of Memory")  # as states, slurmstepd and srun say it
+MOST_MEMORY = 4  # times what a job ran out of first; as the rules' own memory grows with their attempts
 
 
 class Executor(plugin.Executor):
     """Submits the code as it is now, nothing again that failed for good, and nothing beside an equal job."""
 
     experiment = ""  # its name begins the names of the jobs, where the profile says no other prefix
+    ends = Ends()
 
     def __post_init__(self, test_mode: bool = False) -> None:
         settings = self.workflow.executor_settings
         settings.jobname_prefix = settings.jobname_prefix or re.sub(r"[^A-Za-z0-9_-]", "-", self.experiment)[:50]
         super().__post_init__(test_mode)
+        os.environ.setdefault("SBATCH_OPEN_MODE", "append")  # else a job that is queued again begins its log anew
+        self.starved: dict[str, list[int]] = {}  # output -> MB with which its jobs ran out of memory
         self.logger.info(f"Jobs run a copy of the code: {code.pin()}")
 
     def run_job(self, job: JobExecutorInterface) -> None:
-        """Submit a job. Its first attempt forgets failures of an earlier Snakemake, and waits for that one's jobs."""
+        """Submit a job; what is raised on the way fails it."""
+        try:
+            self._prepare(job)
+        except Exception as error:
+            self._report_job_error_threadsafe(SubmittedJobInfo(job), f"It was not submitted: {error}. ")
+        else:
+            super().run_job(job)
+
+    def _prepare(self, job: JobExecutorInterface) -> None:
+        """Forget failures of an earlier Snakemake, wait for jobs that have not ended, and give more memory."""
         if job.attempt == 1:
             for marker in _beside(job, MARKER):
                 marker.unlink(missing_ok=True)
-            if alive := {number for record in _beside(job, SUBMITTED) if (number := _alive(record))}:
-                self.logger.info(f"Job {job.jobid} starts after {', '.join(alive)}, of a Snakemake that was killed.")
-                given = job.resources.get("slurm_extra") or ""
-                job.resources.slurm_extra = f"{given} --dependency=afterany:{':'.join(alive)}"
-        super().run_job(job)
+        if alive := sorted({number for record in _beside(job, SUBMITTED) if (number := _alive(record))}):
+            older = ", ".join(alive)
+            self.logger.info(
+                f"Job {job.jobid} starts after SLURM job {older}, of the same output, which has not ended."
+            )
+            given = job.resources.get("slurm_extra") or ""
+            job.resources.slurm_extra = f"{given} --dependency=afterany:{':'.join(alive)}"
+        had = self.starved.get(_key(job), [0])[-1]
+        if had and job.resources.get("mem_mb", 0) <= had:
+            job.resources.mem_mb = 2 * had
 
     def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
         """Tell Snakemake of a submitted job, and write its number beside its output."""
-        for record in _beside(job_info.job, SUBMITTED):
-            write_text(record, str(job_info.external_jobid))
         super().report_job_submission(job_info, register_job=register_job)
+        number = str(job_info.external_jobid)
+        self.ends.submitted(number)
+        try:
+            for record in _beside(job_info.job, SUBMITTED):
+                write_text(record, f"{number} {self.run_uuid}")
+        except OSError as error:
+            said = f"The number of SLURM job {number} could not be written ({error}): if Snakemake is killed, cancel "
+            self.logger.warning(f"{said}this job before you start it again.")
 
     def report_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **more: Any) -> None:
         """Tell Snakemake of a failed job; a permanent failure has used up its attempts."""
         job = job_info.job
-        if any(marker.is_file() for marker in _beside(job, MARKER)):
+        last = _failed_for_good(job)
+        if _starved(job_info, msg or ""):
+            said, last = self._more_memory(job, last)
+            msg = f"{msg or ''} {said} "
+        if last:
             job.attempt = job.restart_times + 1
         super().report_job_error(job_info, msg=msg, **more)
+
+    def _more_memory(self, job: JobExecutorInterface, last: bool) -> tuple[str, bool]:
+        """What is said of a job that ran out of memory, and whether it is not submitted again."""
+        had = self.starved.setdefault(_key(job), [])
+        had.append(job.resources.get("mem_mb", 0))
+        last = last or had[-1] >= MOST_MEMORY * had[0]
+        goes_on = "is not submitted again" if last else "asks for more the next time"
+        return f"It ran out of memory with {had[-1]} MB and {goes_on}; raise runtime.memory_mb.", last
+
+
+def _key(job: JobExecutorInterface) -> str:
+    return min(map(str, job.output), default=str(job.jobid))
 
 
 def _beside(job: JobExecutorInterface, name: str) -> set[Path]:
     return {Path(file).parent / name for file in job.output}
 
 
+def _failed_for_good(job: JobExecutorInterface) -> bool:
+    with contextlib.suppress(OSError):  # a network file system that does not answer is no failure of the job
+        return any(marker.is_file() for marker in _beside(job, MARKER))
+    return False
+
+
+def _starved(job_info: SubmittedJobInfo, message: str) -> bool:
+    """Whether a job ran out of memory; where only its step was killed for it, the job's state is FAILED."""
+    return bool(STARVED.search(message) or STARVED.search(_end_of((job_info.aux or {}).get("slurm_logfile"))))
+
+
+def _end_of(log: Path | None) -> str:
+    try:
+        return log.read_text(errors="replace")[-20000:] if log else ""
+    except OSError:
+        return ""
+
+
 def _alive(record: Path) -> str | None:
-    """The number of the job in a record if it waits or runs."""
+    """The number of the job in a record if it waits or runs; raises NoAnswer where SLURM does not say."""
     if not record.is_file():
         return None
-    number = record.read_text().strip()
-    asked = subprocess.run(
-        ["squeue", "--noheader", "--format=%i", "--jobs", number], capture_output=True, text=True, check=False
-    )
-    return number if asked.stdout.strip() else None
+    number, _, name = record.read_text().strip().partition(" ")
+    job = _patiently(number)
+    return number if job and job.state not in squeue.ENDED and name in ("", job.name) else None
+
+
+def _patiently(number: str) -> squeue.Job | None:
+    for pause in PAUSES:
+        with contextlib.suppress(squeue.NoAnswer):
+            return squeue.job(number)
+        time.sleep(pause)
+    try:
+        return squeue.job(number)
+    except squeue.NoAnswer as why:
+        raise squeue.NoAnswer(
+            f"SLURM does not say whether its job {number}, of the same output, has ended ({why})"
+        ) from None
 
 
 def install(experiment: str) -> None:
     """Let Snakemake take this executor where it is told `executor: slurm`."""
     Executor.experiment = experiment
-    plugin.query_job_status = translated(plugin.query_job_status)
+    Executor.ends = Ends()
+    plugin.query_job_status = translated(heeding(plugin.query_job_status, Held()), Executor.ends)
     ExecutorPluginRegistry().get_plugin("slurm").executor = Executor

@@ -353,7 +353,8 @@ class Runtime(Model):
     memory_mb: int = Field(
         4000,
         ge=500,
-        description="memory of a job in MB; two to four times as much at later attempts, but for trainings",
+        description="memory of a job in MB; two to four times as much at later attempts, of a training only after it "
+        "ran out of memory",
     )
 
     @model_validator(mode="after")

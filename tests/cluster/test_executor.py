@@ -1,9 +1,10 @@
-"""The head sees every end of a job. On a real cluster: tests/slurm."""
+"""What is submitted and what is told of it. On a real cluster: tests/slurm."""
 
-import asyncio
 import logging
+import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import snakemake_executor_plugin_slurm as plugin
@@ -11,46 +12,46 @@ from snakemake.iocontainers import ResourceList
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
-from pipeline_lib.cluster.executor import Ends, Executor, install, translated
+from pipeline_lib.cluster import executor as module
+from pipeline_lib.cluster import squeue
+from pipeline_lib.cluster.executor import Executor, install
+from pipeline_lib.cluster.squeue import Job, NoAnswer
 
 
-def seen(*checks: dict[str, str]) -> dict[str, str]:
-    """What the plugin is told at the last of several checks."""
-    ends = Ends()
-    return [ends.translate(states) for states in checks][-1]
+class Head(Executor):
+    """An executor without a workflow, which notes what it tells."""
+
+    def __init__(self) -> None:
+        self.logger, self.run_uuid, self.starved = logging.getLogger(), "mine_1", {}
+        self._main_event_loop = None
+        self.submitted: list[dict[str, Any]] = []  # resources
+        self.failed: list[tuple[int, str]] = []  # attempt that the job is at, and the message
+
+    def fail(self, info: Any, msg: str = "") -> None:
+        self.failed.append((info.job.attempt, msg))
 
 
-def test_the_state_of_a_cancelled_job_is_one_word() -> None:
-    assert seen({"7": "CANCELLED by 1000"}) == {"7": "CANCELLED"}
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> Head:
+    monkeypatch.setattr(plugin.Executor, "run_job", lambda self, job: self.submitted.append(asked(job)))
+    monkeypatch.setattr(RemoteExecutor, "report_job_submission", lambda self, info, register_job: None)
+    monkeypatch.setattr(RemoteExecutor, "report_job_error", lambda self, *told, **more: self.fail(*told, **more))
+    monkeypatch.setattr(squeue, "job", lambda number: None)
+    monkeypatch.setattr(module, "PAUSES", (0, 0))
+    Path("run").mkdir()
+    return Head()
 
 
-def test_preempted_twice_in_a_row_is_an_end() -> None:
-    assert seen({"7": "PREEMPTED"}) == {"7": "PREEMPTED"}
-    assert seen({"7": "PREEMPTED"}, {"7": "PREEMPTED"}) == {"7": "CANCELLED"}
-    assert seen(*[{"7": "PREEMPTED"}] * 3) == {"7": "CANCELLED"}
+def asked(job: Any) -> dict[str, Any]:
+    """Resources as the plugin reads them."""
+    return {name: value for name in ("slurm_extra", "mem_mb") if (value := job.resources.get(name)) is not None}
 
 
-def test_a_job_that_is_requeued_has_not_ended() -> None:
-    assert seen({"7": "PREEMPTED"}, {"7": "PENDING"}, {"7": "RUNNING"}, {"7": "PREEMPTED"}) == {"7": "PREEMPTED"}
-
-
-def test_a_job_that_slurm_has_forgotten_is_looked_for() -> None:
-    """Only after it was seen: sacct learns of a new job after some seconds."""
-    assert seen({}, {}) == {}
-    assert seen({"7": "RUNNING"}, {}) == {}
-    assert seen({"7": "RUNNING"}, {}, {}) == {"7": "UNKNOWN"}
-    assert seen({"7": "RUNNING"}, {}, {"7": "RUNNING"}, {}) == {}
-
-
-def test_no_answer_changes_nothing() -> None:
-    answers = iter([{"7": "RUNNING"}, None, None, {"7": "RUNNING"}])
-
-    async def query(command: str, logger: logging.Logger) -> tuple[dict[str, str] | None, float]:
-        return next(answers), 0.1
-
-    ask = translated(query)
-    told = [asyncio.run(ask("squeue", logging.getLogger()))[0] for _ in range(4)]
-    assert told == [{"7": "RUNNING"}, None, None, {"7": "RUNNING"}]
+def a_job(attempt: int = 1, **resources: Any) -> SimpleNamespace:
+    given = ResourceList(list(resources.values()))
+    for place, name in enumerate(resources):
+        given._set_name(name, place)
+    return SimpleNamespace(jobid=1, output=["run/manifest.json"], attempt=attempt, restart_times=20, resources=given)
 
 
 def test_snakemake_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,37 +64,113 @@ def test_snakemake_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("marked", "attempt"), [(True, 21), (False, 1)])
-def test_a_permanent_failure_has_used_up_its_attempts(
-    marked: bool, attempt: int, monkeypatch: pytest.MonkeyPatch
+def test_a_permanent_failure_has_used_up_its_attempts(marked: bool, attempt: int, head: Head) -> None:
+    if marked:
+        Path("run/failed.json").touch()
+    head.report_job_error(SimpleNamespace(job=a_job(), aux={}), msg="")
+    assert head.failed == [(attempt, "")]
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize(
+    ("known", "extra"),
+    [
+        (Job("RUNNING", "mine_1"), "--qos=long --dependency=afterany:7"),
+        (Job("COMPLETING", "mine_1"), "--qos=long --dependency=afterany:7"),
+        (Job("TIMEOUT", "mine_1"), "--qos=long"),
+        (Job("RUNNING", "another"), "--qos=long"),  # the number is used again
+        (None, "--qos=long"),
+    ],
+)
+def test_a_job_starts_after_an_older_one_of_its_output(
+    known: Job | None, extra: str, attempt: int, head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("run/failed.json").touch()
+    head.report_job_submission(SimpleNamespace(job=a_job(), external_jobid="7"))
+    monkeypatch.setattr(squeue, "job", {"7": known}.get)
+    head.run_job(a_job(attempt, slurm_extra="--qos=long"))
+    assert head.submitted == [{"slurm_extra": extra}]
+    assert Path("run/failed.json").exists() is (attempt > 1)
+
+
+def test_silence_of_slurm_is_not_the_end_of_an_older_job(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("run/slurm-job.txt").write_text("7")
+    answers = iter([NoAnswer("down"), NoAnswer("down"), Job("PENDING", "x"), *[NoAnswer("down")] * 3])
+
+    def job(number: str) -> Job:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(squeue, "job", job)
+    head.run_job(a_job())
+    assert head.submitted == [{"slurm_extra": " --dependency=afterany:7"}]
+    head.run_job(a_job())
+    assert len(head.submitted) == 1
+    ((_, said),) = head.failed
+    assert "SLURM does not say whether its job 7, of the same output, has ended (down)" in said
+
+
+def test_what_is_raised_before_a_job_is_submitted_fails_it(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("Disk quota exceeded")
+
+    monkeypatch.setattr(module, "_beside", full)
+    head.run_job(a_job())
+    assert head.submitted == []
+    ((_, said),) = head.failed
+    assert "It was not submitted: Disk quota exceeded" in said
+
+
+def test_a_job_whose_number_cannot_be_written_is_not_lost(
+    head: Head, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     told = []
-    monkeypatch.setattr(RemoteExecutor, "report_job_error", lambda self, info, **more: told.append(info.job))
-    job = SimpleNamespace(output=["run/manifest.json"], attempt=1, restart_times=20)
-    if marked:
-        Path("run").mkdir()
-        Path("run/failed.json").touch()
-    Executor.report_job_error(object.__new__(Executor), SimpleNamespace(job=job), msg="")
-    assert told == [job]
-    assert job.attempt == attempt
+    monkeypatch.setattr(RemoteExecutor, "report_job_submission", lambda self, info, register_job: told.append(info))
+
+    def full(*_: object) -> None:
+        raise OSError("Disk quota exceeded")
+
+    monkeypatch.setattr(module, "write_text", full)
+    monkeypatch.setattr(Head, "ends", module.Ends())
+    head.report_job_submission(SimpleNamespace(job=a_job(), external_jobid="7"))
+    assert len(told) == 1
+    assert list(head.ends.since) == ["7"]
+    assert "SLURM job 7 could not be written (Disk quota exceeded)" in caplog.text
 
 
-@pytest.mark.parametrize(("answer", "extra"), [("7", "--qos=long --dependency=afterany:7"), ("", "--qos=long")])
-def test_a_job_starts_after_the_one_of_a_snakemake_that_was_killed(
-    answer: str, extra: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`squeue` says whether it is still there."""
-    Path("squeue").write_text(f"#!/bin/sh\necho {answer}\n")
-    Path("squeue").chmod(0o755)
-    monkeypatch.setenv("PATH", ".", prepend=":")
-    monkeypatch.setattr(plugin.Executor, "run_job", lambda self, job: None)
-    monkeypatch.setattr(RemoteExecutor, "report_job_submission", lambda self, info, register_job: None)
-    job = SimpleNamespace(jobid=1, output=["run/manifest.json"], attempt=1, resources=ResourceList(["--qos=long"]))
-    job.resources._add_name("slurm_extra")
-    Path("run").mkdir()
-    Path("run/failed.json").touch()
-    killed, started = (object.__new__(Executor) for _ in range(2))
-    killed.report_job_submission(SimpleNamespace(job=job, external_jobid="7"))
-    started.logger = logging.getLogger()
-    started.run_job(job)
-    assert job.resources.get("slurm_extra") == extra
-    assert not Path("run/failed.json").exists()
+@pytest.mark.parametrize("by", ["state", "log"])
+def test_a_job_that_ran_out_of_memory_asks_for_twice_as_much(by: str, head: Head) -> None:
+    log = Path("7.log")
+    log.write_text("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=7.0." if by == "log" else "")
+    state = "FAILED" if by == "log" else "OUT_OF_MEMORY"
+    for attempt in (1, 2, 3):
+        job = a_job(attempt, mem_mb=4000)
+        head.run_job(job)
+        info = SimpleNamespace(job=job, aux={"slurm_logfile": log})
+        head.report_job_error(info, msg=f"SLURM status is: '{state}'.")
+        log.write_text("Killed for another reason")
+        head.report_job_error(SimpleNamespace(job=a_job(attempt), aux={"slurm_logfile": log}), msg="'TIMEOUT'")
+        log.write_text("srun: error: n1: task 0: Out Of Memory" if by == "log" else "")
+    assert [one["mem_mb"] for one in head.submitted] == [4000, 8000, 16000]
+    assert [attempt for attempt, _ in head.failed] == [1, 1, 2, 2, 21, 3]
+    said = [message for _, message in head.failed]
+    assert "ran out of memory with 8000 MB and asks for more the next time; raise runtime.memory_mb." in said[2]
+    assert "ran out of memory with 16000 MB and is not submitted again; raise runtime.memory_mb." in said[4]
+
+
+def test_memory_that_grows_with_the_attempts_is_left_alone(head: Head) -> None:
+    head.starved["run/manifest.json"] = [4000]
+    head.run_job(a_job(3, mem_mb=12000))
+    assert head.submitted == [{"mem_mb": 12000}]
+
+
+def test_the_log_of_a_job_that_is_queued_again_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SBATCH_OPEN_MODE", raising=False)
+    monkeypatch.setattr(plugin.Executor, "__post_init__", lambda self, test_mode: None)
+    monkeypatch.setattr(module.code, "pin", lambda: None)
+    head = Head()
+    head.workflow = SimpleNamespace(executor_settings=SimpleNamespace(jobname_prefix=""))
+    head.__post_init__()
+    assert os.environ["SBATCH_OPEN_MODE"] == "append"

@@ -520,8 +520,8 @@ MUTANTS = (
         "raw-weights-kept",
         "the weights of the last step saved in the place of their average",
         "pipeline_lib/training/train.py",
-        "{trained.weights_file(): trainer.ema.state}",
-        "{trained.weights_file(): trainer.denoiser.network.state_dict()}",
+        "averages = {EMA: trainer.ema.state,",
+        "averages = {EMA: trainer.denoiser.network.state_dict(),",
         ON_LOOP,
     ),
     Mutant(

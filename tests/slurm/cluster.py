@@ -4,6 +4,7 @@ Several slurmd are its nodes. Nothing of the system is read or written (/etc/slu
 daemons are children that die with this process. Needs no root: all jobs belong to who starts it.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -19,25 +20,30 @@ from pathlib import Path
 
 NEEDED = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "setpriv")
 CLIENTS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct", "sacctmgr", "sshare")
-NODES, GPUS = 4, 8  # GPUs and CPUs of each node
+NODES, GPUS = 5, 12  # GPUs and CPUs of each node
+BROKEN = "n5"  # whose prolog fails
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
-# What takes away what: jobs in urgent preempt those in requeue and in cancel.
+# What takes away what: jobs in urgent preempt those in requeue and in cancel. Of unsound, the node that cannot start
+# anything comes first.
 PARTITIONS = """
 PartitionName=cpu Nodes=n1 Default=YES MaxTime=60 State=UP
 PartitionName=gpu Nodes=n1 MaxTime=60 State=UP
 PartitionName=requeue Nodes=n2 MaxTime=60 PreemptMode=REQUEUE State=UP
 PartitionName=cancel Nodes=n3 MaxTime=60 PreemptMode=CANCEL State=UP
 PartitionName=fragile Nodes=n4 MaxTime=60 State=UP
+PartitionName=unsound Nodes=n1,n5 MaxTime=60 State=UP
 PartitionName=urgent Nodes=n2,n3 MaxTime=60 PriorityTier=10 State=UP
 """
 
-# config_overrides: more CPUs than there are. cred_expire: seconds until a requeued job starts again (else 120).
-# A job that has ended leaves squeue after MinJobAge; KillWait lies between SIGTERM and SIGKILL.
+# config_overrides: more CPUs than there are. A job that has ended leaves squeue after MinJobAge.
+# KillWait lies between SIGTERM and SIGKILL; cred_expire, until a requeued job starts again (else 120), must be longer,
+# or the job meets its own processes. MessageTimeout: the machine may be busy. ReturnToService: a node that is set down
+# stays so.
 SETTINGS = """
 ClusterName=test
 AuthType=auth/munge
-AuthInfo=socket={root}/munge/socket,cred_expire=10
+AuthInfo=socket={root}/munge/socket,cred_expire=30
 CredType=cred/munge
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
@@ -59,10 +65,12 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobAcctGatherType=jobacct_gather/none
 GresTypes=gpu
+Prolog={root}/prolog
 JobRequeue=1
-KillWait=30
+KillWait=20
 MinJobAge=300
-ReturnToService=2
+ReturnToService=0
+MessageTimeout=60
 PropagateResourceLimits=NONE
 """
 
@@ -126,6 +134,19 @@ class Cluster:
         lines = self.ask("squeue", "--states=all", "--noheader", "--format=%i|%T").splitlines()
         return dict(line.split("|") for line in lines)
 
+    def trouble(self) -> str:
+        """Nodes that SLURM has drained and jobs that it could not start, but for those that are meant to be so."""
+        nodes = self.ask("sinfo", "--Node", "--noheader", "--states=drain", "--format=%N %T %E").splitlines()
+        jobs = self.ask("squeue", "--states=PD", "--noheader", "--format=%P %i %r").splitlines()
+        drained = [node for node in nodes if not node.startswith(BROKEN)]
+        held = [job for job in jobs if "launch failed" in job and not job.startswith("unsound")]
+        return "\n".join(drained + held)
+
+    def stepped_out(self, job: str) -> bool:
+        """Whether no process of SLURM on these nodes works for a job any more."""
+        title = re.compile(rf"slurmstepd: \[{job}\.".encode())
+        return not any(title.match(line) for line in _command_lines())
+
     def describe(self) -> str:
         """Jobs, nodes and the end of the controller's log, for who wonders why nothing happens."""
         jobs = self.ask("squeue", "--states=all", "--format=%i %j %P %T %r %N %M")
@@ -156,11 +177,12 @@ def _write(root: Path) -> None:
     host, user, ports = _host(), _user(), _free_ports(NODES + 1)
     nodes = [
         f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={GPUS} RealMemory=64000 "
-        f"Gres=gpu:fake:{GPUS} State=UNKNOWN\n"
+        f"Gres=gpu:fake:{GPUS} Weight={1 if f'n{i}' == BROKEN else 2} State=UNKNOWN\n"
         for i, port in enumerate(ports[1:], 1)
     ]
     settings = SETTINGS.format(root=root, host=host, user=user, port=ports[0])
     (root / "slurm.conf").write_text(settings + "".join(nodes) + PARTITIONS)
+    _script(root / "prolog", f'[ "$SLURMD_NODENAME" != {BROKEN} ]')
     for i in range(GPUS):  # SLURM wants a character device with a number at its end
         (root / f"dev/nvidia{i}").symlink_to("/dev/null")
     (root / "gres.conf").write_text(
@@ -168,9 +190,12 @@ def _write(root: Path) -> None:
     )
     for name in CLIENTS:  # Snakemake drops SLURM_CONF on its way to srun
         if real := shutil.which(name, path=PATH):
-            script = root / "bin" / name
-            script.write_text(f'#!/bin/sh\nSLURM_CONF={root}/slurm.conf exec {real} "$@"\n')
-            script.chmod(0o755)
+            _script(root / "bin" / name, f'SLURM_CONF={root}/slurm.conf exec {real} "$@"')
+
+
+def _script(path: Path, line: str) -> None:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
 
 
 def _munge(root: Path) -> Iterator[Daemon]:
@@ -259,6 +284,12 @@ def wait_until(holds: Callable[[], object], seconds: float, why: Callable[[], st
         if time.monotonic() > end:
             raise TimeoutError(why())
         time.sleep(0.2)
+
+
+def _command_lines() -> Iterator[bytes]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            yield path.read_bytes()
 
 
 def _succeeds(command: list[str], environment: dict[str, str]) -> bool:

@@ -1,13 +1,12 @@
 """What can befall a job on a cluster, by the name of the training that it befalls."""
 
-import contextlib
-import subprocess
-import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.slurm.conftest import Experiment
 
 PARTITIONS = {"preempted-requeue": "requeue", "preempted-cancel": "cancel", "node-failure": "fragile"}
+PARTITIONS |= {"launch-failure": "unsound"}
 PACE = {"timeout": 3, "budget": 3}  # seconds a step, where the fault must wait for SLURM's minutes; else 0.4
 
 
@@ -20,7 +19,7 @@ def variant(name: str) -> dict[str, object]:
 SETTINGS = (
     *("--retries", "3", "--set-resources"),
     f"train:slurm_partition={PARTITIONS!r}.get(wildcards.variant, 'gpu')",
-    "train:runtime=2 if wildcards.variant == 'budget' else 30",
+    "train:runtime=2 if wildcards.variant == 'budget' and attempt == 1 else 30",
 )
 Hits = dict[str, Callable[[str], object]]  # what befalls each variant's job, given its number
 
@@ -35,9 +34,25 @@ def hits(one: Experiment) -> Hits:
 
     def fail_node(job: str) -> None:
         ask("scontrol", "update", "nodename=n4", "state=down", "reason=test")
-        time.sleep(1)
-        with contextlib.suppress(subprocess.CalledProcessError):  # it has come back by itself
+        waiting["node-failure"] = repair_node
+
+    def repair_node(job: str) -> None:
+        """Once it is empty, as after a reboot: SLURM queues the job again without a look at its old processes."""
+        if _ended(one.steps("node-failure")[-1].process) and one.cluster.stepped_out(job):
             ask("scontrol", "update", "nodename=n4", "state=resume")
+        else:
+            waiting["node-failure"] = repair_node
+
+    def hold(job: str) -> None:
+        ask("scontrol", "requeuehold", job)
+        waiting["held"] = release
+
+    def release(job: str) -> None:
+        """Once the head has said that somebody must."""
+        if f"job {job} waits and may never start" in one.log.read_text():
+            ask("scontrol", "release", job)
+        else:
+            waiting["held"] = release
 
     known = {
         "timeout": lambda job: ask("scontrol", "update", f"jobid={job}", "timelimit=1"),
@@ -46,8 +61,14 @@ def hits(one: Experiment) -> Hits:
         "preempted-cancel": preempt("n3"),
         "cancelled": lambda job: ask("scancel", job),
         "node-failure": fail_node,
+        "held": hold,
     }
-    return {name: hit for name, hit in known.items() if name in one.variants}
+    waiting = {name: hit for name, hit in known.items() if name in one.variants}
+    return waiting
+
+
+def _ended(process: str) -> bool:
+    return not Path("/proc", process).exists()
 
 
 def strike(one: Experiment, waiting: Hits) -> None:

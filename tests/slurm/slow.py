@@ -19,6 +19,7 @@ class Options(Model):
     label: str
     seconds: float = 0.0
     die_writing: bool = False  # by SIGKILL in the middle of the second checkpoint
+    hold: bool = False  # at step 10 until there is a file steps/go
 
 
 class Slow(ddpm.DDPM):
@@ -26,6 +27,7 @@ class Slow(ddpm.DDPM):
         super().__init__(ddpm.Options())
         self.path = Path("steps") / options.label
         self.path.parent.mkdir(exist_ok=True)
+        self.hold = options.hold
         self.seconds = 0.0 if self.path.exists() else options.seconds
         if options.die_writing and self.seconds:
             _die_writing()
@@ -35,6 +37,8 @@ class Slow(ddpm.DDPM):
         with self.path.open("a") as stream:
             print(batch.step, *who, os.getpid(), pipeline_lib.__file__, file=stream)
         time.sleep(self.seconds)
+        while self.hold and batch.step == 10 and not self.path.with_name("go").exists():
+            time.sleep(0.2)
         return super().terms(denoiser, batch)
 
 

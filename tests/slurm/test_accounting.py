@@ -25,7 +25,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Experiment]:
         one = Experiment(tmp_path_factory.mktemp("accounting"), slurm, variants)
         head = one.start(*SETTINGS, "--slurm-status-command", "sacct")
         try:
-            waiting, end = hits(one), time.monotonic() + 300
+            waiting, end = hits(one), time.monotonic() + 600
             while running(one) and time.monotonic() < end:
                 strike(one, waiting)
                 time.sleep(0.2)
@@ -48,3 +48,9 @@ def test_the_weights_are_those_of_the_undisturbed_training(ended: Experiment, na
         load_file(ended.folder / ended.manifest(one).folder / "weights.safetensors") for one in (name, "undisturbed")
     )
     assert all(torch.equal(hurt[key], whole[key]) for key in whole)
+
+
+def test_a_preempted_job_that_slurm_queues_again_keeps_its_number(ended: Experiment) -> None:
+    """While it may not start again, sacct says PREEMPTED: the record of before."""
+    assert len(ended.jobs("preempted-requeue")) == 1
+    assert len(ended.slurm_logs("preempted-requeue")) == 1
