@@ -183,18 +183,29 @@ def run_stage(name: str, args: argparse.Namespace) -> None:
     except TryAgain:
         raise
     except Exception as error:
-        if fault := faults.of_machine(error):
-            traceback.print_exception(error)
-            raise TryAgain(fault) from error
-        if isinstance(error, PipelineError):
-            _mark(marker, key, error)
+        told = _told(name, error)
+        if not isinstance(told, TryAgain):
+            _mark(marker, key, told)
+        if told is error:
             raise
         traceback.print_exception(error)
-        bug = Bug(f"{type(error).__name__} in the {name} stage: {error}; this is a bug, the lines above say where.")
-        _mark(marker, key, bug)
-        raise bug from error
+        raise told from error
     if os.environ.get("RANK", "0") == "0":
         marker.unlink(missing_ok=True)  # of before, where torchrun started the processes
+
+
+def _told(name: str, error: Exception) -> PipelineError:
+    """What a stage is said to have ended with."""
+    if faults.no_gpu_memory(error):
+        from pipeline_lib import device
+
+        less = "lower runtime.micro_batch, runtime.sample_batch or errors.chains, or take a larger GPU"
+        return device.no_room(f"the numbers of the {name} stage", less)
+    if fault := faults.of_machine(error):
+        return TryAgain(fault)
+    if isinstance(error, PipelineError):
+        return error
+    return Bug(f"{type(error).__name__} in the {name} stage: {error}; this is a bug, the lines above say where.")
 
 
 def start_processes(name: str, args: argparse.Namespace, arguments: list[str]) -> int:

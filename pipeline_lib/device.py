@@ -97,13 +97,15 @@ def halves(precision: str, where: torch.device) -> bool:
     return able
 
 
-def crowded(where: torch.device) -> bool:
+def crowded(where: torch.device | None) -> bool:
     """Whether others hold a good part of the GPU's memory, so that a job which does not fit may fit later."""
+    if not torch.cuda.is_available():
+        return True
     free, total = torch.cuda.mem_get_info(where)
     return total - free - torch.cuda.memory_reserved(where) > 0.2 * total
 
 
-def no_room(what: str, advice: str, where: torch.device) -> PipelineError:
+def no_room(what: str, advice: str, where: torch.device | None = None) -> PipelineError:
     """What to raise where something does not fit the GPU even in the smallest pieces."""
     if crowded(where):
         return TryAgain(f"{what} do not fit the GPU, whose memory others use as well; the next attempt may fit.")

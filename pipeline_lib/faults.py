@@ -18,11 +18,13 @@ GPU = (
     *("CUDA error", "CUDA driver", "CUDA unknown error", "cuDNN error", "Triton Error [CUDA]"),
     *("No CUDA GPUs", "Attempting to deserialize object on"),  # which was there when the job began
 )
+NO_MEMORY = ("CUDA error: out of memory", "Triton Error [CUDA]: out of memory", "STATUS_ALLOC_FAILED")
 NCCL = "NCCL error"  # of the connection, or of the GPU itself where it says so:
 BELOW_NCCL = ("unhandled cuda error", "Cuda failure")
 OURS = (  # what a GPU says of code that asks for what cannot be: likelier a bug than a broken GPU, so no other attempt
     *("illegal memory access", "device-side assert", "misaligned address", "illegal instruction"),
     *("invalid argument", "invalid configuration argument", "invalid device function", "no kernel image"),
+    *("out of resource: shared memory", "invalid usage"),
     *("stream is capturing", "during capture", "STATUS_NOT_SUPPORTED", "STATUS_BAD_PARAM", "STATUS_INVALID_VALUE"),
 )
 
@@ -34,11 +36,6 @@ def of_machine(error: BaseException) -> str | None:
         return f"the disk is full ({said}); free some space and run again."
     if isinstance(error, MemoryError) or errno.ENOMEM in _numbers(error) or "DefaultCPUAllocator" in str(error):
         return "the job ran out of memory; give it more with runtime.memory_mb."
-    if _is(error, "OutOfMemoryError"):
-        return (
-            f"the GPU of {host} has no memory left ({said}); where every attempt ends so, lower runtime.micro_batch or "
-            "runtime.sample_batch."
-        )
     if from_gpu(error) or _begins(error, NCCL):
         if any(words in str(error) for words in OURS):
             return None
@@ -52,6 +49,12 @@ def from_gpu(error: BaseException) -> bool:
     """Whether the GPU of this process raised it: with CUDA that may be any call after the one that was wrong."""
     below_nccl = _begins(error, NCCL) and any(words in str(error) for words in BELOW_NCCL)
     return _is(error, "AcceleratorError") or _begins(error, GPU) or below_nccl
+
+
+def no_gpu_memory(error: BaseException) -> bool:
+    """Whether a GPU had no memory for it: libraries have sentences of their own for that."""
+    said = str(error)
+    return _is(error, "OutOfMemoryError") or (isinstance(error, RuntimeError) and any(w in said for w in NO_MEMORY))
 
 
 def disk_is_full(error: BaseException) -> bool:

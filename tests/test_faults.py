@@ -53,7 +53,6 @@ def test_memory_and_full_disks_say_what_to_give() -> None:
     assert "runtime.memory_mb" in (faults.of_machine(MemoryError()) or "")
     assert "runtime.memory_mb" in (faults.of_machine(OSError(errno.ENOMEM, "Cannot allocate memory")) or "")
     assert "runtime.memory_mb" in (faults.of_machine(RuntimeError("DefaultCPUAllocator: can't allocate")) or "")
-    assert "runtime.micro_batch" in (faults.of_machine(torch.OutOfMemoryError("CUDA out of memory.")) or "")
     assert "the disk is full" in (faults.of_machine(OSError(errno.EDQUOT, "Disk quota exceeded")) or "")
 
 
@@ -70,3 +69,23 @@ def test_whose_fault_a_failing_exchange_is() -> None:
     assert all(map(faults.from_gpu, own))
     others = [GPU[6], RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:9"), ValueError("no store")]
     assert not any(map(faults.from_gpu, others))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+)
+def test_every_library_has_its_own_words_for_a_full_gpu(error: RuntimeError) -> None:
+    assert faults.no_gpu_memory(error)
+
+
+def test_a_kernel_that_asks_for_too_much_is_no_full_gpu_and_no_broken_one() -> None:
+    error = RuntimeError("Triton Error [CUDA]: out of resource: shared memory, Required: 300000")
+    assert not faults.no_gpu_memory(error)
+    assert faults.of_machine(error) is None
+    assert not faults.no_gpu_memory(MemoryError())

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipeline_lib import launch
+from pipeline_lib import device, launch
 from pipeline_lib.__main__ import main
 from pipeline_lib.exits import BadConfig, BadData, TryAgain
 from tests.conftest import write_config
@@ -79,6 +79,16 @@ def test_only_what_would_fail_again_leaves_a_marker(
     assert main(arguments("--attempt", "2")) == (code if code in (65, 70, 78) else 0)
     assert main(arguments()) == 0  # somebody asks anew
     assert not MARKER.exists()
+
+
+def test_numbers_that_a_gpu_of_ones_own_has_no_room_for_are_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "crowded", lambda where: False)
+    fails(monkeypatch, torch.OutOfMemoryError("CUDA out of memory."))
+    assert main(arguments()) == 78
+    assert (
+        "numbers of the sample stage do not fit the memory of the GPU; lower"
+        in json.loads(MARKER.read_text())["sentence"]
+    )
 
 
 def test_a_marker_of_another_process_of_this_job_stays(monkeypatch: pytest.MonkeyPatch) -> None:

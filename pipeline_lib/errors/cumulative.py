@@ -42,6 +42,7 @@ from pipeline_lib.samplers._moments import known
 from pipeline_lib.samplers._stage import classes_of, load_guide
 
 VERSION = 6
+TOGETHER = 2**25  # so many distances go through a kernel at once, to launch less; more would take much memory
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
@@ -102,8 +103,9 @@ def run(
             parts.see(place, x)
 
         calls = chains.visit(settings.times, see)
+        rows = cell.rows  # refused here where the last x_t is not finite
         parts.finish()
-        points += [{"nfe": calls, **row} for row in cell.rows]
+        points += [{"nfe": calls, **row} for row in rows]
         slopes += [{"nfe": calls, **row} for row in cell.trends()]
         shares += [{"nfe": calls, **row} for row in cell.influences()]
         findings += [{"nfe": calls, **row} for row in parts.rows]
@@ -232,10 +234,12 @@ class Comparison:
     def _compare(self, law: str, place: int, distances: Matrices, finite: Tensor) -> Pending:
         sizes, parts, nulls = distances[1].shape, [], []
         counts = [d.numel() for d in distances]
-        together = torch.cat([d.flatten() for d in distances])  # few and large operations
+        small = sum(counts) <= TOGETHER
+        pieces = [torch.cat([d.flatten() for d in distances])] if small else [d.flatten() for d in distances]
         for reading, scale in self._readings(law, place):
-            flat = KERNELS[reading.kernel](together, scale)
-            xx, xy, yy = (k.view_as(d) for k, d in zip(flat.split(counts), distances, strict=True))
+            flat = [KERNELS[reading.kernel](piece, scale) for piece in pieces]
+            matrices = flat[0].split(counts) if small else flat
+            xx, xy, yy = (k.view_as(d) for k, d in zip(matrices, distances, strict=True))
             parts.append(sums(xx, xy, yy))
             tested = place in self.tested
             nulls.append(permutation_null(xx, xy, yy, self.labels, self.settings.statistic) if tested else None)

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from pipeline_lib import device
 
+_all: WeakSet["Replay"] = WeakSet()
 FIRST = 2  # calls with a shape before it is recorded, in which libraries choose their kernels
 MOST = 8  # recordings; each holds the activations of a call
 Key = tuple[tuple[torch.Size, torch.dtype] | None, ...]
@@ -30,6 +32,13 @@ class Recording:
         return self.output.clone()
 
 
+def forget() -> None:
+    """Give back the memory of all recordings, where something does not fit beside them."""
+    for one in _all:
+        one.recordings.clear()
+    torch.cuda.empty_cache()
+
+
 class Replay(nn.Module):
     """Calls a network; the output is the same, without the time to launch every operation from the host."""
 
@@ -39,6 +48,7 @@ class Replay(nn.Module):
         self.recordings: dict[Key, Recording] = {}
         self.used: Counter[Key] = Counter()
         self.able = True
+        _all.add(self)
 
     def forward(self, *given: Tensor | None) -> Tensor:
         """As the network."""

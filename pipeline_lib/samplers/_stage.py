@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,8 @@ from pipeline_lib.diffusion.denoiser import Denoiser, Denoising, Prediction
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
 from pipeline_lib.exits import BadConfig
-from pipeline_lib.networks import latent_space, trained
+from pipeline_lib.faults import no_gpu_memory
+from pipeline_lib.networks import latent_space, replay, trained
 from pipeline_lib.networks.latent_space import LatentSpace
 from pipeline_lib.networks.trained import WEIGHTS, weights_file
 from pipeline_lib.parallel import ALONE, World, join
@@ -56,10 +57,13 @@ class Counted:
         self.images += len(x)
         times = torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
         while True:
-            with suppress(torch.OutOfMemoryError):
+            try:
                 parts = self._parts(x, times, labels)
                 break
-            self._halve(min(len(x), self.batch), x.device)
+            except RuntimeError as error:
+                if not no_gpu_memory(error):
+                    raise
+            self._halve(min(len(x), self.batch), x.device)  # here, where what was raised holds no memory any more
         if len(parts) == 1:
             return parts[0]
         a, s, output = (torch.cat([getattr(p, name) for p in parts]) for name in ("a", "s", "output"))
@@ -76,7 +80,7 @@ class Counted:
             raise device.no_room("the network's activations for 1 image", "take a smaller network", where)
         self.batch = rows // 2
         log.warning("%d images do not fit the GPU at once: it takes %d (runtime.sample_batch).", rows, self.batch)
-        torch.cuda.empty_cache()
+        replay.forget()
 
 
 def draw(

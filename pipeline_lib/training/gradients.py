@@ -55,7 +55,7 @@ class Gradients:
 
     def facts(self) -> dict[str, object]:
         """How gradients are computed here."""
-        return {"kernels": False, "bf16": self.denoiser.bf16, "recorded": self.recorded}
+        return {"kernels": False, "bf16": self.denoiser.bf16, "recorded": self.recorded > 0}
 
     def add(self, batch: Batch, rows: range) -> Part:
         """Add the gradients of the loss on these rows of the global batch; the loss is a mean over all of it.
@@ -176,6 +176,7 @@ class Replayed(Gradients):
     def forget(self) -> None:
         """As `Gradients.forget`."""
         self.recordings.clear()
+        self.records = hasattr(self.objective, "plan")  # in a smaller part there may be room for it
         self.sums = [None] * len(self.weights)
         torch.cuda.empty_cache()
 

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from pipeline_lib.config.models import Run, Training
 from pipeline_lib.data.prepared import Prepared, to_uint8
 from pipeline_lib.diffusion.denoiser import Denoiser
 from pipeline_lib.exits import BadConfig, Bug, TryAgain
+from pipeline_lib.faults import no_gpu_memory
 from pipeline_lib.networks import trained
 from pipeline_lib.objectives import Objective
 from pipeline_lib.parallel import ALONE, World
@@ -131,11 +131,16 @@ class Trainer:
 
     def _differentiate(self) -> list[Part]:
         """The gradients of this process's share, in smaller parts where it does not fit the GPU otherwise."""
+        called = self.gradients.called
         while True:
             self.gradients.begin()
-            with suppress(torch.OutOfMemoryError):
+            try:
                 return [self.gradients.add(self.batches.at(self.done, rows), rows) for rows in self.parts]
-            self._halve()
+            except RuntimeError as error:
+                if not no_gpu_memory(error):
+                    raise
+            self._halve()  # here, where what was raised holds no memory any more
+            self.gradients.called = called
 
     def _halve(self) -> None:
         rows = len(self.parts[0]) // 2
