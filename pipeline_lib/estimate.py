@@ -133,7 +133,7 @@ def _snapshots(plan: Plan, instances: Iterable[Instance]) -> int:
     return sum(
         len(one.run.training.snapshot_steps) * plan.scored(one.dataset, plan.experiment.sampling[name], progress=True)
         for one in instances
-        for name in progress.samplings(plan.experiment, one)
+        for name in progress.samplings(plan, one)
     )
 
 

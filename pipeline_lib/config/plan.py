@@ -113,6 +113,7 @@ class Plan:
             yield name, config
         batch = {"batch": runtime.sample_batch}
         cells: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+        on_the_way: dict[tuple[str, bool], dict[str, Any]] = {}
         for one in self.instances:
             operation = {k: getattr(runtime, k) for k in ("checkpoint_minutes", "log_every", "grid_every")}
             if runtime.micro_batch:
@@ -124,9 +125,11 @@ class Plan:
                     cells[name, latent] = list(self._cell_configs(sampling, latent))
                 for config in cells[name, latent]:
                     yield f"{one.path}/{name}/{config['stage']}", config
-                if name in progress.samplings(exp, one):
-                    scored_at = progress.config(exp, sampling, _drawn(sampling, latent))
-                    yield f"{one.path}/{name}/progress", stage("progress", scored_at, batch)
+                if name in progress.samplings(self, one):
+                    if (name, latent) not in on_the_way:
+                        scored_at = progress.config(exp, sampling, _drawn(sampling, latent))
+                        on_the_way[name, latent] = stage("progress", scored_at, batch)
+                    yield f"{one.path}/{name}/progress", on_the_way[name, latent]
 
     def _cell_configs(self, sampling: Sampling, latent: bool) -> Iterator[dict[str, Any]]:
         """Stage configurations of a sampled run: the same for all that are trained on pixels, or on latents."""
@@ -248,7 +251,7 @@ class Plan:
     @property
     def progressed(self) -> list[str]:
         """Folders, below the experiment, of the sampled runs whose snapshots are scored."""
-        return [f"{one.path}/{name}" for one in self.instances for name in progress.samplings(self.experiment, one)]
+        return [f"{one.path}/{name}" for one in self.instances for name in progress.samplings(self, one)]
 
     @property
     def averages(self) -> dict[str, Any]:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from pipeline_lib.config.plan import Instance, Plan
 
 
-def samplings(exp: Experiment, one: "Instance") -> list[str]:
+def samplings(plan: "Plan", one: "Instance") -> list[str]:
     """Names of the samplings in which the snapshots of a training are scored; none where it keeps none."""
-    found = exp.sampled(one.method) if one.run.training.snapshot_steps else {}
-    asked = exp.progress.samplings
+    found = plan.samplings_of(one) if one.run.training.snapshot_steps else {}
+    asked = plan.experiment.progress.samplings
     if asked is None:
         return [name for name, sampling in found.items() if sampling.scored][:1]
     return [name for name in found if name in asked]
@@ -38,7 +38,7 @@ def check(plan: "Plan") -> None:
     for name in exp.progress.samplings or ():
         if name not in exp.sampling:
             raise BadConfig(f"progress.samplings: no sampling '{name}'; {registry.nearest(name, exp.sampling)}")
-        if not any(name in samplings(exp, one) for one in plan.instances):
+        if not any(name in samplings(plan, one) for one in plan.instances):
             raise BadConfig(f"progress.samplings: {name} draws from no training that keeps training.snapshots.")
     if exp.progress.model_fields_set and not plan.progressed:
         raise BadConfig(
@@ -46,7 +46,7 @@ def check(plan: "Plan") -> None:
             "progress away (null, where it is that of a file that this one extends)."
         )
     for one in plan.instances:
-        for name in samplings(exp, one):
+        for name in samplings(plan, one):
             _check(exp, name)
 
 
