@@ -517,6 +517,8 @@ COSTS_RELATIVE = [
     Column("note", "string", "", "why there is no comparison with the control"),
 ]
 
+BESIDE = ("trends", "influences", "anatomy")  # records that a job writes beside its main one, and no rule reads
+
 SCHEMAS: dict[str, list[Column]] = {
     "errors": ERRORS,
     "trends": TRENDS,
@@ -582,11 +584,17 @@ def read(path: Path | str, columns: Sequence[Column] | None = None) -> pd.DataFr
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise BadData(f"the record {path} cannot be read ({error}); delete it and run again.") from None
+        raise BadData(f"the record {path} cannot be read ({error}); {_remedy(Path(path))}.") from None
     if columns and (missing := {c.name for c in columns if not c.later} - set(table.column_names)):
-        raise BadData(f"the record {path} lacks the columns {sorted(missing)}; delete it and run again.")
+        raise BadData(f"the record {path} lacks the columns {sorted(missing)}; {_remedy(Path(path))}.")
     rows = table.to_pandas()
     return rows.assign(**{c.name: None for c in columns or () if c.name not in rows})
+
+
+def _remedy(path: Path) -> str:
+    """How a record is made again: Snakemake misses only the record that its job is named after."""
+    main = f"{path.parent.name}.parquet"
+    return f"delete {f'{main} beside it' if path.stem in BESIDE else 'it'} and run again"
 
 
 def provenance(path: Path | str) -> dict[str, Any]:

@@ -27,7 +27,10 @@ POINT = [*READING, "step", "t", "log_snr", "length_scale", "statistic", "n", "m"
 NOT_SAMPLED = "not paired: its control is not sampled in this way, or not with so many network calls"
 NO_CONTROL = "not paired: its control has no curve of this seed and number of network calls"
 OTHER_GRID = "not paired: its control was measured at other t or noise levels, so no step of one belongs to the other's"
-NO_INFLUENCES = "not paired: influences.parquet of the method or its control cannot be read; delete it and run again"
+NO_INFLUENCES = (
+    "not paired: errors/influences.parquet of the method or its control cannot be read or lacks steps; delete "
+    "errors.parquet beside it and run again"
+)
 
 Row = dict[str, Any]
 Key = tuple[Any, ...]

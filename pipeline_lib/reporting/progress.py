@@ -239,7 +239,8 @@ def _at_equal(mine: Curve | None, other: Curve | None, axis: str) -> Reading | s
     try:
         ours, theirs = mine.at(axis, budget), other.at(axis, budget)
     except (PipelineError, KeyError):
-        return f"{mine.place}/influences.parquet or that of its control cannot be read; delete it and run again"
+        lost = f"{mine.place}/influences.parquet or that of its control cannot be read"
+        return f"{lost}; delete progress.parquet beside it and run again"
     if ours is None or theirs is None:
         return TOO_EARLY
     (value, low, high), (control, control_low, control_high) = ours, theirs

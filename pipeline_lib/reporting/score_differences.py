@@ -25,8 +25,8 @@ SAME = ["extractor_sha", "reference_sha"]
 NO_SCORE = "not paired: its control has no such score of this seed and number of network calls"
 OTHER_SCORE = "not paired: its control was scored with other weights of the extractor or against another reference"
 NO_INFLUENCES = (
-    "not paired: scores/influences.parquet of the run or its control cannot be read, or lacks this score; delete it "
-    "and run again"
+    "not paired: scores/influences.parquet of the run or its control cannot be read, or lacks this score; delete "
+    "scores.parquet beside it and run again"
 )
 
 Row = dict[str, Any]

@@ -38,6 +38,23 @@ def test_a_damaged_or_foreign_record_is_refused(tmp_path: Path) -> None:
         tables.read(tmp_path / "h.parquet")
 
 
+@pytest.mark.parametrize(
+    ("record", "deleted"),
+    [
+        ("errors/errors", "delete it and"),
+        ("errors/influences", "delete errors.parquet beside it and"),
+        ("errors/trends", "delete errors.parquet beside it and"),
+        ("scores/influences", "delete scores.parquet beside it and"),
+        ("progress/influences", "delete progress.parquet beside it and"),
+        ("controls/scores", "delete it and"),
+    ],
+)
+def test_a_damaged_record_says_what_to_delete(record: str, deleted: str, tmp_path: Path) -> None:
+    """Snakemake does not miss what no rule reads."""
+    with pytest.raises(BadData, match=f"{deleted} run again"):
+        tables.read(tmp_path / f"{record}.parquet")
+
+
 def test_an_older_record_lacks_what_was_added_later(tmp_path: Path) -> None:
     old = [c for c in tables.SCORES if not c.later]
     tables.write(tmp_path / "s.parquet", [{"nfe": 10, "metric": "FID", "value": 2.0}], old)

@@ -83,7 +83,7 @@ def test_steps_without_influences_are_left_out(tree):
     assert one["difference"].tolist() == pytest.approx([0, -0.02, 0, -0.01])
     rows = read(path)
     write(path, rows[rows["step"] > 0], INFLUENCES, provenance(path))
-    assert found(built)["note"].str.startswith("not paired: influences.parquet").all()
+    assert found(built)["note"].str.startswith("not paired: errors/influences.parquet").all()
 
 
 @pytest.mark.parametrize("content", ["cut short", None])
@@ -92,7 +92,8 @@ def test_lost_influences_give_a_sentence_and_no_number(tree, content):
     path = built.folder / CELLS.format("ddpm", 0) / "influences.parquet"
     path.unlink() if content is None else write_text(path, content)
     assert found(built)["note"].tolist() == [
-        "not paired: influences.parquet of the method or its control cannot be read; delete it and run again"
+        "not paired: errors/influences.parquet of the method or its control cannot be read or lacks steps; delete "
+        "errors.parquet beside it and run again"
     ]
 
 

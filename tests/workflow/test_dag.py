@@ -109,9 +109,18 @@ def test_a_lock_can_be_taken_away_after_an_edit(finished: Checkout) -> None:
 
 
 def test_a_deleted_record_is_made_again(finished: Checkout) -> None:
-    (finished.folder / "results/tiny/digits/other/paper/s0/ancestral/errors/errors.parquet").unlink()
-    assert finished.jobs() == {"errors": 1} | REPORTS
+    """With what lies beside it: sentences about a damaged one say to delete the main one, which alone is missed."""
+    cell = finished.folder / "results/tiny/digits/other/paper/s0/ancestral"
+    beside = [cell / "errors" / f"{name}.parquet" for name in ("influences", "trends", "anatomy")]
+    beside += [cell / "scores/influences.parquet"]
+    for path in beside:
+        path.write_bytes(b"PAR1")
+    assert finished.jobs("--until", "errors", "scores") == {}
+    for name in ("errors", "scores"):
+        (cell / name / f"{name}.parquet").unlink()
+    assert finished.jobs() == {"errors": 1, "scores": 1} | REPORTS
     assert finished.snakemake().returncode == 0
+    assert all(len(pd.read_parquet(path).columns) > 1 for path in beside)
 
 
 def test_a_deleted_training_says_how_to_make_it_anew(finished: Checkout) -> None:
