@@ -7,7 +7,7 @@
 
 rule train:
     input:
-        unpack(plan.given("data", "init", "autoencoder", twin="train/manifest.json")),
+        unpack(plan.given("data", "init", "autoencoder")),
         config=f"{RUN}/train/config.json",
     output:
         manifest=f"{RUN}/train/manifest.json",
@@ -33,7 +33,7 @@ rule train:
 
 rule moments:
     input:
-        unpack(plan.given("data", twin="{sampling}/moments/manifest.json")),
+        data=plan.trained_on,
         config=f"{CELLS}/moments/config.json",
         train=rules.train.output.manifest,
     output:
@@ -56,7 +56,7 @@ rule moments:
 
 rule sample:
     input:
-        unpack(plan.given("autoencoder", "moments", "guide", "tuned", twin="{sampling}/sample/manifest.json")),
+        unpack(plan.given("autoencoder", "moments", "guide", "tuned")),
         config=f"{CELLS}/sample/config.json",
         train=rules.train.output.manifest,
     output:

@@ -3,7 +3,7 @@
 
 rule tune:
     input:
-        unpack(plan.given("data", "autoencoder", "moments", "guide", twin="{sampling}/tune/manifest.json")),
+        unpack(plan.given("data", "autoencoder", "moments", "guide")),
         config=f"{CELLS}/tune/config.json",
         train=rules.train.output.manifest,
         classifier=rules.classifier.output.manifest,

@@ -7,7 +7,6 @@ its content differs: the files are inputs of rules, and a rewritten one would re
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -356,12 +355,11 @@ class Plan:
         """Threads of one training job, over its processes."""
         return self._instance(wildcards).run.training.threads * self.experiment.runtime.processes
 
-    def given(self, *names: str, twin: str | None = None) -> Callable[[Any], dict[str, list[str] | str]]:
+    def given(self, *names: str) -> Callable[[Any], dict[str, list[str] | str]]:
         """For `unpack`: the inputs of these names at once, since Snakemake takes long to call a function.
 
-        `twin`: also that output of the first run with an equal training, if that is another one. Whoever waits for it
-        in the workflow finds what it would make; beside it, it would wait with a GPU in its hands. It is a path below
-        the run's folder, and may name its {sampling}.
+        No run waits here for one with an equal training: a changed set of inputs reruns a job with all below it, so
+        the name of another run must not be among them.
         """
         functions: dict[str, Callable[[Any], list[str] | str]] = {
             "data": self.trained_on,
@@ -373,8 +371,7 @@ class Plan:
         }
 
         def ask(wildcards: Any) -> dict[str, list[str] | str]:
-            found = {name: functions[name](wildcards) for name in names}
-            return {**found, "twin": self._made_before(wildcards, twin)} if twin else found
+            return {name: functions[name](wildcards) for name in names}
 
         return ask
 
@@ -382,19 +379,6 @@ class Plan:
         """The manifest of the training whose weights this one starts from; none for most."""
         init = self._instance(wildcards).init
         return [f"{self.root}/{init}/train/manifest.json"] if init else []
-
-    def _made_before(self, wildcards: Any, output: str) -> list[str]:
-        one, sampling = self._instance(wildcards), getattr(wildcards, "sampling", None)
-        first = self._firsts[one.path]
-        if first is one or (sampling and sampling not in self.samplings_of(first)):
-            return []
-        return [f"{self.root}/{first.path}/{output.format(sampling=sampling)}"]
-
-    @cached_property
-    def _firsts(self) -> dict[str, Instance]:
-        """By path of every run: the first one with an equal training, which may be itself."""
-        found: dict[str, Instance] = {}
-        return {one.path: found.setdefault(one.training, one) for one in self.instances}
 
     def guide(self, wildcards: Any) -> list[str]:
         """The manifest of the training of the noisy classifier that a sampling names; none for most."""

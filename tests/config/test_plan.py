@@ -3,7 +3,6 @@
 import copy
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -323,39 +322,6 @@ def test_a_correction_that_needs_moments_gets_them_and_no_other_does() -> None:
     known = {**downscaling, "x0_error": {"1": 0.5}}
     assert asked(scaling) == asked(known) == []
     assert [one["name"] for one in asked(scaling, downscaling)[0]] == ["variance-downscaling"]
-
-
-def twins() -> Plan:
-    """ddpm/paper, the same under another name, the same from a start, and one with more channels; two datasets."""
-    values = changed("methods/twin", {"objective": "ddpm", "variants": {"paper": {"preset": "paper"}}})
-    values["methods"]["twin"]["variants"]["tuned"] = {"preset": "paper", "init_from": "ddpm/paper"}
-    values["methods"]["ddpm"]["variants"]["wide"] = {"run": {"network": {"channels": 64}}}
-    values["datasets"]["again"] = {**values["datasets"]["digits"], "holdout": 10}
-    values["sampling"]["own"] = {**values["sampling"]["ancestral"], "methods": ["twin"]}
-    return plan({**values, "seeds": [0, 1]})
-
-
-@pytest.mark.parametrize("output", ["train/manifest.json", "{sampling}/sample/manifest.json"])
-def test_equal_runs_come_one_after_the_other(output: str) -> None:
-    """The second waits without a GPU for what the first makes, in its own dataset and seed."""
-    planned = twins()
-    after = planned.given(twin=output)
-    waits = {}
-    for one in planned.instances:
-        where = {k: getattr(one, k) for k in ("dataset", "method", "variant", "seed")}
-        found = after(SimpleNamespace(**where, **({"sampling": "ancestral"} if "sampling" in output else {})))
-        waits |= {one.path: found["twin"]} if found["twin"] else {}
-    place = output.format(sampling="ancestral")
-    assert waits == {
-        f"{dataset}/twin/paper/s{seed}": [f"results/tiny/{dataset}/ddpm/paper/s{seed}/{place}"]
-        for dataset in ("digits", "again")
-        for seed in (0, 1)
-    }
-
-
-def test_a_sampling_that_the_first_of_equal_runs_has_not_waits_for_nothing() -> None:
-    where = SimpleNamespace(dataset="digits", method="twin", variant="paper", seed=0, sampling="own")
-    assert twins().given(twin="{sampling}/sample/manifest.json")(where) == {"twin": []}
 
 
 def test_a_sampling_that_is_not_scored_has_no_scores_and_needs_few_images() -> None:

@@ -159,6 +159,15 @@ def add_seed(values: dict[str, Any]) -> None:
     values["seeds"] = [0, 1]
 
 
+def leave_out_the_first_of_equal_runs(values: dict[str, Any]) -> None:
+    del values["methods"]["ddpm"]
+    del values["methods"]["other"]["variants"]["paper"]["control"]
+
+
+def change_the_order(values: dict[str, Any]) -> None:
+    values["methods"] = dict(reversed(values["methods"].items()))
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -166,6 +175,8 @@ def add_seed(values: dict[str, Any]) -> None:
         (change_chains, {"bandwidths": 1, "errors": 2}),
         (change_images, {"sample": 2, "scores": 2}),
         (add_seed, {"train": 2, "sample": 2, "errors": 2, "scores": 2}),
+        (leave_out_the_first_of_equal_runs, {}),
+        (change_the_order, {}),
     ],
 )
 def test_a_changed_value_reruns_what_uses_it(finished: Checkout, change: Any, expected: dict[str, int]) -> None:
