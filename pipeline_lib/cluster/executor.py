@@ -24,7 +24,7 @@ from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 from pipeline_lib.cluster import code, squeue
 from pipeline_lib.cluster.ends import Ends, translated
 from pipeline_lib.cluster.held import Held, heeding
-from pipeline_lib.exits import MARKER
+from pipeline_lib.exits import MARKER, TryAgain
 from pipeline_lib.records.files import write_text
 
 SUBMITTED = "slurm-job.txt"  # beside the output: number and name of the job that was submitted last
@@ -80,7 +80,7 @@ class Executor(plugin.Executor):
         try:
             for record in _beside(job_info.job, SUBMITTED):
                 write_text(record, f"{number} {self.run_uuid}")
-        except OSError as error:
+        except (OSError, TryAgain) as error:  # TryAgain: a full disk, or quota
             said = f"The number of SLURM job {number} could not be written ({error}): if Snakemake is killed, cancel "
             self.logger.warning(f"{said}this job before you start it again.")
 

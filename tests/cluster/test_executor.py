@@ -1,5 +1,6 @@
 """What is submitted and what is told of it. On a real cluster: tests/slurm."""
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -123,21 +124,23 @@ def test_what_is_raised_before_a_job_is_submitted_fails_it(head: Head, monkeypat
     assert "It was not submitted: Disk quota exceeded" in said
 
 
+@pytest.mark.parametrize("code", [errno.EDQUOT, errno.ENOSPC, errno.EIO, errno.EACCES])
 def test_a_job_whose_number_cannot_be_written_is_not_lost(
-    head: Head, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    code: int, head: Head, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     told = []
     monkeypatch.setattr(RemoteExecutor, "report_job_submission", lambda self, info, register_job: told.append(info))
 
-    def full(*_: object) -> None:
-        raise OSError("Disk quota exceeded")
+    def refused(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(module, "write_text", full)
+    monkeypatch.setattr(Path, "write_text", refused)
     monkeypatch.setattr(Head, "ends", module.Ends())
     head.report_job_submission(SimpleNamespace(job=a_job(), external_jobid="7"))
     assert len(told) == 1
     assert list(head.ends.since) == ["7"]
-    assert "SLURM job 7 could not be written (Disk quota exceeded)" in caplog.text
+    assert "The number of SLURM job 7 could not be written (" in caplog.text
+    assert "cancel this job before you start it again" in caplog.text
 
 
 @pytest.mark.parametrize("by", ["state", "log"])
