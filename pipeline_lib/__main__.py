@@ -170,7 +170,8 @@ def _add_config(sub: argparse.ArgumentParser) -> None:
 def run_stage(name: str, args: argparse.Namespace) -> None:
     """Run one stage; a permanent failure leaves a marker, and a later attempt at the same thing ends at once.
 
-    What the machine fails at (`faults`) is tried again, also where a stage took it for damaged data.
+    What the machine fails at (`faults`) is tried again, also where a stage took it for damaged data. One of several
+    processes takes no marker away: it cannot tell one of before from that of another process of this attempt.
     """
     config, manifests, marker, key = _prepared(name, args)
     stage, alone = STAGES[name], "WORLD_SIZE" not in os.environ
@@ -190,8 +191,6 @@ def run_stage(name: str, args: argparse.Namespace) -> None:
             raise
         traceback.print_exception(error)
         raise told from error
-    if os.environ.get("RANK", "0") == "0":
-        marker.unlink(missing_ok=True)  # of before, where torchrun started the processes
 
 
 def _told(name: str, error: Exception) -> PipelineError:
