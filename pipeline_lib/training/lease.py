@@ -37,10 +37,10 @@ class Holder:
 
 
 def holder_of(folder: Path) -> Holder | None:
-    """Who holds the lease on a training folder, for who looks on; None where nobody does."""
+    """Who holds the lease on a training folder, for who looks on; None where nobody does, or nothing can be read."""
     path = folder / "lease.json"
-    found = _read(path)
     try:
+        found = _read(path)
         age = max(0.0, time.time() - path.stat().st_mtime)
     except OSError:
         return None
@@ -65,7 +65,7 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, daemon=True)
 
     def take(self) -> None:
-        """Raises TryAgain where another trainer holds it."""
+        """Raises TryAgain where another trainer holds it, and OSError where the file system does not say who does."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked() as now:
             holder = _read(self.path)
@@ -94,7 +94,8 @@ class Lease:
 
     def confirm(self) -> None:
         """Renew it now. Raises TryAgain where another trainer has taken it: who stood still for long has not noticed
-        yet, and asks before it writes."""
+        yet, and asks before it writes. Raises OSError where the file system does not say who holds it: it is not lost.
+        """
         with self._locked():
             if not self._mine():
                 self.lost = True
@@ -198,7 +199,8 @@ def _hidden(pid: int) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """What a lease says; None where there is none. Raises OSError where the file system does not tell."""
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None

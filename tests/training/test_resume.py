@@ -365,6 +365,32 @@ def test_a_holder_that_was_replaced_notices_and_leaves_the_new_lease(tmp_path: P
     assert json.loads((tmp_path / "lease.json").read_text()) == other
 
 
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
+def test_silence_of_the_file_system_is_neither_a_free_lease_nor_a_lost_one(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_text
+
+    def silent(path: Path, *how: object) -> str:
+        if path.name == "lease.json":
+            raise OSError(code, os.strerror(code))
+        return read(path, *how)
+
+    with Lease(tmp_path, beat=0.02) as held:
+        content = (tmp_path / "lease.json").read_text()
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "read_text", silent)
+            with pytest.raises(OSError, match=os.strerror(code)):
+                Lease(tmp_path).take()
+            with pytest.raises(OSError, match=os.strerror(code)):
+                held.confirm()
+            assert lease.holder_of(tmp_path) is None
+            time.sleep(0.1)
+        assert (tmp_path / "lease.json").read_text() == content
+        held.confirm()
+        assert not held.lost
+
+
 def takes_over(folder: Path) -> dict[str, object]:
     """What another trainer leaves that took the folder while this one stood still: its lease and its checkpoint."""
     (folder / "lease.json").write_text(json.dumps({"job": "2", "host": "far", "pid": 1, "token": "new", "step": 99}))
