@@ -5,6 +5,7 @@ same, so most of what blurs one curve blurs the other alike, and cancels. An int
 networks; what other training seeds would give is in the t-interval over seeds, which stands beside it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -50,6 +51,7 @@ def differences(
     for row in errors[errors["law"].eq("marginal")].itertuples(index=False):  # frames of a few rows each take long
         cells.setdefault(_values(row, CELL), []).append(row)
     load = lru_cache(maxsize=2)(_influences)  # of a run and its control, for all numbers of calls
+    most = experiment["errors"].get("paired_times")
     for key, cell in cells.items():
         control = (control_method if of == "methods" else control_sampling)(experiment, key)
         if control is None:
@@ -57,7 +59,7 @@ def differences(
         name, other, shared = control
         places = [folder.joinpath(*map(str, k[:3]), f"s{k[3]}", str(k[4]), "errors") for k in (key, other)]
         about = {**dict(zip(ABOUT, _values(cell[0], ABOUT), strict=True)), "control": name}
-        found = _pair(cell, cells.get(other), places, load) if shared else [{"note": NOT_SAMPLED}]
+        found = _pair(cell, cells.get(other), places, load, most) if shared else [{"note": NOT_SAMPLED}]
         yield from ({**about, **row} for row in found)
 
 
@@ -78,7 +80,7 @@ def control_sampling(experiment: Mapping[str, Any], key: Key) -> tuple[str, Key,
     return (name, (*run, name, nfe), nfe in experiment["samplings"][name]["nfe"]) if name else None
 
 
-def _pair(cell: list[Any], other: list[Any] | None, places: list[Path], load: Load) -> list[Row]:
+def _pair(cell: list[Any], other: list[Any] | None, places: list[Path], load: Load, most: int | None) -> list[Row]:
     if other is None:
         return [{"note": NO_CONTROL}]
     if _points(cell) != _points(other):
@@ -87,7 +89,7 @@ def _pair(cell: list[Any], other: list[Any] | None, places: list[Path], load: Lo
         mine, theirs = (_estimates(rows, load(place)) for rows, place in zip((cell, other), places, strict=True))
     except PipelineError:
         return [{"note": NO_INFLUENCES}]
-    if not mine or mine.keys() != theirs.keys():
+    if mine.keys() != theirs.keys() or not _complete(cell, mine, most):
         return [{"note": NO_INFLUENCES}]
     curves: dict[Key, list[Any]] = {}
     for point in (row for row in cell if _values(row, PLACE) in mine):
@@ -128,6 +130,15 @@ def _influences(place: Path) -> Influences:
     keys = zip(*(rows[k].tolist() for k in PLACE), strict=True)
     sides = ((c.astype(float), f.astype(float)) for c, f in zip(rows["chains"], rows["forward"], strict=True))
     return dict(zip(keys, sides, strict=True))
+
+
+def _complete(cell: list[Any], kept: Mapping[Key, Estimate], most: int | None) -> bool:
+    """Whether every curve has the influences of as many steps as were kept: all that are measured, or `most` of them.
+
+    What two runs both lack would else be missing in silence.
+    """
+    measured, found = Counter(_values(row, PLACE[:-1]) for row in cell), Counter(place[:-1] for place in kept)
+    return all(found[curve] == min(steps, most or steps) for curve, steps in measured.items())
 
 
 def _estimates(rows: list[Any], influences: Influences) -> dict[Key, Estimate]:

@@ -74,6 +74,7 @@ def test_another_grid_gives_a_sentence_and_no_number(tree):
 def test_steps_without_influences_are_left_out(tree):
     """Where both runs keep them at steps 0, 10 and 20 alone: the mean is one over 10 and 20."""
     built = tree(seeds=(0,)).complete()
+    built.experiment["errors"]["paired_times"] = 3
     for method in ("ddpm", "other"):
         path = built.folder / CELLS.format(method, 0) / "influences.parquet"
         rows = read(path)
@@ -84,6 +85,31 @@ def test_steps_without_influences_are_left_out(tree):
     rows = read(path)
     write(path, rows[rows["step"] > 0], INFLUENCES, provenance(path))
     assert found(built)["note"].str.startswith("not paired: errors/influences.parquet").all()
+
+
+@pytest.mark.parametrize(
+    ("kept", "most", "paired"),
+    [
+        (lambda rows: rows["step"] >= 0, None, True),
+        (lambda rows: rows["step"] > 0, None, False),
+        (lambda rows: rows["step"] % 10 == 0, 4, False),
+        (lambda rows: rows["step"] % 10 == 0, 3, True),
+        (lambda rows: rows["kernel"] == "laplace", None, False),
+        (lambda rows: (rows["kernel"] == "laplace") & (rows["step"] % 10 == 0), 3, False),
+        (lambda rows: rows["step"] >= 0, 9, True),
+    ],
+)
+def test_influences_that_both_runs_lack_are_missed(tree, kept, most, paired):
+    """Else a kernel or a step would be gone from the tables without a word."""
+    built = tree(seeds=(0,)).complete()
+    built.experiment["errors"]["paired_times"] = most
+    for method in ("ddpm", "other"):
+        path = built.folder / CELLS.format(method, 0) / "influences.parquet"
+        rows = read(path)
+        write(path, rows[kept(rows)], INFLUENCES, provenance(path))
+    rows = found(built)
+    assert rows["difference"].notna().any() == paired
+    assert rows["note"].str.contains("lacks steps").any() != paired
 
 
 @pytest.mark.parametrize("content", ["cut short", None])
