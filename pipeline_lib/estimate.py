@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, prod
 from operator import mul
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -329,12 +330,26 @@ def _hours(plan: Plan) -> str:
 
 def _done(plan: Plan, one: Instance) -> int:
     """Steps of a training that are done and kept; 0 too where what it is trained on is not there yet."""
+    if _up_to_date(plan, one):
+        return one.run.training.steps
     try:
         data, *init = map(Manifest.load, [plan.trained_on(one), *plan.init(one)])
         store = store_of(one.config, data, *init)
         return one.run.training.steps if store.finished() else steps_done(store.folder)
     except BadData:
         return 0
+
+
+def _up_to_date(plan: Plan, one: Instance) -> bool:
+    """Whether the workflow has its result and does not ask for it again, whatever version of the code made it."""
+    home = plan.root / one.path / "train"
+    config, inputs = home / "config.json", [plan.trained_on(one), *plan.init(one)]
+    try:
+        made = (home / "manifest.json").stat().st_mtime_ns
+        newer = any(Path(path).stat().st_mtime_ns > made for path in (config, *inputs))
+        return not newer and json.loads(config.read_text())["config"] == one.config
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _begun(trained: Sequence[tuple[Instance, int]]) -> str:

@@ -15,7 +15,7 @@ from pipeline_lib.estimate import text
 from pipeline_lib.exits import TryAgain
 from pipeline_lib.measured import Hours, hours
 from pipeline_lib.records.store import STORE, Manifest
-from pipeline_lib.training import train
+from pipeline_lib.training import identity, train
 from pipeline_lib.training.identity import steps_done
 from pipeline_lib.training.lease import process
 from tests.config.test_plan import MINIMAL, plan
@@ -79,9 +79,9 @@ def test_what_is_not_finished_or_of_another_version_is_passed_over(tiny_data: Ma
     ended(tiny_data, "H", 2.0, 4.0)
     first, second = sorted(STORE.glob("train-*"))
     (first / "manifest.json").unlink()
-    identity = json.loads((second / "identity.json").read_text())
-    identity["config"]["unknown"] = 1
-    (second / "identity.json").write_text(json.dumps(identity))
+    about = json.loads((second / "identity.json").read_text())
+    about["config"]["unknown"] = 1
+    (second / "identity.json").write_text(json.dumps(about))
     assert hours([(planned(), SHAPE, 1)], 1) == []
 
 
@@ -133,6 +133,28 @@ def test_nothing_is_left_once_all_have_ended() -> None:
     one = planned_experiment(2)
     ended(Manifest.load(one.trained_on(one.instances[0])), "H", 1.0, 1.0)
     assert "hours: none; all trainings have ended." in said(one)
+
+
+def test_a_result_of_an_earlier_version_counts_while_nothing_asks_for_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version of the code is no input: Snakemake trains anew only where the configuration or the data changed."""
+    one = planned_experiment(1)
+    one.write()
+    data, home = Path(one.trained_on(one.instances[0])), one.root / one.instances[0].path / "train"
+    train.run(one.instances[0].config, RUNTIME, home / "manifest.json", Manifest.load(data))
+    monkeypatch.setattr(identity, "VERSION", identity.VERSION + 1)
+    done = "hours: none; all trainings have ended."
+    assert done in said(one)
+    made = (home / "manifest.json").stat().st_mtime_ns
+    for path in (home / "config.json", data):
+        os.utime(path, ns=(made + 1, made + 1))
+        assert done not in said(one)
+        os.utime(path, ns=(made, made))
+        assert done in said(one)
+    config = json.loads((home / "config.json").read_text())
+    config["config"]["training"]["steps"] = 99  # the file of the experiment was changed since, and nothing was run
+    (home / "config.json").write_text(json.dumps(config))
+    os.utime(home / "config.json", ns=(made, made))
+    assert done not in said(one)
 
 
 def test_without_a_training_that_has_ended_the_plan_says_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
