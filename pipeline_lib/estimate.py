@@ -343,10 +343,10 @@ def _done(plan: Plan, one: Instance) -> int:
 def _up_to_date(plan: Plan, one: Instance) -> bool:
     """Whether the workflow has its result and does not ask for it again, whatever version of the code made it."""
     home = plan.root / one.path / "train"
-    config, inputs = home / "config.json", [plan.trained_on(one), *plan.init(one)]
+    config, inputs = home / "config.json", map(Path, [plan.trained_on(one), *plan.init(one)])
     try:
         made = (home / "manifest.json").stat().st_mtime_ns
-        newer = any(Path(path).stat().st_mtime_ns > made for path in (config, *inputs))
+        newer = any(path.stat().st_mtime_ns > made for path in (config, *inputs))
         return not newer and json.loads(config.read_text())["config"] == one.config
     except (OSError, ValueError, KeyError):
         return False

@@ -24,7 +24,7 @@ def open_plan(workflow: Any) -> Plan:
         plan = _plan(workflow)
         if workflow.is_main_process and "--unlock" not in sys.argv:  # else an edit would keep the lock for ever
             plan.write(claim=not DRY & set(sys.argv))
-            executor.install(plan.name)
+            executor.install(plan.name, lambda: plan.equal_runs)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -4,7 +4,8 @@
 2. Jobs that SLURM holds, or that wait for what will not come: `held`.
 3. A permanent failure (bad data, configuration, a bug) is not submitted again: its marker says so.
 4. A job that ran out of memory asks for twice as much the next time.
-5. Jobs outlive a Snakemake that is killed. What the next one submits for the same output starts when they have ended.
+5. Jobs outlive a Snakemake that is killed. What the next one submits for the same output starts when they have ended;
+   so does what a run with an equal training would make the same of. It waits in the queue, without a GPU.
 6. Jobs run the code that was there when Snakemake was started (`cluster.code`).
 7. What is raised before a job is submitted fails that job; the plugin reads no Future, and would wait for ever.
 """
@@ -12,7 +13,9 @@
 import contextlib
 import os
 import re
+import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from pipeline_lib.cluster.held import Held, heeding
 from pipeline_lib.exits import MARKER, TryAgain
 from pipeline_lib.records.files import write_text
 
+SHARED = ("train", "moments", "tune", "sample")  # stages that find in the store what an equal run has made
 SUBMITTED = "slurm-job.txt"  # beside the output: number and name of the job that was submitted last
 PAUSES = (5, 15, 40)  # seconds between questions that SLURM does not answer
 STARVED = re.compile(r"OUT_OF_MEMORY|oom.kill event|Out Of Memory")  # as states, slurmstepd and srun say it
@@ -38,6 +42,8 @@ class Executor(plugin.Executor):
 
     experiment = ""  # its name begins the names of the jobs, where the profile says no other prefix
     ends = Ends()
+    alike: Callable[[], Mapping[str, Sequence[str]]] = dict  # folders of runs, by that of one with an equal training
+    turn = threading.Lock()  # the plugin submits two jobs at a time; equal ones must see each other
 
     def __post_init__(self, test_mode: bool = False) -> None:
         settings = self.workflow.executor_settings
@@ -49,22 +55,25 @@ class Executor(plugin.Executor):
 
     def run_job(self, job: JobExecutorInterface) -> None:
         """Submit a job; what is raised on the way fails it."""
-        try:
-            self._prepare(job)
-        except Exception as error:
-            self._report_job_error_threadsafe(SubmittedJobInfo(job), f"It was not submitted: {error}. ")
-        else:
-            super().run_job(job)
+        with self.turn if self._equal(job) else contextlib.nullcontext():
+            try:
+                self._prepare(job)
+            except Exception as error:
+                self._report_job_error_threadsafe(SubmittedJobInfo(job), f"It was not submitted: {error}. ")
+            else:
+                super().run_job(job)
 
     def _prepare(self, job: JobExecutorInterface) -> None:
         """Forget failures of an earlier Snakemake, wait for jobs that have not ended, and give more memory."""
         if job.attempt == 1:
             for marker in _beside(job, MARKER):
                 marker.unlink(missing_ok=True)
-        if alive := sorted({number for record in _beside(job, SUBMITTED) if (number := _alive(record))}):
+        records = _beside(job, SUBMITTED) | self._equal(job)
+        if alive := sorted({number for record in records if (number := _alive(record))}):
             older = ", ".join(alive)
             self.logger.info(
-                f"Job {job.jobid} starts after SLURM job {older}, of the same output, which has not ended."
+                f"Job {job.jobid} starts after SLURM job {older}, of the same output or an equal one, which "
+                "has not ended."
             )
             given = job.resources.get("slurm_extra") or ""
             job.resources.slurm_extra = f"{given} --dependency=afterany:{':'.join(alive)}"
@@ -72,11 +81,26 @@ class Executor(plugin.Executor):
         if had and job.resources.get("mem_mb", 0) <= had:
             job.resources.mem_mb = 2 * had
 
+    def _equal(self, job: JobExecutorInterface) -> set[Path]:
+        """Where the numbers of jobs are that make the same for runs with an equal training."""
+        files = [Path(file) for file in job.output if Path(file).parent.name in SHARED]
+        known = self.alike() if files else {}
+        return {
+            other / file.relative_to(run).with_name(SUBMITTED)
+            for file in files
+            for run in file.parents
+            for other in map(Path, known.get(str(run), ()))
+        }
+
     def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
-        """Tell Snakemake of a submitted job, and write its number beside its output."""
+        """Tell Snakemake of a submitted job."""
         super().report_job_submission(job_info, register_job=register_job)
+        self.ends.submitted(str(job_info.external_jobid))
+
+    def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
+        """Have Snakemake told of a submitted job, and write its number beside its output before the next one's turn."""
+        super()._report_job_submission_threadsafe(job_info)
         number = str(job_info.external_jobid)
-        self.ends.submitted(number)
         try:
             for record in _beside(job_info.job, SUBMITTED):
                 write_text(record, f"{number} {self.run_uuid}")
@@ -152,9 +176,13 @@ def _patiently(number: str) -> squeue.Job | None:
         ) from None
 
 
-def install(experiment: str) -> None:
-    """Let Snakemake take this executor where it is told `executor: slurm`."""
+def install(experiment: str, alike: Callable[[], Mapping[str, Sequence[str]]] = dict) -> None:
+    """Let Snakemake take this executor where it is told `executor: slurm`.
+
+    `alike` says for the folder of a run which folders others with an equal training have; it is asked for jobs alone.
+    """
     Executor.experiment = experiment
+    Executor.alike = staticmethod(alike)
     Executor.ends = Ends()
     plugin.query_job_status = translated(heeding(plugin.query_job_status, Held()), Executor.ends)
     ExecutorPluginRegistry().get_plugin("slurm").executor = Executor

@@ -7,6 +7,7 @@ its content differs: the files are inputs of rules, and a rewritten one would re
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -379,6 +380,15 @@ class Plan:
         """The manifest of the training whose weights this one starts from; none for most."""
         init = self._instance(wildcards).init
         return [f"{self.root}/{init}/train/manifest.json"] if init else []
+
+    @cached_property
+    def equal_runs(self) -> dict[str, list[str]]:
+        """By folder of a run, the folders of all others with an equal training; a run without such is not in it."""
+        groups: dict[str, list[str]] = {}
+        for one in self.instances:
+            groups.setdefault(one.training, []).append(f"{self.root}/{one.path}")
+        pairs = ((one, [other for other in group if other != one]) for group in groups.values() for one in group)
+        return {one: others for one, others in pairs if others}
 
     def guide(self, wildcards: Any) -> list[str]:
         """The manifest of the training of the noisy classifier that a sampling names; none for most."""

@@ -3,6 +3,8 @@
 import errno
 import logging
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,7 +89,7 @@ def test_a_job_starts_after_an_older_one_of_its_output(
     known: Job | None, extra: str, attempt: int, head: Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("run/failed.json").touch()
-    head.report_job_submission(SimpleNamespace(job=a_job(), external_jobid="7"))
+    head._report_job_submission_threadsafe(SimpleNamespace(job=a_job(), external_jobid="7"))
     monkeypatch.setattr(squeue, "job", {"7": known}.get)
     head.run_job(a_job(attempt, slurm_extra="--qos=long"))
     assert head.submitted == [{"slurm_extra": extra}]
@@ -113,6 +115,49 @@ def test_silence_of_slurm_is_not_the_end_of_an_older_job(head: Head, monkeypatch
     assert "SLURM does not say whether its job 7, of the same output, has ended (down)" in said
 
 
+@pytest.mark.parametrize(
+    ("stage", "waits"),
+    [("train", True), ("ancestral/sample", True), ("ancestral/tune", True), ("ancestral/errors", False)],
+)
+def test_equal_runs_wait_for_each_other_in_the_queue(
+    stage: str, waits: bool, head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU, whichever was submitted first; what each run measures for itself does not wait."""
+    runs = {"results/x/a": ["results/x/b"], "results/x/b": ["results/x/a"]}
+    monkeypatch.setattr(Executor, "alike", staticmethod(lambda: runs))
+    states = {"7": Job("RUNNING", "mine_1"), "8": Job("PENDING", "mine_1")}
+    monkeypatch.setattr(squeue, "job", states.get)
+
+    def one(run: str) -> SimpleNamespace:
+        return SimpleNamespace(**{**vars(a_job()), "output": [f"results/x/{run}/{stage}/manifest.json"]})
+
+    for run, number in (("b", "7"), ("a", "8"), ("other", "9")):
+        head.run_job(one(run))
+        head._report_job_submission_threadsafe(SimpleNamespace(job=one(run), external_jobid=number))
+    states["7"] = Job("FAILED", "mine_1")  # its clock: what is submitted next waits for the one that goes on
+    head.run_job(one("b"))
+    after = [{"slurm_extra": f" --dependency=afterany:{number}"} if waits else {} for number in (7, 8)]
+    assert head.submitted == [{}, after[0], {}, after[1]]
+
+
+def test_the_second_of_two_equal_jobs_sees_the_first(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin submits with two threads: here each asks SLURM for half a second before its number is known."""
+    runs = {"results/x/a": ["results/x/b"], "results/x/b": ["results/x/a"]}
+    monkeypatch.setattr(Executor, "alike", staticmethod(lambda: runs))
+    monkeypatch.setattr(squeue, "job", lambda number: Job("RUNNING", "mine_1"))
+
+    def submit(self: Head, job: Any) -> None:
+        self.submitted.append(asked(job))
+        time.sleep(0.5)
+        self._report_job_submission_threadsafe(SimpleNamespace(job=job, external_jobid=7))
+
+    monkeypatch.setattr(plugin.Executor, "run_job", submit)
+    jobs = [SimpleNamespace(**{**vars(a_job()), "output": [f"results/x/{run}/train/manifest.json"]}) for run in "ab"]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(head.run_job, jobs))
+    assert head.submitted == [{}, {"slurm_extra": " --dependency=afterany:7"}]
+
+
 def test_what_is_raised_before_a_job_is_submitted_fails_it(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError("Disk quota exceeded")
@@ -136,7 +181,7 @@ def test_a_job_whose_number_cannot_be_written_is_not_lost(
 
     monkeypatch.setattr(Path, "write_text", refused)
     monkeypatch.setattr(Head, "ends", module.Ends())
-    head.report_job_submission(SimpleNamespace(job=a_job(), external_jobid="7"))
+    head._report_job_submission_threadsafe(SimpleNamespace(job=a_job(), external_jobid="7"))
     assert len(told) == 1
     assert list(head.ends.since) == ["7"]
     assert "The number of SLURM job 7 could not be written (" in caplog.text

@@ -324,6 +324,21 @@ def test_a_correction_that_needs_moments_gets_them_and_no_other_does() -> None:
     assert [one["name"] for one in asked(scaling, downscaling)[0]] == ["variance-downscaling"]
 
 
+def test_equal_runs_are_those_of_one_dataset_seed_and_start() -> None:
+    """ddpm/paper, the same under another name, the same from a start, and one with more channels; two datasets."""
+    values = changed("methods/twin", {"objective": "ddpm", "variants": {"paper": {"preset": "paper"}}})
+    values["methods"]["twin"]["variants"]["tuned"] = {"preset": "paper", "init_from": "ddpm/paper"}
+    values["methods"]["ddpm"]["variants"]["wide"] = {"run": {"network": {"channels": 64}}}
+    values["datasets"]["again"] = {**values["datasets"]["digits"], "holdout": 10}
+    folder = "results/tiny/{}/{}/paper/s{}"
+    assert plan({**values, "seeds": [0, 1]}).equal_runs == {
+        folder.format(dataset, one, seed): [folder.format(dataset, other, seed)]
+        for dataset in ("digits", "again")
+        for one, other in (("ddpm", "twin"), ("twin", "ddpm"))
+        for seed in (0, 1)
+    }
+
+
 def test_a_sampling_that_is_not_scored_has_no_scores_and_needs_few_images() -> None:
     values = changed("datasets/digits/holdout", 100)
     values["sampling"]["whole"] = {"sampler": "ancestral", "nfe": [100], "images": 8, "scored": False}
