@@ -25,7 +25,7 @@ from pipeline_lib.data.prepared import to_uint8
 from pipeline_lib.diffusion.denoiser import Denoiser, Denoising, Prediction
 from pipeline_lib.diffusion.noise import Noise
 from pipeline_lib.diffusion.streams import Stream
-from pipeline_lib.exits import BadConfig
+from pipeline_lib.exits import BadConfig, BadData
 from pipeline_lib.faults import no_gpu_memory
 from pipeline_lib.networks import latent_space, replay, trained
 from pipeline_lib.networks.latent_space import LatentSpace
@@ -315,7 +315,8 @@ class Cell:
     def _block(self, counted: Counted, nfe: int, start: int, facts: dict[str, Any]) -> Tensor:
         """uint8 images number start, start + 1, ...: `batch` of them, or as many as are left where one process draws.
 
-        Several give equally many, so there zeros stand for images that nobody wants.
+        Several give equally many, so there zeros stand for images that nobody wants. Raises BadData where a chain is
+        not finite, which as uint8 would be a black image like any other.
         """
         shape, classes = tuple(self.about["shape"]), classes_of(self.about, self.sampling)
         kept, decode = (self.space.image_shape, self.space.decode) if self.space else (shape, to_uint8)
@@ -324,9 +325,18 @@ class Cell:
         images = torch.empty(0, *kept, dtype=torch.uint8, device=self.where)
         if len(index):
             x = draw(counted, self.sampling, nfe, index, shape, self.batch, labels, guide=self.guide, facts=facts)
+            self._finite(x, nfe)
             images = decode(x)
         missing = self.batch - len(images) if self.world.size > 1 else 0
         return torch.cat((images, images.new_zeros(missing, *kept))) if missing else images
+
+    def _finite(self, x: Tensor, nfe: int) -> None:
+        if bad := len(x) - int(x.isfinite().flatten(1).all(1).sum()):
+            raise BadData(
+                f"{bad} of {len(x)} chains of the sampler {self.sampling.sampler['name']} at {nfe} calls end in numbers "
+                f"that are not finite ({self.folder}): lower training.lr if the training diverged, set clip_x0: true in "
+                "the sampling, or give its sampler and corrections other constants."
+            )
 
     def _file(self, path: Path, keep: int) -> AbstractContextManager[Callable[[np.ndarray], None]]:
         """What appends images to the file; nothing where another process writes it."""

@@ -12,7 +12,7 @@ import torch
 from pipeline_lib.config.models import Sampling
 from pipeline_lib.data.prepared import to_float, to_uint8
 from pipeline_lib.diffusion.denoiser import Prediction
-from pipeline_lib.exits import BadConfig
+from pipeline_lib.exits import BadConfig, BadData
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.samplers import _stage
 from pipeline_lib.training import train
@@ -129,3 +129,21 @@ def test_corrections_change_the_images_and_one_that_does_nothing_leaves_every_bi
     plain = images(sample(trained, [4]))
     assert np.array_equal(with_b(1.0), plain)
     assert not np.array_equal(with_b(1.3), plain)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_chain_that_is_not_finite_ends_the_stage_before_it_is_an_image(
+    trained: Manifest, monkeypatch: pytest.MonkeyPatch, broken: float
+) -> None:
+    original = _stage.draw
+
+    def diverges(*args: Any, **more: Any) -> torch.Tensor:
+        x = original(*args, **more)
+        x[3, 0, 2, 2] = broken
+        return x
+
+    monkeypatch.setattr(_stage, "draw", diverges)
+    with pytest.raises(BadData, match="1 of 16 chains of the sampler ancestral at 4 calls .*clip_x0: true"):
+        sample(trained, [4])
+    assert list(Path("results").rglob("images.part.npy"))
+    assert not list(Path("results").rglob("images.npy"))

@@ -78,6 +78,16 @@ def test_rows_say_what_trained_them_until_then(data: Manifest) -> None:
     assert progress._spent(made, 8) == {"gpu_seconds": None, "device": "", "host": ""}
 
 
+def test_a_snapshot_whose_chains_diverge_has_no_score(
+    data: Manifest, trained: Manifest, statistics: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ended(data, snapshots=[0.5])
+    sample, draw = drawn(made), _stage.draw
+    monkeypatch.setattr(_stage, "draw", lambda *a, **more: draw(*a, **more) * float("nan"))
+    with pytest.raises(BadData, match="chains of the sampler ancestral at 4 calls end in numbers that are not finite"):
+        run(made, sample, 40, trained, statistics)
+
+
 def test_samples_of_snapshots_are_drawn_once(
     data: Manifest, trained: Manifest, statistics: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
