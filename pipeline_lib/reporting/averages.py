@@ -53,7 +53,8 @@ def measure(experiment: Mapping[str, Any], tables: Tables) -> pd.DataFrame:
     done = frechet(done_scores(tables["scores"]))
     drawn = done[done["sampler"].isin(list(about["alike"]))]
     of = [f"{r.dataset}/{r.method}/{r.variant}/s{r.seed}" for r in each(drawn)]
-    rows = drawn[[place in about["halflives"] for place in of]]
+    kept = pd.Series([place in about["halflives"] for place in of], index=drawn.index, dtype=bool)
+    rows = drawn[kept]  # an empty list would select columns
     places = [place for place in of if place in about["halflives"]]
     names = [weights(experiment["samplings"][sampler]) for sampler in rows["sampler"]]
     found = rows[[c.name for c in AVERAGES if c.name in rows]].assign(

@@ -18,7 +18,8 @@ KEPT = {
 
 
 @pytest.fixture
-def tree(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Grown:
+def begun(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Grown:
+    """Nothing is trained yet."""
     monkeypatch.chdir(tmp_path)
     given = values([0, 1])
     about = given["methods"]["ddpm"]
@@ -27,7 +28,12 @@ def tree(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Grown:
     grid = {"w": {"key": "weights", "values": ["raw", "short"]}}
     sampling = {"ancestral": DRAWN, "mean": {**DRAWN, "control": "ancestral", "grid": grid}}
     changes = {"comparisons": {}, "sweeps": {}, "sampling": sampling}
-    grown = Grown([0, 1], methods={"ddpm": about}, **changes).complete()
+    return Grown([0, 1], methods={"ddpm": about}, **changes)
+
+
+@pytest.fixture
+def tree(begun: Grown) -> Grown:
+    grown = begun.complete()
     for seed in (0, 1):
         for sampler, value in SCORES.items():
             less = 0 if sampler == "mean-wraw" else seed
@@ -43,6 +49,13 @@ def test_lines_rise_in_length_and_are_compared_with_the_main_average(tree: Grown
     shown = averages.shown(rows, tree.experiment)
     assert list(shown["half-life, images"]) == ["0", "52.63", "551.7"]
     assert list(shown["difference to the main average"]) == ["5.5 [-0.853, 11.9]", "-0.5 [-0.5, -0.5]", ""]
+
+
+def test_before_the_first_score_tables_figures_and_report_are_written_all_the_same(begun: Grown) -> None:
+    for stage in (tables, figures, report):
+        stage.run(begun.folder, begun.experiment)
+    assert "No data yet." in (begun.folder / "tables/averages.md").read_text()
+    assert (begun.folder / "report.html").is_file()
 
 
 def test_it_is_in_the_tables_the_figures_and_the_report(tree: Grown) -> None:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import yaml
 
@@ -76,3 +77,14 @@ def test_imports_go_one_way() -> None:
         for path in (ROOT / "pipeline_lib" / room).rglob("*.py"):
             for used in re.findall(r"^\s*(?:from|import) pipeline_lib\.(\w+)", path.read_text(), re.MULTILINE):
                 assert rank.get(used, -1) <= level, f"{path.relative_to(ROOT)} imports {used}"
+
+
+def test_a_report_is_made_of_a_failed_workflow_though_its_tables_fail(tmp_path: Path) -> None:
+    """Snakemake runs what `onerror` says with `set -euo pipefail`."""
+    (loop,) = re.findall(r'f"(for stage in .*)"', (ROOT / "Snakefile").read_text())
+    stub = tmp_path / "python"
+    stub.write_text('#!/bin/sh\necho "$3" >> stages\n[ "$3" = report ]\n')
+    stub.chmod(0o755)
+    command = f"set -euo pipefail; PATH={tmp_path}:$PATH; {loop.replace('{plan.name}', 'tiny')}"
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path, check=False).returncode == 0
+    assert (tmp_path / "stages").read_text().split() == ["tables", "figures", "report"]
