@@ -452,7 +452,7 @@ COMPARISON = [
     Column("difference", "float64", "", "mean over these seeds of score less that of the control"),
     Column("low", "float64", "", "lower end of its 95 % t-interval; empty with fewer than two pairs"),
     Column("high", "float64", "", "upper end of the interval"),
-    Column("half_width", "float64", "", "half its width: below it a difference cannot be told from zero"),
+    Column("half_width", "float64", "", "half the wider of both intervals: below it nothing is told from zero"),
     Column("difference_sample_low", "float64", "", "lower end of its interval over samples, paired by image"),
     Column("difference_sample_high", "float64", "", "upper end; of these trained networks, not of other seeds"),
     Column("published", "float64", "", "published score on this dataset"),

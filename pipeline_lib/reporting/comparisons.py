@@ -249,13 +249,19 @@ def sample_differences(tables: Tables, of: str) -> dict[Any, Any]:
 
 
 def difference(values: pd.Series[float], control: pd.Series[float] | None, over_samples: Any) -> dict[str, Any]:
-    """Paired by seed; with the interval over samples where all these seeds are paired by image, too."""
+    """Paired by seed; with the interval over samples where all these seeds are paired by image, too.
+
+    `half_width` is that of the wider one: seeds share the noise of their samples, which the t-interval does not show.
+    """
     if control is None:
         return {}
     found = paired(values, control)
     ends = {"low": found.low, "high": found.high, "half_width": found.half_width}
     if over_samples is not None and over_samples.seeds == found.pairs:
-        ends |= {"difference_sample_low": over_samples.low, "difference_sample_high": over_samples.high}
+        low, high = over_samples.low, over_samples.high
+        ends |= {"difference_sample_low": low, "difference_sample_high": high}
+        if found.pairs > 1:
+            ends |= {"half_width": max(found.half_width, (high - low) / 2)}
     return {"difference": found.mean, "pairs": found.pairs, **ends}
 
 
@@ -433,7 +439,10 @@ def half_width_note(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
     if not texts:
         lone = "No method shares two seeds with its control, so no difference says anything of other trainings."
         return " ".join([lone, *over_samples_note(rows)])
-    about = "Half-width of the paired interval, below which a difference cannot be told from zero here"
+    about = (
+        "Half-width of the paired interval, over seeds or samples, whichever is wider, below which a difference cannot "
+        "be told from zero here"
+    )
     return f"{about}, {'; and '.join(texts)}."
 
 

@@ -181,10 +181,13 @@ def _paired(pairs: pd.DataFrame, kernel: str) -> dict[str, Any]:
     return values | {name: int(pairs[k].sum()) for name, k in COUNTED.items()}
 
 
-def important(found: pd.DataFrame, scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Iterator[str]:
+def important(
+    found: pd.DataFrame, scores: pd.DataFrame, over_samples: Mapping[Any, Any], experiment: Mapping[str, Any]
+) -> Iterator[str]:
     """Few sentences on the most calls of each method: whose error grows, and who is apart from its control.
 
-    `found` is an `overview`, `scores` a `score_summary`; points of grids are left out.
+    `found` is an `overview`, `scores` a `score_summary`, `over_samples` what `comparisons.sample_differences` gives;
+    points of grids are left out.
     """
     if found.empty:
         return
@@ -209,11 +212,14 @@ def important(found: pd.DataFrame, scores: pd.DataFrame, experiment: Mapping[str
             "neither lower nor higher in every curve for": names[paired & ~lower & ~higher],
         },
     )
-    yield from _score_sentences(scores, experiment)
+    yield from _score_sentences(scores, over_samples, experiment)
 
 
-def _score_sentences(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Iterator[str]:
-    """Cells whose paired score difference excludes 0 over seeds."""
+def _score_sentences(
+    scores: pd.DataFrame, over_samples: Mapping[Any, Any], experiment: Mapping[str, Any]
+) -> Iterator[str]:
+    """Cells whose paired score difference excludes 0, over seeds and over samples: seeds share the noise of samples,
+    so two of them may agree by far more than either is known."""
     known = scores[scores["difference_low"].notna()]
     grid = [of_grid(experiment, *who) for who in zip(known["method"], known["variant"], strict=True)]
     known = known[~pd.Series(grid, index=known.index, dtype=bool)]
@@ -221,10 +227,16 @@ def _score_sentences(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Ite
         who = zip(rows["method"], rows["variant"], strict=True)
         where = rows["dataset"] + ", " + rows["sampler"] + ", " + rows["nfe"].astype(str) + " calls"
         names = pd.Series([label(experiment, *one) for one in who], index=rows.index) + " (" + where + ")"
-        low, high = rows["difference_high"].lt(0), rows["difference_low"].gt(0)
+        samples = [over_samples.get(key) for key in zip(*(rows[c] for c in (*CELL, "metric")), strict=True)]
+        below = pd.Series([one is not None and one.high < 0 for one in samples], index=rows.index, dtype=bool)
+        above = pd.Series([one is not None and one.low > 0 for one in samples], index=rows.index, dtype=bool)
+        low, high = below & rows["difference_high"].lt(0), above & rows["difference_low"].gt(0)
         rest = f"{int((~low & ~high).sum())} of {len(rows)} cells"
         kinds = {"lower for": names[low], "higher for": names[high], "not told apart in": pd.Series([rest])}
-        yield from _listed(f"{metric} less that of the control, over training seeds (95 % t-interval), is", kinds)
+        yield from _listed(
+            f"{metric} less that of the control, over training seeds (95 % t-interval) and over samples alike, is",
+            kinds,
+        )
 
 
 def _listed(question: str, kinds: Mapping[str, "pd.Series[str]"]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Paired differences with their intervals, published scores, costs, and why a cell is empty."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -250,6 +251,17 @@ def test_one_seed_says_nothing_of_trainings_and_what_it_says_of_these_networks()
     rows.loc[mine, ["difference_sample_low", "difference_sample_high"]] = [(-2.0, -0.5), (-1.0, 0.5)]
     said = comparisons.half_width_note(rows, tree.experiment)
     assert "1 of 2 differences have a 95 % interval over samples that excludes 0; of equal ones 0.1 would." in said
+
+
+@pytest.mark.parametrize(("low", "high", "wider"), [(-1.91, 0.247, 1.0785), (-0.84, -0.82, 0.04)])
+def test_the_half_width_is_that_of_the_wider_interval(low: float, high: float, wider: float) -> None:
+    """Two seeds, whose t-interval has the half-width 0.04."""
+    spread = 0.04 / stats.t.ppf(0.975, 1)
+    mine, other = pd.Series([-0.83 - spread, -0.83 + spread]), pd.Series([0.0, 0.0])
+    over_samples = SimpleNamespace(low=low, high=high, seeds=2)
+    assert comparisons.difference(mine, other, over_samples)["half_width"] == pytest.approx(wider)
+    one = comparisons.difference(mine[:1], other, SimpleNamespace(low=low, high=high, seeds=1))
+    assert np.isnan(one["half_width"])
 
 
 def test_differences_from_the_control_stand_beneath_the_table() -> None:

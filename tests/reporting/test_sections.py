@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -128,14 +129,29 @@ def test_findings_are_few_sentences_and_a_row_for_each_method(tree):
     assert found.loc["other", ["below", "above", "pairs"]].tolist() == [4, 0, 4]
     assert found.loc["other", "difference"] == pytest.approx(-0.01)
     assert found.loc["ddpm", "above_null"] == 0.75
-    said = list(
-        findings.important(found.reset_index(), score_summary(tables["scores"], built.experiment), built.experiment)
-    )
+    summary = score_summary(tables["scores"], built.experiment)
+    said = list(findings.important(found.reset_index(), summary, {}, built.experiment))
     growth, paired, distance = said
     assert growth == "The error grows along the chain (most network calls) in every curve of DDPM, Other."
     assert paired.endswith("(most network calls) is lower in every curve for Other.")
     assert distance.startswith("FD (classifier-digits) less that of the control, over training seeds")
     assert distance.endswith("is not told apart in 1 of 1 cells.")
+
+
+@pytest.mark.parametrize(
+    ("samples", "verdict"),
+    [((-1.91, 0.247), "not told apart in 1 of 1 cells"), ((-1.4, -0.3), "lower for Other"), (None, "not told apart")],
+)
+def test_a_score_is_lower_where_the_intervals_over_seeds_and_over_samples_both_say_so(tree, samples, verdict):
+    """Two seeds agree by chance: -0.83 [-0.871, -0.791]."""
+    built = tree().complete()
+    tables = collect(built.folder, built.experiment)
+    summary = score_summary(tables["scores"], built.experiment)
+    summary.loc[summary["method"].eq("other"), ["difference_low", "difference_high"]] = (-0.871, -0.791)
+    key = ("digits", "other", "base", "ancestral", 20, "FD (classifier-digits)")
+    known = {key: SimpleNamespace(low=samples[0], high=samples[1])} if samples else {}
+    said = list(findings.important(findings.overview(tables, built.experiment), summary, known, built.experiment))
+    assert f"over samples alike, is {verdict}" in said[-1]
 
 
 def test_points_of_grids_are_folded_away(tree):
@@ -144,7 +160,7 @@ def test_points_of_grids_are_folded_away(tree):
     tables = collect(built.folder, built.experiment)
     found = findings.overview(tables, built.experiment)
     assert found.set_index("method")["grid"].to_dict() == {"ddpm": False, "other": True}
-    said = findings.important(found, score_summary(tables["scores"], built.experiment), built.experiment)
+    said = findings.important(found, score_summary(tables["scores"], built.experiment), {}, built.experiment)
     assert not any("Other" in text for text in said)
     assert "1 rows of points of grids" in written(built)
 

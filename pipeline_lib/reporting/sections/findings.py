@@ -3,6 +3,7 @@
 import pandas as pd
 
 from pipeline_lib.reporting.check import verdicts
+from pipeline_lib.reporting.comparisons import sample_differences
 from pipeline_lib.reporting.figures import drawings
 from pipeline_lib.reporting.findings import VERDICTS, important, overview, readings
 from pipeline_lib.reporting.page import Results, Section, Table, render, table
@@ -16,10 +17,10 @@ def section(results: Results) -> Section | None:
     experiment, tables = results.experiment, results.tables
     if not experiment["instances"]:
         return None
-    found = overview(tables, experiment)
+    found, summary = overview(tables, experiment), score_summary(frechet(tables["scores"]), experiment)
     values = {
         "verdicts": verdicts(tables, experiment),
-        "important": list(important(found, score_summary(frechet(tables["scores"]), experiment), experiment)),
+        "important": list(important(found, summary, sample_differences(tables, "method"), experiment)),
         "methods": shown(found[~found["grid"]]) if len(found) else Table([], []),
         "points": shown(found[found["grid"]]) if len(found) else Table([], []),
         "kernel": experiment["errors"]["kernels"][0],
