@@ -2,8 +2,8 @@
 
 - not comparable: the published number is of another dataset, or a part of its protocol is another one or not known;
 - unverified: the protocols agree, but the number is recollected and was never seen, so no verdict rests on it;
-- within tolerance, differs: the protocols agree, the number was read in a source, and the whole 95 % t-interval of our
-  mean over seeds lies inside the tolerance, or outside of it;
+- within tolerance, differs: the protocols agree, the number was read in a source, and the whole 95 % interval of our
+  mean, over seeds or over samples, whichever is wider, lies inside the tolerance, or outside of it;
 - undecided: likewise, but the interval lies across its edge, or one seed leaves none. More noise never confirms.
 
 Tolerance: 4 % of the published number. A published FID is one training: retraining moves it with a coefficient of

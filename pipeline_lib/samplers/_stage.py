@@ -333,9 +333,9 @@ class Cell:
     def _finite(self, x: Tensor, nfe: int) -> None:
         if bad := len(x) - int(x.isfinite().flatten(1).all(1).sum()):
             raise BadData(
-                f"{bad} of {len(x)} chains of the sampler {self.sampling.sampler['name']} at {nfe} calls end in numbers "
-                f"that are not finite ({self.folder}): lower training.lr if the training diverged, set clip_x0: true in "
-                "the sampling, or give its sampler and corrections other constants."
+                f"{bad} of {len(x)} chains of the sampler {self.sampling.sampler['name']} at {nfe} calls end in "
+                f"numbers that are not finite ({self.folder}): lower training.lr if the training diverged, set "
+                "clip_x0: true in the sampling, or give its sampler and corrections other constants."
             )
 
     def _file(self, path: Path, keep: int) -> AbstractContextManager[Callable[[np.ndarray], None]]:

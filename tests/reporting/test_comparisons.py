@@ -189,6 +189,20 @@ def test_the_measured_protocol_decides() -> None:
     assert set(rows.loc[rows["nfe"].eq(1000) & rows["metric"].eq("FID"), "verdict"]) == {"differs"}
 
 
+def test_seeds_that_agree_do_not_confirm_a_score_that_samples_leave_open() -> None:
+    """3.25 in two seeds to a hundredth, of an interval over samples of +- 0.5: 4 % of 3.25 is 0.13."""
+    tree = Grown([0, 1])
+    tree.experiment["recipes"]["digits"] = "cifar10"
+    tree.experiment["methods"]["ddpm"]["variants"]["paper"]["published"] = "li2024/table1/adm-ip"
+    tree.experiment["samplings"]["ancestral"]["nfe"] = [1000]
+    protocol = {"metric": "FID", "extractor": INCEPTION, "samples": 50_000, "reference_images": 50_000}
+    for half, said in ((0.5, "undecided"), (0.05, "within tolerance")):
+        for seed, value in enumerate((3.2495, 3.2505)):
+            tree.run("ddpm/paper", seed, {1000: value}, **protocol, low=value - half, high=value + half)
+        rows = comparisons.compare(tree.folder, tree.experiment, tree.tables, [["ddpm", "paper"]])
+        assert set(rows.loc[rows["metric"].eq("FID"), "verdict"]) == {said}
+
+
 def test_the_note_states_the_half_width() -> None:
     tree = Grown([0, 1]).complete()
     (section,) = comparisons.sections(tree.folder, tree.experiment, tree.tables)

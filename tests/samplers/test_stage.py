@@ -143,7 +143,7 @@ def test_a_chain_that_is_not_finite_ends_the_stage_before_it_is_an_image(
         return x
 
     monkeypatch.setattr(_stage, "draw", diverges)
-    with pytest.raises(BadData, match="1 of 16 chains of the sampler ancestral at 4 calls .*clip_x0: true"):
+    with pytest.raises(BadData, match=r"1 of 16 chains of the sampler ancestral at 4 calls .*clip_x0: true"):
         sample(trained, [4])
     assert list(Path("results").rglob("images.part.npy"))
     assert not list(Path("results").rglob("images.npy"))
