@@ -302,7 +302,7 @@ def disk(plan: Plan) -> Check:
     free, needed = shutil.disk_usage(_there(Path("results"))).free, in_all(datasets(plan))
     if needed is None:
         return Check("disk", WARN, f"{size(free)} free; how much is needed is not known, see `plan`")
-    said = f"{size(free)} free, at most {size(needed)} needed (`plan` lists it)"
+    said = f"{size(free)} free, at most {size(needed)} needed with one training at a time (`plan` lists it)"
     return Check("disk", OK if free > needed else FAIL, said)
 
 

@@ -210,9 +210,10 @@ def _cells(plan: Plan, instances: Iterable[Instance]) -> list[tuple[Sampling, in
 def content(plan: Plan) -> dict[str, Any]:
     """What `text` says, for programs: bytes, counts, minutes; null is unknown."""
     found, runs = datasets(plan), plan.instances
-    download, unpacked, kept, chains = _bytes(found)
+    download, unpacked, kept, checkpoints, scratch = _bytes(found)
     summed = {key: _sum(getattr(one, key) for one in found) for key in ("trainings", "cells", "weights", "samples")}
-    disk = {"download": download, "unpacked": unpacked, "kept": kept, "chains": chains, "all": in_all(found)}
+    disk = {"download": download, "unpacked": unpacked, "kept": kept, "checkpoints": checkpoints}
+    disk |= {"scratch": scratch, "all": in_all(found)}
     training = {
         "runs": len(runs),
         "steps": max((one.run.training.steps for one in runs), default=0),
@@ -270,24 +271,29 @@ def _total(found: Sequence[Needs]) -> list[str]:
 
 def _disk(found: Sequence[Needs]) -> str:
     """Everything that is downloaded and kept, in one sentence."""
-    download, unpacked, kept, chains = map(size, _bytes(found))
+    download, unpacked, kept, checkpoints, scratch = map(size, _bytes(found))
     return (
-        f"In all: {download} to download ({unpacked} unpacked), {kept} of arrays, weights and samples, and {chains} of "
-        "chains while errors are measured."
+        f"In all: {download} to download ({unpacked} unpacked), {kept} of arrays, weights and samples, {checkpoints} "
+        f"of checkpoints for each training that runs at once, and {scratch} of scratch."
     )
 
 
 def in_all(found: Sequence[Needs]) -> int | None:
-    """Bytes that everything takes at most, what is there already included; None: not known."""
+    """Bytes that everything takes at most, trainings one at a time, what is there already included; None: not known."""
     return _sum(_bytes(found))
 
 
 def _bytes(found: Sequence[Needs]) -> tuple[int | None, ...]:
-    """To download, unpacked, kept, and of chains; files that two datasets read count once."""
+    """To download, unpacked, kept, of checkpoints of the largest training, and of scratch.
+
+    Files that two datasets read count once.
+    """
     once = {(one.files, one.source.get("download")): one.source for one in found}.values()
     kept = [n for one in found for n in (one.source.get("prepared"), one.latent_size, one.weights, one.samples)]
     fetched = [_sum(one.get(key) for one in once) for key in ("download", "source")]
-    return (*fetched, _sum(kept), _sum(one.chains for one in found))
+    states = [one.checkpoints for one in found]
+    largest = None if None in states else max((n for n in states if n is not None), default=0)
+    return (*fetched, _sum(kept), largest, _sum(one.scratch for one in found))
 
 
 def _equal(plan: Plan) -> str:

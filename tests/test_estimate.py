@@ -120,7 +120,10 @@ def test_the_plan_as_json_has_what_its_table_has() -> None:
         assert (found["scratch"], found["parameters"]) == (needs.scratch, needs.parameters)
         assert found["source"]["preparing"] == needs.source["preparing"]
     assert told["all"]["weights"] == sum(found["weights"] for found in told["datasets"])
-    assert told["all"]["disk"]["all"] == sum(told["all"]["disk"][k] for k in ("download", "unpacked", "kept", "chains"))
+    disk, of = told["all"]["disk"], told["datasets"]
+    assert disk["checkpoints"] == max(found["checkpoints"] for found in of) > 0
+    assert disk["scratch"] == sum(found[k] for found in of for k in ("chains", "features", "snapshots"))
+    assert disk["all"] == sum(disk[k] for k in ("download", "unpacked", "kept", "checkpoints", "scratch"))
     assert told["training"]["retries"] == retries(one)
     assert told["training"]["hours"] == []
     assert told["jobs"] == jobs(one)

@@ -88,9 +88,9 @@ def control_value(scores: pd.DataFrame, dataset: str, metric: str, control: str)
 
 
 def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
-    """Per cell and metric: mean and standard deviation over seeds, floor, ceiling and what the autoencoder's images of
-    held-out ones get (reconstruction), and the difference to the control. Over several sets of samples also the two
-    levels apart (`SPREAD`).
+    """Per cell and metric: mean and standard deviation over seeds, standard error over samples of one of them (`se`),
+    floor, ceiling and what the autoencoder's images of held-out ones get (reconstruction), and the difference to the
+    control. Over several sets of samples also the two levels apart (`SPREAD`).
 
     The difference is paired: the mean over seeds that both have, since they share sampling noise and data order, with
     its 95 % t-interval.
@@ -110,6 +110,7 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
                 **dict(zip([*RUN, "metric"], key, strict=True)),
                 "mean": values.mean(),
                 "sd": values.std(),
+                "se": groups[key]["se"].astype(float).mean(),
                 "seeds": len(values),
                 **spread(groups[key]),
                 **{c: known.get((dataset, metric, name), nan) for c, name in CONTROLS.items()},
@@ -120,7 +121,7 @@ def score_summary(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.Dat
             }
         )
     differences = ["control", "difference", "difference_low", "difference_high"]
-    columns = [*RUN, "metric", "mean", "sd", "seeds", *SPREAD, *CONTROLS, *differences]
+    columns = [*RUN, "metric", "mean", "sd", "se", "seeds", *SPREAD, *CONTROLS, *differences]
     return pd.DataFrame(rows, columns=columns).astype({"sets": "Int64"})
 
 
@@ -136,10 +137,12 @@ def spread(rows: pd.DataFrame) -> dict[str, float]:
 
 def without_unused_control(summary: pd.DataFrame) -> pd.DataFrame:
     """A score summary without the columns about controls where no method has one, without reconstructions where there
-    is no autoencoder, and without the levels of the spread where there is one set of samples."""
+    is no autoencoder, without standard errors where no score has one, and without the levels of the spread where there
+    is one set of samples."""
     controlled = (summary["control"] != "").any()
     unused = [] if controlled else [c for c in summary.columns if c.startswith(("control", "difference"))]
     unused += ["reconstruction"] if summary["reconstruction"].isna().all() else []
+    unused += ["se"] if summary["se"].isna().all() else []
     unused += SPREAD if summary["sets"].isna().all() else []
     return summary.drop(columns=unused)
 

@@ -50,9 +50,11 @@ ANATOMY_NOTE = (
     "what each reading is; all steps with their intervals are in anatomy.csv."
 )
 SCORE_NOTE = (
-    "Mean and standard deviation over seeds. Floor: held-out real images; ceiling: noise. `difference`: paired by "
-    "seed, to the control, with the ends of its 95 % t-interval. Every row with its protocol is in scores.csv. With "
-    "`sets`, a score is the mean over so many sets of samples: `set_sd` is their standard deviation within a training."
+    "Mean and standard deviation over seeds. `se`: standard error over samples of one training, mean over seeds, of "
+    "which `sd` holds a part, since seeds share random numbers. Floor: held-out real images; ceiling: noise. "
+    "`difference`: paired by seed, to the control, with the ends of its 95 % t-interval. Every row with its protocol "
+    "is in scores.csv. With `sets`, a score is the mean over so many sets of samples: `set_sd` is their standard "
+    "deviation within a training."
 )
 
 SCORE_DIFFERENCE_NOTE = (

@@ -16,10 +16,10 @@ from pipeline_lib.scores.estimates import Estimate, variance_between
 
 FILE = Path("scores/influences.parquet")
 COLUMN = "training_sd"
-BELOW = "0 (variance below 0)"
+BELOW = "0 (variance at or below 0)"
 NOTE = (
     f"`{COLUMN}`: standard deviation between trainings without the noise of their samples, of which that over seeds "
-    f"holds a part; '{BELOW}' where trainings differ by less than this noise explains, so that the estimate was cut "
+    f"holds a part; '{BELOW}' where trainings differ by no more than this noise explains, so that the estimate was cut "
     "off. From few seeds it is rough."
 )
 PROSE = NOTE.replace("`", "").replace("_", " ")  # as the report writes it

@@ -44,6 +44,17 @@ class Estimate:
         return Estimate(self.value - other.value, self.influence - other.influence)
 
 
+class Share(Estimate):
+    """The share of samples of which something is true; its value lies between 0 and 1."""
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Wilson's score interval (1927), which holds more than the share itself where that is 0 or 1."""
+        n, z = len(self.influence), NormalDist().inv_cdf((1 + confidence) / 2)
+        centre, scale = self.value + z**2 / (2 * n), 1 + z**2 / n
+        half = z * sqrt(self.value * (1 - self.value) / n + (z / (2 * n)) ** 2)
+        return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
 def mean(found: Sequence[Estimate]) -> Estimate:
     """The mean of estimates whose samples i share their random numbers, such as those of training seeds.
 
@@ -72,8 +83,11 @@ def variance_between(found: Sequence[Estimate]) -> float:
 
 
 def joined(found: Sequence[Estimate]) -> Estimate:
-    """The mean of estimates from independent sets of equally many samples: each sample of the union moves it alike."""
-    return Estimate(float(np.mean([one.value for one in found])), np.concatenate([one.influence for one in found]))
+    """The mean of estimates from independent sets of equally many samples: each sample of the union moves it alike.
+
+    Of shares, the share among all of them."""
+    kind = Share if all(isinstance(one, Share) for one in found) else Estimate
+    return kind(float(np.mean([one.value for one in found])), np.concatenate([one.influence for one in found]))
 
 
 def between(places: Sequence[float], found: Sequence[Estimate], place: float) -> Estimate | None:
@@ -103,7 +117,7 @@ def around(places: Sequence[float], place: float) -> tuple[int, int] | None:
     return (right, right) if places[right] == place else (right - 1, right)
 
 
-def share(hits: np.ndarray) -> Estimate:
+def share(hits: np.ndarray) -> Share:
     """The share of samples (n,) of which something is true."""
     value = float(np.mean(hits))
-    return Estimate(value, hits.astype(np.float64) - value)
+    return Share(value, hits.astype(np.float64) - value)

@@ -45,6 +45,20 @@ def test_it_is_what_the_noise_that_is_not_shared_leaves(tree: Build) -> None:
     assert trainings.BELOW in (built.folder / "report.html").read_text()
 
 
+def test_the_error_over_samples_stands_beside_the_spread_over_seeds(tree: Build) -> None:
+    built = tree(seeds=(0, 1)).complete()
+    for seed, value in enumerate((4.0, 4.1)):
+        scored(built, "ddpm", seed, Estimate(value, (20 + 40 * seed) * NOISE[0]))
+    of_one = Estimate(0, NOISE[0]).se
+    tables.run(built.folder, built.experiment)
+    lines = [line.split(" | ") for line in (built.folder / "tables/scores.md").read_text().splitlines()]
+    head = next(line for line in lines if line[0] == "| dataset")
+    row = next(line for line in lines if "ddpm" in line and METRIC in line)
+    assert float(row[head.index("se")]) == pytest.approx(40 * of_one, rel=1e-3)
+    report.run(built.folder, built.experiment)
+    assert f">{40 * of_one:.4g}<" in (built.folder / "report.html").read_text()
+
+
 def test_of_a_single_training_there_is_none(tree: Build) -> None:
     built = tree(seeds=(0,)).complete()
     scored(built, "ddpm", 0, Estimate(4.0, NOISE[0]))

@@ -1,13 +1,34 @@
-"""Estimates between others."""
+"""Estimates between others, and shares."""
+
+from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from pipeline_lib.scores.estimates import Estimate, around, between
+from pipeline_lib.scores.estimates import Estimate, around, between, joined, share
 
 RANDOM = np.random.default_rng(0)
 PLACES = [1.0, 3.0, 7.0]
 FOUND = [Estimate(value, RANDOM.normal(size=20)) for value in (9.0, 5.0, 4.0)]
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 100), (3, 100), (100, 100), (1, 2)])
+def test_shares_have_the_interval_of_wilson(hits: int, count: int) -> None:
+    """Its ends p solve (x - p)^2 = z^2 p (1 - p) / n: one at 0 of 100 is not known to be 0."""
+    found = share(np.arange(count) < hits)
+    z, x = NormalDist().inv_cdf(0.975), hits / count
+    ends = sorted(np.roots([1 + z**2 / count, -2 * x - z**2 / count, x**2]).real)
+    assert found.interval() == pytest.approx(ends, abs=1e-9)
+    assert stats.binomtest(hits, count).proportion_ci(method="wilson") == pytest.approx(found.interval(), abs=1e-9)
+    halves = [share(part) for part in np.split(np.arange(count) < hits, 2)]
+    assert joined(halves).interval() == pytest.approx(ends, abs=1e-9)
+
+
+def test_differences_of_shares_and_other_scores_have_normal_intervals() -> None:
+    few, many = share(np.arange(100) < 3), share(np.arange(100) < 50)
+    for one in (few - many, joined(FOUND[:2])):
+        assert one.interval() == pytest.approx((one.value - 1.959964 * one.se, one.value + 1.959964 * one.se))
 
 
 def test_it_lies_on_the_line_between_its_neighbours() -> None:

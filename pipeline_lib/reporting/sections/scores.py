@@ -29,7 +29,7 @@ YARDSTICKS = {
     "reconstruction": "reconstruction (these through the autoencoder)",
     "ceiling": "ceiling (noise)",
 }
-LEVELS = (trainings.COLUMN, *SPREAD)  # of the spread: over trainings, and over sets of samples
+LEVELS = (trainings.COLUMN, "se", *SPREAD)  # of the spread: over trainings, over samples, over sets of samples
 NUMBERS = ("score", *LEVELS, "difference", "nfe", "samples", "reference_images")  # texts that begin with a number
 MANY = 3  # runs that are named one by one where they lack a score for the same reason
 
