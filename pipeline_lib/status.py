@@ -5,7 +5,9 @@ beside its output. Nothing here says what SLURM thinks of a job; `squeue --me` d
 """
 
 import json
+import os
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -59,7 +61,7 @@ def run(folder: Path, experiment: Mapping[str, Any], as_json: bool = False) -> i
     """Print how far the experiment in `folder` is."""
     found = measure(folder, experiment)
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
+        _write(json.dumps([asdict(one) for one in found], indent=1))
         return 0
     counts = Counter(one.state for one in found)
     print(f"{folder.name}: {counts['done']} of {len(found)} jobs done{_others(counts)}")
@@ -69,10 +71,40 @@ def run(folder: Path, experiment: Mapping[str, Any], as_json: bool = False) -> i
     return 0
 
 
+def _write(text: str) -> None:
+    """To the terminal, or to a pipe whose reader (head, less) may leave when it has seen enough."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python flushes it once more at its end
+
+
 def measure(folder: Path, experiment: Mapping[str, Any]) -> list[Progress]:
-    """Every job of the experiment, in the order of its plan."""
+    """Every job of the experiment, in the order of its plan; last those that a reader waits for."""
     read = cache(lambda place: manifest(folder, place))
-    return [_progress(folder, job, read) for job in jobs(experiment)]
+    found = [_progress(folder, job, read) for job in jobs(experiment)]
+    return [*found, *_endings(folder, experiment, all(one.state == "done" for one in found))]
+
+
+def _endings(folder: Path, experiment: Mapping[str, Any], measured: bool) -> Iterator[Progress]:
+    """Tables, figures, report and tracking, each by the last file that it writes.
+
+    They are done of what is whole: those that are made after a failure, of a part, are not.
+    """
+    trained = bool(experiment["instances"])
+    last = {
+        "tables": ("tables/log.txt", "tables/samplings.md" if trained else "tables/theory.md"),
+        "figures": ("figures/log.txt", "figures/training.png" if trained else "figures/theory.png"),
+        "report": ("config/report-log.txt", "report.html"),
+        "track": ("tracking/log.txt", "tracking/mlflow.json"),
+    }
+    for stage in last if experiment["tracking"]["enabled"] and trained else [s for s in last if s != "track"]:
+        log, output = (folder / name for name in last[stage])
+        known: Row = {"run": folder.name, "stage": stage, "sentence": "", "log": str(log) if log.is_file() else ""}
+        if measured and not output.is_file():
+            yield _other(known, log, log.parent / SUBMITTED)
+        else:
+            yield Progress(**known, state="done" if measured else "pending")
 
 
 def _progress(folder: Path, job: Job, read: Read) -> Progress:

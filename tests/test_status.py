@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline_lib import status
+from pipeline_lib.estimate import jobs
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.training import train
 from pipeline_lib.training.identity import store_of
@@ -29,6 +30,13 @@ def built() -> Tree:
     tree.plan.write()
     tree.dataset()
     return tree
+
+
+def ended(tree: Tree) -> None:
+    """The last files of tables, figures, report and tracking."""
+    for name in ("tables/samplings.md", "figures/training.png", "report.html", "tracking/mlflow.json"):
+        (tree.folder / name).parent.mkdir(exist_ok=True)
+        (tree.folder / name).touch()
 
 
 def found(tree: Tree) -> dict[str, status.Progress]:
@@ -63,7 +71,37 @@ def test_the_place_of_a_training_is_the_one_where_it_trains(tiny_data: Manifest)
 
 def test_nothing_run_and_all_done() -> None:
     assert {one.state for one in status.measure(Path("results/none"), Tree([0], []).experiment)} == {"pending"}
-    assert {one.state for one in found(Tree([0], []).complete()).values()} == {"done"}
+    tree = Tree([0], []).complete()
+    states = {one.stage: one.state for one in status.measure(tree.folder, tree.experiment)}
+    waiting = {stage for stage, state in states.items() if state != "done"}
+    assert waiting == {"tables", "figures", "report", "track"}
+    ended(tree)
+    assert {one.state for one in found(tree).values()} == {"done"}
+
+
+def test_a_report_of_a_part_is_not_the_end() -> None:
+    """As it is made after a failure; and tables that are being made have a log and no last file."""
+    tree = Tree([0], []).complete()
+    ended(tree)
+    (tree.folder / "tables/log.txt").write_text("12:00:00 tables\n")
+    (tree.folder / "tables/samplings.md").unlink()
+    states = {one.stage: one.state for one in found(tree).values()}
+    assert (states["tables"], states["report"]) == ("running", "done")
+    tree.fail(f"{RUN}/train")
+    states = {one.stage: one.state for one in found(tree).values()}
+    assert {states[stage] for stage in ("tables", "figures", "report", "track")} == {"pending"}
+
+
+def test_it_counts_as_many_jobs_as_the_plan() -> None:
+    tree = Tree([0, 1], [])
+    assert len(found(tree)) == sum(jobs(tree.plan).values())
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    code = "import pipeline_lib.status as s; s._write('x\\n' * 10**6)"
+    command = f'set -o pipefail; {sys.executable} -c "{code}" | head -1'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "x\n", "")
 
 
 def test_a_running_training_tells_step_rate_time_left_and_who_does_it() -> None:
@@ -129,8 +167,8 @@ def test_the_table_shows_failures_with_sentence_and_log(capsys: pytest.CaptureFi
     tree.fail(f"{RUN}/train")
     status.run(tree.folder, tree.experiment)
     said = capsys.readouterr().out
-    jobs = len(found(tree))
-    assert said.startswith(f"{tree.folder.name}: {jobs - 1} of {jobs} jobs done, 1 failed\n")
+    count = len(found(tree))
+    assert said.startswith(f"{tree.folder.name}: {count - 5} of {count} jobs done, 1 failed, 4 pending\n")
     row = next(line for line in said.splitlines() if line.startswith(f"{RUN} "))
     assert row.split()[1:] == ["3/4", "train", "failed"]
     assert SENTENCE in said
@@ -141,7 +179,8 @@ def test_json_has_every_job(capsys: pytest.CaptureFixture[str]) -> None:
     tree = Tree([0], []).complete()
     status.run(tree.folder, tree.experiment, as_json=True)
     rows = json.loads(capsys.readouterr().out)
-    assert [(one["run"], one["stage"]) for one in rows][-1] == ("digits/other/base/s0", "ancestral/scores")
+    places = [(one["run"], one["stage"]) for one in rows]
+    assert places[-5:-3] == [("digits/other/base/s0", "ancestral/scores"), ("tiny", "tables")]
     assert len(rows) == len(found(tree))
 
 
