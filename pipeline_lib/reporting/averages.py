@@ -3,11 +3,12 @@
 The result of a training is its main average, that of `ema_decay`; the others are looked at, never chosen from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -44,6 +45,7 @@ CAPTION = (
     "average, the result. Dotted: what held-out images get."
 )
 RING: Any = {"ls": "none", "marker": "o", "ms": 8, "mfc": "none", "zorder": 4}
+ROOM = 0.12  # of the axis, for the number at a tick
 RUN = ["dataset", "method", "variant", "strip", "nfe", "metric"]
 
 
@@ -154,11 +156,21 @@ def _lines(panel: Axes, rows: pd.DataFrame, experiment: Mapping[str, Any]) -> No
 
 
 def _lengths(panel: Axes, values: "pd.Series[float]") -> None:
-    """A logarithmic axis with a place for 0, and ticks where there are averages."""
+    """A logarithmic axis with a place for 0, and ticks where there are averages, as far as their numbers have room."""
     known = sorted({float(f"{v:.3g}") for v in values})
     smallest = next((v for v in known if v > 0), 1.0)
     panel.set_xscale("symlog", linthresh=smallest, linscale=0.5)
     panel.minorticks_off()
-    panel.set_xticks(known, [f"{v:,.0f}" for v in known])
+    shown = _apart(known, panel.xaxis.get_transform().transform(np.array(known)))
+    panel.set_xticks(shown, [f"{v:,.0f}" for v in shown])
     panel.set_xlim(-0.25 * smallest if known[0] == 0 else 0.8 * smallest, 1.25 * max(known[-1], smallest))
     panel.set_xlabel("half-life of the weight average, images")
+
+
+def _apart(values: Sequence[float], places: np.ndarray) -> list[float]:
+    """Those of rising values whose places on the axis leave room for a number since the last that is kept."""
+    kept: list[int] = []
+    for k, place in enumerate(places):
+        if not kept or place - places[kept[-1]] >= ROOM * (places[-1] - places[0]):
+            kept.append(k)
+    return [values[k] for k in kept]

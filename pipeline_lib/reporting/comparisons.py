@@ -49,6 +49,7 @@ VERDICTS = (
 )
 SHARED = ("dataset", "preset", "sampler", "nfe", "metric", "seeds", "control", "verdict")
 COST_COLUMNS = ("seconds a step", "CPU seconds a step", "memory (MB)", "images in control's time")
+TAGS = "In brackets: found, read in its source; memory, recollected and never checked, and how sure it is."
 TRAININGS = "What the trainings cost"
 CHARGED = ("steps", "images", "seconds")  # a training that starts from another's weights pays for that one too
 Tables = Mapping[str, pd.DataFrame]
@@ -288,7 +289,7 @@ def published(
     theirs, first = number_of(key, recipe, cell.nfe), ROWS[key][0]
     found = {
         "published": theirs.value if theirs else None,
-        "elsewhere": ", ".join(f"{p.dataset} {p.value:g}" for p in numbers(key, cell.nfe)),
+        "elsewhere": ", ".join(f"{p.dataset} FID {p.value:g}" for p in numbers(key, cell.nfe)),
         "tag": theirs.tag if theirs else first.tag,
         "source": f"{first.paper}, {first.table}, {first.label}",
     }
@@ -466,13 +467,13 @@ def over_samples_note(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def elsewhere(rows: pd.DataFrame) -> Iterator[str]:
-    """What is published for rows of a table in other settings, each once; why it does not compare."""
+    """What is published for rows of a table in other settings, each once; why it does not compare; what tags say."""
     found: dict[str, dict[str, None]] = {}
     for row in each(rows[rows["tag"].notna() & rows["published"].isna() & rows["elsewhere"].fillna("").ne("")]):
         why = row.verdict if isinstance(row.verdict, str) else ""
         found.setdefault(why, {})[f"{row.label} {row.elsewhere} [{row.tag}]"] = None
     for why, texts in found.items():
-        yield f"Published in other settings{f' ({why})' if why else ''}: {'; '.join(texts)}."
+        yield f"Published in other settings{f' ({why})' if why else ''}: {'; '.join(texts)}. {TAGS}"
 
 
 def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.special import stdtrit  # the t-quantile of scipy.stats, whose import takes a second
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12  # of the values: a difference below it is what float64 leaves of one that cancels
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ def paired(values: "pd.Series[float]", control: "pd.Series[float]") -> Interval:
     """Differences of two series over the seeds (their index) that both have, whatever their order."""
     found = (values - control.reindex(values.index)).dropna()
     mean, half = float(found.mean()), half_width(found)
+    if abs(mean) < ROUNDING * values.abs().max():
+        mean = 0.0
     return Interval(mean, mean - half, mean + half, len(found))
 
 

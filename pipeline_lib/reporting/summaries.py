@@ -236,20 +236,26 @@ def number(value: Any) -> str:
     return str(value)
 
 
+def rounded(value: float, digits: int) -> str:
+    """At so many significant digits: '0.11', '130' and not '1.3e+02'."""
+    short = f"{value:.{digits}g}"
+    return f"{float(short):.0f}" if 10**digits <= abs(value) < 1e9 or "e+0" in short else short
+
+
 def with_spread(mean: float, sd: float) -> str:
     """'4.2 ± 0.11', without the spread where there is none."""
-    return f"{number(mean)} ± {sd:.2g}" if pd.notna(sd) else number(mean)
+    return f"{number(mean)} ± {rounded(sd, 2)}" if pd.notna(sd) else number(mean)
 
 
 def with_interval(mean: float, low: float, high: float) -> str:
     """'-0.12 [-0.2, -0.04]', without the interval where there is none."""
-    return f"{number(mean)} [{low:.3g}, {high:.3g}]" if pd.notna(low) else number(mean)
+    return f"{number(mean)} [{rounded(low, 3)}, {rounded(high, 3)}]" if pd.notna(low) else number(mean)
 
 
 def with_intervals(mean: float, seeds: tuple[float, float], samples: tuple[float, float]) -> str:
     """'-0.12 [-0.2, -0.04], samples [-0.15, -0.09]': the intervals over seeds and over samples, where there are."""
     text = with_interval(mean, *seeds)
-    return f"{text}, samples [{samples[0]:.3g}, {samples[1]:.3g}]" if pd.notna(samples[0]) else text
+    return f"{text}, samples [{rounded(samples[0], 3)}, {rounded(samples[1], 3)}]" if pd.notna(samples[0]) else text
 
 
 def markdown(rows: pd.DataFrame) -> str:

@@ -168,8 +168,10 @@ def statistics(path: Path, dim: int) -> Moments:
     try:
         with np.load(path) as file:
             mean, covariance = torch.from_numpy(file["mu"]).double(), torch.from_numpy(file["sigma"]).double()
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+    except KeyError as error:
         raise BadData(f"statistics: {path} holds no 'mu' and 'sigma' ({error}).") from None
+    except (OSError, EOFError, ValueError, TypeError, BadZipFile):  # what numpy says is of pickles
+        raise BadData(f"statistics: {path} is no .npz of statistics; fetch it again.") from None
     if mean.shape != (dim,) or covariance.shape != (dim, dim):
         shapes = f"mu {list(mean.shape)} and sigma {list(covariance.shape)}"
         raise BadData(f"statistics: {path} holds {shapes}, but the extractor has {dim} features.")

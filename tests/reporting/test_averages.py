@@ -1,7 +1,10 @@
 """Scores against the length of the weight average: order, lengths and differences by hand; table, figure and page."""
 
+from itertools import pairwise
 from typing import Any
 
+import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
 from pipeline_lib.reporting import averages, figures, report, tables
@@ -67,6 +70,16 @@ def test_it_is_in_the_tables_the_figures_and_the_report(tree: Grown) -> None:
     assert "-0.5 [-0.5, -0.5]" in page
     drawn = (tree.folder / "figures/averages.svg").read_text()
     assert all(f">{text}<" in drawn for text in ("half-life of the weight average, images", "0", "552", "DDPM"))
+
+
+def test_numbers_at_ticks_do_not_overlap() -> None:
+    _, panel = plt.subplots(figsize=(4.4, 3.1), layout="constrained")
+    averages._lengths(panel, pd.Series([0.0, 52.6, 865.0, 1010.0]))
+    panel.figure.canvas.draw()
+    boxes = [tick.get_window_extent() for tick in panel.get_xticklabels()]
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["0", "53", "865"]
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
+    plt.close(panel.figure)
 
 
 def test_without_such_samplings_there_is_no_section(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

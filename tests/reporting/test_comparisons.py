@@ -166,7 +166,7 @@ def test_nothing_is_there_yet() -> None:
 def test_another_dataset_is_not_comparable() -> None:
     mine = compared(Grown([0]).complete()).loc["ddpm/paper"]
     assert pd.isna(mine["published"])
-    assert mine["elsewhere"] == "cifar10 3.61, imagenet32 3.62, celeba64 1.73"
+    assert mine["elsewhere"] == "cifar10 FID 3.61, imagenet32 FID 3.62, celeba64 FID 1.73"
     assert (mine["tag"], mine["verdict"]) == ("memory, medium to high", "not comparable: dataset")
     assert mine["source"] == "Li and van der Schaar (2024), Table 1, DDPM"
 
@@ -219,7 +219,9 @@ def test_shared_columns_are_said_once() -> None:
     assert list(section.shown["score"])[:2] == ["4 ± 1.4", "2.5 ± 0.71"]
     assert section.shown["difference"].iloc[1].startswith("-1.5 [-7.85, 4.85")
     assert "dataset" not in section.shown
-    told = "Published in other settings (not comparable: dataset): DDPM cifar10 3.61, imagenet32 3.62, celeba64 1.73 ["
+    numbers = "cifar10 FID 3.61, imagenet32 FID 3.62, celeba64 FID 1.73"
+    told = f"Published in other settings (not comparable: dataset): DDPM {numbers} [memory, "
+    assert section.beneath[0].endswith("memory, recollected and never checked, and how sure it is.")
     assert [text.startswith(told) for text in section.beneath] == [True]
     assert list(section.trainings["method"]) == ["DDPM", "Regularised (paper)"]  # costs, once for all their cells
     assert section.trainings["seconds a step"].str.startswith("0.01").all()

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from pipeline_lib.reporting.intervals import half_width, half_widths, paired
+from pipeline_lib.reporting.summaries import rounded, with_interval, with_spread
 
 
 def test_interval_is_that_of_the_paired_t_test() -> None:
@@ -16,6 +17,23 @@ def test_interval_is_that_of_the_paired_t_test() -> None:
     assert (found.low, found.high, found.pairs) == (pytest.approx(low), pytest.approx(high), 4)
     assert found.mean == pytest.approx(-0.5)
     assert found.half_width == pytest.approx((high - low) / 2)
+
+
+def test_a_difference_that_cancels_is_zero() -> None:
+    """0.6 - 0.5 and 0.5 - 0.6 add up to 2e-17 and the like, not to 0."""
+    mine, control = pd.Series([0.6 + 1e-16, 0.5, 0.3]), pd.Series([0.5, 0.6, 0.3])
+    assert (mine - control).mean() != 0
+    assert paired(mine, control).mean == 0
+    assert paired(mine + 1e-9, control).mean == pytest.approx(1e-9, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "two", "three"), [(0.114, "0.11", "0.114"), (130.4, "130", "130"), (99.6, "100", "99.6")]
+)
+def test_numbers_are_rounded_without_an_exponent(value: float, two: str, three: str) -> None:
+    assert (rounded(value, 2), rounded(value, 3)) == (two, three)
+    assert with_spread(948.3, value) == f"948.3 ± {two}"
+    assert with_interval(1.0, -1910.2, value) == f"1 [-1910, {three}]"
 
 
 def test_interval_of_two_pairs_by_hand() -> None:

@@ -77,7 +77,7 @@ def test_what_a_sampling_is_stands_beside_its_name(tree: Grown) -> None:
     }
     assert "published" not in section.shown  # all numbers are of other datasets: said once, not in every row
     (said,) = section.beneath
-    assert said.startswith("Published in other settings (not comparable: dataset): DDPM cifar10 ")
+    assert said.startswith("Published in other settings (not comparable: dataset): DDPM cifar10 FID ")
 
 
 def scored(tree: Grown, sampling: str, seed: int, fd: float, influence: np.ndarray) -> None:

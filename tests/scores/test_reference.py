@@ -110,11 +110,16 @@ def test_published_statistics_take_the_place_of_those_of_the_training_images(
     [
         ({"mu": np.zeros(3), "sigma": np.eye(3)}, r"mu \[3\] and sigma \[3, 3\], but the extractor has 5 features"),
         ({"mu": np.zeros(5)}, "holds no 'mu' and 'sigma'"),
+        (b"mu and sigma, as text\n", r"is no \.npz of statistics; fetch it again\.$"),
+        (b"", r"is no \.npz of statistics; fetch it again\.$"),
         ({"mu": np.full(5, np.nan), "sigma": np.eye(5)}, "numbers that are not finite"),
     ],
 )
-def test_other_files_are_no_statistics(content: dict[str, np.ndarray], sentence: str) -> None:
-    np.savez("s.npz", **content)
+def test_other_files_are_no_statistics(content: dict[str, np.ndarray] | bytes, sentence: str) -> None:
+    if isinstance(content, bytes):
+        Path("s.npz").write_bytes(content)
+    else:
+        np.savez("s.npz", **content)
     with pytest.raises(BadData, match=sentence):
         reference.statistics(Path("s.npz"), 5)
 
