@@ -597,6 +597,14 @@ MUTANTS = (
         ON_SCORE_DIFFERENCES,
     ),
     Mutant(
+        "a-share-of-none-is-certain",
+        "Wilson's interval without the term that does not fall with p (1 - p): certain of 0",
+        "pipeline_lib/scores/estimates.py",
+        "+ (z / (2 * n)) ** 2)",
+        ")",
+        ("tests/scores/test_estimates.py",),
+    ),
+    Mutant(
         "sets-as-if-they-shared-noise",
         "influences of independent sets of samples averaged as those of seeds are: the error of one set",
         "pipeline_lib/scores/estimates.py",
