@@ -319,7 +319,7 @@ def where(folder: Path) -> int:
     """Print where the results of an experiment are."""
     places = {"report": "report.html", "tables": "tables/", "figures": "figures/"}
     for what, place in places.items():
-        print(f"{what:8} {folder}/{place}")
+        print(f"{what:8} {folder}/{place}{'' if (folder / place).exists() else ' (not made yet)'}")
     print(f"{'MLflow':8} make ui")
     return 0
 
