@@ -52,7 +52,8 @@ class Share(Estimate):
         n, z = len(self.influence), NormalDist().inv_cdf((1 + confidence) / 2)
         centre, scale = self.value + z**2 / (2 * n), 1 + z**2 / n
         half = z * sqrt(self.value * (1 - self.value) / n + (z / (2 * n)) ** 2)
-        return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+        low, high = (centre - half) / scale, (centre + half) / scale
+        return max(0.0, min(low, self.value)), min(1.0, max(high, self.value))  # at 0 and 1 to the last digit
 
 
 def mean(found: Sequence[Estimate]) -> Estimate:

@@ -83,4 +83,5 @@ def _is_damage(error: Exception) -> bool:
     """Whether bytes that were read make no checkpoint; a file that is cut short sends the reader before its start."""
     if isinstance(error, OSError):
         return error.errno == errno.EINVAL
-    return isinstance(error, DAMAGE) and not faults.from_gpu(error) and faults.of_machine(error) is None
+    fault = faults.no_gpu_memory(error) or faults.from_gpu(error) or faults.of_machine(error)
+    return isinstance(error, DAMAGE) and not fault

@@ -44,8 +44,10 @@ def driven(processes: int, *job: str, cwd: Path = Path()) -> None:
         forks.Process(target=ranked, args=({**world, "RANK": rank, "LOCAL_RANK": rank}, cwd.absolute(), *job))
         for rank in range(processes)
     ]
-    for one in started:
-        one.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)  # of the server, which begins with the first of them
+        for one in started:
+            one.start()
     for one in started:
         one.join(300)
         one.kill()
