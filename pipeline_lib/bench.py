@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline_lib import device
+from pipeline_lib import device, parallel
 from pipeline_lib.config.base import parse
 from pipeline_lib.config.load import merge
 from pipeline_lib.config.models import Errors, Run
@@ -29,9 +29,11 @@ from pipeline_lib.diffusion.denoiser import Denoiser
 from pipeline_lib.errors.bandwidths import Bandwidths
 from pipeline_lib.errors.cumulative import Comparison
 from pipeline_lib.errors.forward import ForwardSamples
-from pipeline_lib.exits import BadConfig
+from pipeline_lib.exits import BadConfig, TryAgain
+from pipeline_lib.launch import launch
 from pipeline_lib.networks import trained
 from pipeline_lib.objectives import adm, ddpm, ddpm_reg, edm
+from pipeline_lib.parallel import ALONE, World
 from pipeline_lib.records.files import write_json
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.training.loop import Trainer
@@ -85,25 +87,37 @@ def run(output: Path, only: list[str], seconds: float) -> int:
 
     Returns the exit code. Raises BadConfig where no row is left.
     """
-    where = device.pick()
-    torch.set_num_threads(1)  # as a training has them
-    rows: list[Row] = []
-    for name, measure in rows_of(where, seconds).items():
-        if not only or any(name.startswith(one) for one in only):
-            rows.append({"name": name, **measure()})
-            log.info("%s", json.dumps(rows[-1]))
-            if where.type == "cuda":
-                torch.cuda.empty_cache()
+    with parallel.join() as world:
+        where = device.pick()
+        torch.set_num_threads(1)  # as a training has them
+        rows: list[Row] = []
+        known = rows_of(where, seconds, world)
+        for name, measure in known.items():
+            if not only or any(name.startswith(one) for one in only):
+                rows.append({"name": name, **measure()})
+                log.info("%s", json.dumps(rows[-1]))
+                if where.type == "cuda":
+                    torch.cuda.empty_cache()
     if not rows:
-        raise BadConfig(f"no row begins with {' or '.join(only)}; there are {', '.join(rows_of(where, seconds))}.")
-    write_json(output, {"machine": machine(where), "rows": rows})
-    print(pd.DataFrame(rows).to_string(index=False, na_rep="", float_format="{:,.4g}".format))
-    print(f"written to {output}")
+        raise BadConfig(f"no row begins with {' or '.join(only)}; there are {', '.join(known)}.")
+    if world.leads:
+        write_json(output, {"machine": machine(where), "rows": _with_speedup(rows)})
+        print(pd.DataFrame(rows).to_string(index=False, na_rep="", float_format="{:,.4g}".format))
+        print(f"written to {output}")
     return 0
 
 
-def rows_of(where: torch.device, seconds: float) -> dict[str, Callable[[], Row]]:
-    """What is timed, by name."""
+def _with_speedup(rows: list[Row]) -> list[Row]:
+    """Beside the row of several processes how many times the images of the row of one it does."""
+    alone = next((row for row in rows if row["name"] == "train/ddpm"), None)
+    for row in rows:
+        if alone and row.get("processes", 1) > 1:
+            row["times_one_process"] = row["images_per_second"] / alone["images_per_second"]
+    return rows
+
+
+def rows_of(where: torch.device, seconds: float, world: World = ALONE) -> dict[str, Callable[[], Row]]:
+    """What is timed, by name; in one of several processes what they do together."""
     gpu = where.type == "cuda"
     net, data = (UNET, Random(_NOTHING)) if gpu else (SMALL, Random(_NOTHING, side=8, channels=1))
     batch = 128 if gpu else 64
@@ -119,11 +133,17 @@ def rows_of(where: torch.device, seconds: float) -> dict[str, Callable[[], Row]]
             "train/edm": run_of("edm", edm.PRESETS["paper"], DDPMPP, 512, gpu),
         }
     sampled = training["train/ddpm"]
+    if world.size > 1:
+        share = run_of("ddpm", ddpm.PRESETS["paper"], net, batch * world.size, gpu)
+        return {"train/ddpm": lambda: train(share, data, where, seconds, world)}
+    processes = torch.cuda.device_count() if gpu else 2
+    together = {f"train/ddpm-{processes}-processes": lambda: in_processes(processes, seconds)} if processes > 1 else {}
     many = [256, 1024, 2048] if gpu else [64, 256]
     return (
         {name: (lambda one=one: train(one, data, where, seconds)) for name, one in training.items()}
         | {f"network/ddpm-batch-{n}": (lambda n=n: sample(sampled, data, n, where, seconds)) for n in many}
         | {"errors/ddpm": lambda: errors(sampled, data, 1000 if gpu else 200, where, seconds)}
+        | together
     )
 
 
@@ -134,13 +154,24 @@ def run_of(name: str, preset: dict[str, Any], network: dict[str, Any], batch: in
     return parse(Run, merge(preset, own))
 
 
-def train(one: Run, data: Prepared, where: torch.device, seconds: float) -> Row:
+def in_processes(count: int, seconds: float) -> Row:
+    """The step of several processes, each with the batch of one, and each with a GPU of its own where there are any."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "rows.json"
+        code = launch(["bench", "--only", "train/ddpm", "--seconds", str(seconds), "--output", str(found)], count)
+        if code:
+            raise TryAgain(f"the bench in {count} processes ended with {code}; what it says stands above.")
+        row = json.loads(found.read_text())["rows"][0]
+    return {"processes": count, **{key: value for key, value in row.items() if key != "name"}}
+
+
+def train(one: Run, data: Prepared, where: torch.device, seconds: float, world: World = ALONE) -> Row:
     """Optimiser steps: images a second, and seconds from nothing to the first step and to full speed."""
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        trainer = Trainer(one, objective(one), data, 0, Path(folder), where)
+        trainer = Trainer(one, objective(one), data, 0, Path(folder), where, world=world)
         trainer.step()
         _wait(where)
         first = time.perf_counter() - start
@@ -150,12 +181,12 @@ def train(one: Run, data: Prepared, where: torch.device, seconds: float) -> Row:
         ready = time.perf_counter() - start
         for _ in range(60 if one.training.mmd_group and where.type == "cuda" else 3):  # until every plan is recorded
             trainer.step()
-        own = _each(trainer.step, where, seconds)
+        own = _each(trainer.step, where, seconds, world=world)
         memory = _memory(where)
         row: Row = {"batch": one.training.batch_size, "parameters": sum(p.numel() for p in trainer.gradients.weights)}
         row |= {"images_per_second": one.training.batch_size / own, "ms": 1e3 * own, "memory_gib": memory}
         row |= {"first_step_s": first, "full_speed_s": ready}
-        if where.type == "cuda":
+        if where.type == "cuda" and world.size == 1:
             del trainer
             usual = one.model_copy(update={"training": one.training.model_copy(update={"precision": "tf32"})})
             with device.plain():
@@ -222,15 +253,18 @@ def _as_torch_does() -> None:
     torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
-def _each(what: Callable[[], object], where: torch.device, seconds: float, most: int = 1000) -> float:
-    """Seconds of a call, the mean over about so many seconds."""
+def _each(
+    what: Callable[[], object], where: torch.device, seconds: float, most: int = 1000, world: World = ALONE
+) -> float:
+    """Seconds of a call, the mean over about so many seconds; all processes make equally many."""
     _wait(where)
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds and count < most:
+    start, count, more = time.perf_counter(), 0, 1
+    while more and count < most:
         for _ in range(5):
             what()
         count += 5
         _wait(where)
+        more = world.told(int(time.perf_counter() - start < seconds))
     return (time.perf_counter() - start) / count
 
 

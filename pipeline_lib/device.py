@@ -19,30 +19,43 @@ from pipeline_lib.exits import BadConfig, PipelineError, TryAgain
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _plain = [False]
-_held: list[int] = []  # lock files stay open, and so locked, until the process ends
+_held: list[int] = []  # the place of this process on the GPUs
+PLACES = 16  # jobs on one GPU that are told apart
 
 
 def pick(locks: Path = Path("work/locks")) -> torch.device:
-    """The GPU of this job, or the CPU. Of several visible GPUs the first that no other job of this folder holds."""
+    """The GPU of this process, the same at every call, or the CPU.
+
+    Of several visible GPUs the first that fewest other jobs of this folder hold. Raises TryAgain where SLURM gave the
+    job a GPU that CUDA cannot use.
+    """
     if not torch.cuda.is_available():
+        if torch.version.cuda and os.environ.get("SLURM_JOB_GPUS"):
+            raise TryAgain(f"SLURM gave this job a GPU of {socket.gethostname()}, but CUDA finds none that works.")
         return torch.device("cpu")
     count = torch.cuda.device_count()
     if count == int(os.environ.get("LOCAL_WORLD_SIZE", "1")):  # each process of the job has one
         index = int(os.environ.get("LOCAL_RANK", "0"))
-        torch.cuda.set_device(index)
-        return torch.device(f"cuda:{index}")
+    else:
+        if not _held:
+            _held.append(_lock(locks, count))
+        index = _held[0] % count
+    torch.cuda.set_device(index)
+    return torch.device(f"cuda:{index}")
+
+
+def _lock(locks: Path, count: int) -> int:
+    """The first free one of the places on so many GPUs: a first job on each, then a second on each, and so on."""
     locks.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        handle = os.open(locks / f"{socket.gethostname()}-gpu{index}", os.O_RDWR | os.O_CREAT)
+    for place in range(PLACES * count):
+        handle = os.open(locks / f"{socket.gethostname()}-gpu{place % count}-{place // count}", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(handle)
             continue
-        _held.append(handle)
-        torch.cuda.set_device(index)
-        return torch.device(f"cuda:{index}")
-    return torch.device("cuda:0")
+        return place  # the file stays open, and so locked, until the process ends
+    return 0
 
 
 @cache
