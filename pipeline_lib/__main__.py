@@ -21,6 +21,7 @@ from pipeline_lib.exits import MARKER, PERMANENT, BadConfig, Bug, PipelineError,
 from pipeline_lib.records.files import digest, write_json
 from pipeline_lib.records.store import Manifest
 
+KERNELS = Path("work/kernels")  # what Triton has compiled here, for the jobs that follow
 log = logging.getLogger("pipeline_lib")
 
 
@@ -346,6 +347,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
     args = parser().parse_args(arguments)
+    os.environ.setdefault("TRITON_CACHE_DIR", str(KERNELS.resolve()))
     try:
         if args.command in STAGES:
             if STAGES[args.command].shared and launch.wanted(args.processes, args.nodes):
