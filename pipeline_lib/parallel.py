@@ -45,13 +45,11 @@ class World:
             return
         import torch.distributed as dist
 
-        flat = torch.cat([one.detach().reshape(-1) for one in tensors])
+        rows = [_as_they_lie(one.detach()) for one in tensors]
+        flat = torch.cat(rows)
         with _together():
             dist.all_reduce(flat)
-        parts = flat.split([one.numel() for one in tensors])
-        torch._foreach_copy_(
-            [one.detach() for one in tensors], [p.view_as(o) for p, o in zip(parts, tensors, strict=True)]
-        )
+        torch._foreach_copy_(rows, flat.split([len(row) for row in rows]))
 
     def gather(self, rows: Tensor) -> Tensor:
         """(n, ...) of every process, one after the other; all give equally many."""
@@ -94,6 +92,14 @@ class World:
         with _together():
             dist.broadcast(said, 0, group=self._waiting)
         return int(said)
+
+
+def _as_they_lie(x: Tensor) -> Tensor:
+    """A view of all elements in the order of their addresses, so that weights that lie channels last need no sorting.
+
+    Raises RuntimeError where x leaves gaps in memory.
+    """
+    return x.permute(sorted(range(x.ndim), key=x.stride, reverse=True)).view(-1)
 
 
 ALONE = World()

@@ -17,6 +17,7 @@ from pipeline_lib.records.files import write_json
 
 SPENT = ("seconds", "cpu_seconds", "gpu_hours", "energy_kwh")  # of a job, and summed over its segments
 AND = " + "  # between the devices, or hosts, of one training
+SHARED = " (shared)"  # after the name of a GPU on which others computed whenever a step was timed
 
 
 def total(parts: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -34,6 +35,11 @@ def named(names: Iterable[str]) -> str:
 def mixed(text: str) -> bool:
     """Whether a text of `named` names several."""
     return AND in text
+
+
+def crowded(text: str) -> bool:
+    """Whether a text of `named` has a GPU that others used as well."""
+    return SHARED in text
 
 
 def where() -> dict[str, str | None]:
@@ -129,15 +135,16 @@ class StepClock:
     """Wall and CPU seconds of a training step: medians over windows, so that a burst of a neighbour counts little.
 
     A window must begin and end with an idle device (where the loss was read), since steps on a GPU return early.
+    Where other processes computed on the GPU when it began or ended, it counts only if no other window does.
     """
 
     def __init__(
         self,
-        windows: list[list[float]] | None = None,
+        windows: list[list[Any]] | None = None,
         marks: list[list[int]] | None = None,
         layouts: list[dict[str, Any]] | None = None,
     ) -> None:
-        self.windows = windows or []  # [wall, CPU] seconds a step, also of earlier segments
+        self.windows = windows or []  # [wall, CPU] seconds a step and whether others computed, also of earlier segments
         self.marks = marks or []  # [steps done, windows before], at each snapshot
         self.layouts = layouts or []  # steps done, windows before; and the processes, device and host from then on
         self.restart()
@@ -153,13 +160,14 @@ class StepClock:
 
     def restart(self) -> None:
         """Begin a window, and forget the one that something else than steps has interrupted."""
+        self.shared = _others()
         self.steps, self.wall, self.cpu = 0, time.perf_counter(), time.process_time()
 
     def close(self) -> None:
         """End the window and begin the next."""
         if self.steps:
             spent = (time.perf_counter() - self.wall, time.process_time() - self.cpu)
-            self.windows.append([seconds / self.steps for seconds in spent])
+            self.windows.append([*(seconds / self.steps for seconds in spent), self.shared or _others()])
         self.restart()
 
     def mark(self, done: int) -> None:
@@ -173,31 +181,43 @@ class StepClock:
 
         Between two marks or changes of layout, the seconds are the steps there, times the median of the windows there
         (or of equal layouts, or of all, where there is none), times the processes: what else the job did (checkpoints,
-        grids, waiting for a neighbour's burst) is no cost of the method.
+        grids, waiting for a neighbour's burst) is no cost of the method. Neither is a neighbour on the GPU: its windows
+        are left out, and where there are no others the device is called shared.
         """
-        each = [wall * self._layout("windows", i)["processes"] for i, (wall, _) in enumerate(self.windows)]
+        each = [window[0] * self._layout("windows", i)["processes"] for i, window in enumerate(self.windows)]
         ends = [*((step, windows) for step, windows in self.marks), (done, len(each))]
         cuts = sorted({*ends, *((layout["step"], layout["windows"]) for layout in self.layouts)})
         spent: dict[int, float | None] = {0: 0.0 if each else None}
+        shared = {0: False}
         for (step, first), (after, last) in pairwise(cuts):
-            seconds = each[first:last] or [each[i] for i in self._like(self._layout("step", step))] or each
+            timed = [*range(first, last)] or self._like(self._layout("step", step)) or [*range(len(each))]
+            places = self._quiet(timed)
             before = spent[step]
-            spent[after] = None if before is None else before + (after - step) * median(seconds)
+            spent[after] = None if before is None else before + (after - step) * median(each[i] for i in places)
+            shared[after] = shared[step] or any(self._shared(i) for i in places)
         found = []
         for step, _ in ends:
             known = [layout for layout in self.layouts if layout["step"] < step]
             names = {key: named(layout[key] for layout in known) for key in ("device", "host")}
+            names["device"] += SHARED if shared[step] else ""
             found.append({"step": step, "seconds": spent[step], **names})
         return found
 
     def medians(self) -> dict[str, float | None]:
         """Median wall and CPU seconds of a step, in the last number of processes and device; None before a window."""
-        same = [self.windows[i] for i in self._like(self.layouts[-1])]
+        same = [self.windows[i][:2] for i in self._quiet(self._like(self.layouts[-1]))]
         walls, cpus = zip(*same, strict=True) if same else ((), ())
         return {
             "step_seconds": median(walls) if walls else None,
             "step_cpu_seconds": median(cpus) if cpus else None,
         }
+
+    def _shared(self, place: int) -> bool:
+        return len(self.windows[place]) > 2 and self.windows[place][2]  # a version before did not look
+
+    def _quiet(self, places: list[int]) -> list[int]:
+        """Those of these windows in which no others computed; all, where there is none."""
+        return [i for i in places if not self._shared(i)] or places
 
     def _layout(self, key: str, place: int) -> dict[str, Any]:
         """That of a window (`windows`), or of the steps after one (`step`)."""
@@ -222,6 +242,15 @@ def _cuda() -> Any:
     """torch, where it computes on a GPU in this process; else None."""
     torch = sys.modules.get("torch")
     return torch if torch is not None and torch.cuda.is_initialized() else None
+
+
+def _others() -> bool:
+    """Whether other processes compute on the GPU of this one, as far as the driver tells."""
+    torch = _cuda()
+    if torch is None:
+        return False
+    here = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    return nvml.processes().get(here, 1) > 1
 
 
 def _device() -> tuple[str, float | None]:

@@ -11,6 +11,7 @@ from typing import Any
 
 LIBRARY = "libnvidia-ml.so.1"
 TEXT = 96  # bytes that any of its names fit into
+TOO_SMALL = 7  # NVML_ERROR_INSUFFICIENT_SIZE
 
 
 def version() -> str | None:
@@ -23,22 +24,37 @@ def version() -> str | None:
 
 def energies() -> dict[str, float]:
     """Joules that each GPU of this host has taken since its driver was loaded, by the GPU's UUID (without `GPU-`)."""
-    library = _library()
-    return dict(_energies(library)) if library is not None else {}
+    library, found = _library(), {}
+    for name, device in _devices():
+        taken = ctypes.c_ulonglong()
+        if library.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(taken)) == 0:
+            found[name] = taken.value / 1000
+    return found
 
 
-def _energies(library: Any) -> Iterator[tuple[str, float]]:
-    count = ctypes.c_uint()
-    if library.nvmlDeviceGetCount_v2(ctypes.byref(count)):
+def processes() -> dict[str, int]:
+    """How many processes compute on each GPU of this host, by its UUID: all that the driver shows to this one."""
+    found: dict[str, int] = {}
+    running: Any = getattr(_library(), "nvmlDeviceGetComputeRunningProcesses_v3", None)
+    for name, device in _devices() if running else ():
+        count = ctypes.c_uint(0)  # with room for none the answer is how many there are
+        if running(device, ctypes.byref(count), None) in (0, TOO_SMALL):
+            found[name] = count.value
+    return found
+
+
+def _devices() -> Iterator[tuple[str, ctypes.c_void_p]]:
+    """UUID and handle of each GPU."""
+    library, count = _library(), ctypes.c_uint()
+    if library is None or library.nvmlDeviceGetCount_v2(ctypes.byref(count)):
         return
     for index in range(count.value):
-        device, taken, name = ctypes.c_void_p(), ctypes.c_ulonglong(), ctypes.create_string_buffer(TEXT)
+        device, name = ctypes.c_void_p(), ctypes.create_string_buffer(TEXT)
         if (
             library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) == 0
             and library.nvmlDeviceGetUUID(device, name, TEXT) == 0
-            and library.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(taken)) == 0
         ):
-            yield name.value.decode().removeprefix("GPU-"), taken.value / 1000
+            yield name.value.decode().removeprefix("GPU-"), device
 
 
 @cache

@@ -56,7 +56,7 @@ def test_a_step_is_the_median_of_windows(monkeypatch: pytest.MonkeyPatch) -> Non
     steps(clock, 3, 1.2, 0.8)
     clock.close()
     clock.close()  # without a step there is no window
-    assert [wall for wall, _ in clock.windows] == pytest.approx([1.0, 9.0, 1.1, 1.2])
+    assert [wall for wall, *_ in clock.windows] == pytest.approx([1.0, 9.0, 1.1, 1.2])
     later = StepClock(clock.windows, layouts=clock.layouts)
     later.begin(18, 1)
     steps(later, 5, 1.0, 0.8)
@@ -71,6 +71,31 @@ def test_seconds_until_a_snapshot_follow_the_windows_before_it() -> None:
     clock = StepClock([[1.0, 1.0], [9.0, 1.0], [1.0, 1.0], [3.0, 3.0], [3.0, 3.0]], [[30, 3], [50, 5]])
     clock.begin(0, 1)
     assert seconds(clock.elapsed(60)) == {30: 30.0, 50: 90.0, 60: 120.0}
+
+
+def test_a_neighbour_on_the_gpu_costs_the_method_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 1 s, of 2 s beside another process, until the snapshot at 40; then all beside one, which is said."""
+    monkeypatch.setattr(costs, "_device", lambda: ("A", None))
+    windows = [[1.0, 1.0, False], [2.0, 1.0, True], [2.0, 1.0, True], [2.0, 1.0, True]]
+    clock = StepClock(windows, [[40, 3]])
+    clock.begin(0, 1)
+    until, whole = clock.elapsed(60)
+    assert (until["seconds"], until["device"]) == (40.0, "A")
+    assert (whole["seconds"], whole["device"]) == (80.0, "A (shared)")
+    assert clock.medians()["step_seconds"] == 1.0
+
+
+@pytest.mark.parametrize(("before", "after"), [(True, False), (False, True), (False, False)])
+def test_a_window_is_shared_where_it_begins_or_ends_so(
+    monkeypatch: pytest.MonkeyPatch, before: bool, after: bool
+) -> None:
+    monkeypatch.setattr(costs, "_others", lambda: before)
+    clock = StepClock()
+    clock.begin(0, 1)
+    clock.steps = 1
+    monkeypatch.setattr(costs, "_others", lambda: after)
+    clock.close()
+    assert clock.windows[0][2] == (before or after)
 
 
 def test_without_windows_the_seconds_are_unknown() -> None:

@@ -26,6 +26,12 @@ int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *energy
     *energy = 10000000000ull * (i + 1) + 500;
     return i == 2 ? 3 : 0; /* NVML_ERROR_NOT_SUPPORTED */
 }
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, void *infos) {
+    unsigned long i = (unsigned long)device - 0x700000000000ul;
+    if (i == 2) return 4; /* NVML_ERROR_NO_PERMISSION */
+    *count = 2 * i;
+    return *count ? 7 : 0; /* NVML_ERROR_INSUFFICIENT_SIZE */
+}
 """
 
 
@@ -45,12 +51,13 @@ def test_driver_and_energy_in_joules_of_each_gpu_that_says_it(tmp_path: Path, mo
     monkeypatch.setattr(nvml, "LIBRARY", str(tmp_path / "fake.so"))
     assert nvml.version() == "550.54.15"
     assert nvml.energies() == {"0a-0": 10_000_000.5, "0a-1": 20_000_000.5}
+    assert nvml.processes() == {"0a-0": 0, "0a-1": 2}
 
 
 def test_without_a_driver_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "LIBRARY", "libnothing.so.1")
     assert nvml.version() is None
-    assert nvml.energies() == {}
+    assert nvml.energies() == nvml.processes() == {}
 
 
 def test_a_library_that_cannot_start_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,3 +234,16 @@ def test_an_error_of_the_own_gpu_is_not_told_of_another_process() -> None:
 def test_processes_that_do_not_fill_the_nodes_are_refused() -> None:
     with pytest.raises(BadConfig, match="3 processes cannot be spread evenly over 2 nodes"):
         launch.wanted(3, 2)
+
+
+def test_weights_are_added_up_as_they_lie() -> None:
+    """One piece of memory for each, whatever the order of its dimensions; never a copy that the sum would miss."""
+    for shape in ((3, 4, 2, 2), (4, 3, 1, 1), (1, 5, 2, 2)):
+        x = torch.randn(shape).to(memory_format=torch.channels_last)
+        row = parallel._as_they_lie(x)
+        assert row.is_contiguous()
+        assert row.data_ptr() == x.data_ptr()
+        assert torch.equal(row.sort().values, x.flatten().sort().values)
+    assert parallel._as_they_lie(torch.tensor(2.0)).tolist() == [2.0]
+    with pytest.raises(RuntimeError):
+        parallel._as_they_lie(torch.randn(4, 4)[:, :2])
