@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import EngFormatter, LogFormatter
 
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.costs import mixed, named
@@ -64,6 +64,7 @@ OTHER_DEVICE = "seconds of different devices do not compare"
 OTHER_HOST = "seconds on CPUs of different hosts do not compare"
 TOO_EARLY = "one of the two, with what it started from, ended before the other's first snapshot"
 WHO = ["dataset", "method", "variant", "seed"]
+FEW = 4  # strips from which on each has a legend of its own beside it: one for all would be far below
 Row = dict[str, Any]
 
 
@@ -350,13 +351,19 @@ def figure(experiment: Mapping[str, Any], tables: Tables) -> Figure:
             _floor(panel, tables["scores"], str(dataset), str(metric), strip)
             panel.set_xlabel(name)
             panel.set_xlim(left=0)
+            panel.xaxis.set_major_formatter(EngFormatter())  # 50 k, 200 M
         panels[0].set_ylabel(str(metric))
         if strip["value"].min() > 0:
             panels[0].set_yscale("log")
             panels[0].yaxis.set_major_formatter(LogFormatter())  # 10, 100, and 20 or 30 where there is room
             panels[0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
         panels[0].set_title(f"{dataset}, {sampler}, {nfe} calls", loc="left")
-    legend(figure, axes.flat)
+        if len(strips) > FEW:
+            panels[1].legend(loc="upper left", bbox_to_anchor=(1.03, 1.04), fontsize=6.5, handlelength=3.2)
+    if len(strips) <= FEW:
+        legend(figure, axes.flat)
+    else:
+        figure.set_figwidth(8.4)
     return figure
 
 
