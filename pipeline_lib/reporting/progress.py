@@ -39,6 +39,7 @@ from pipeline_lib.scores.estimates import Estimate, around, between, mean
 
 NAME, TABLE = "progress", "equal_costs"
 AXES = {"images_seen": "images seen in training", "gpu_seconds": "GPU-seconds of training"}
+ON_CPU = "seconds of training, on a CPU"
 AT = {"images_seen": "images", "gpu_seconds": "gpu-seconds"}
 READING = (
     "Scores of the main average of the weights (that of ema_decay) at snapshots of each training and at its end. Means "
@@ -47,9 +48,12 @@ READING = (
     "starts from another's weights counts that one's images and seconds as its own. Dotted: what held-out images get, "
     "at the same number of images. The result of a training is its last point, and no other is ever chosen."
 )
-NOTE = (
+LEAD = (
     "Both scores at the budget that both trainings have reached: where the first of the two ended, what it started "
-    "from included. Between two snapshots a score is read off the straight line, which lies above a curve that falls "
+    "from included."
+)
+HOW = (
+    "Between two snapshots a score is read off the straight line, which lies above a curve that falls "
     "ever more slowly. Difference: to the control, paired by seed, with its 95 % t-interval, and after 'samples' the "
     "interval over samples of these trained networks, paired by image. Neither knows of the reading off: 'at the "
     "snapshots around' has the least and the greatest difference with the scores of the snapshots before and behind "
@@ -57,6 +61,7 @@ NOTE = (
     "empty where nothing had to be read off. GPU-seconds are compared on one model of GPU, or on the CPU of one host. "
     "With a learning rate that decays, the middle of a training is not the end of a shorter one."
 )
+NOTE = f"{LEAD} {HOW}"
 NO_CONTROL = "its control keeps no snapshots that are scored in this sampling with the same seeds"
 NO_SCORES = "its own snapshots are not scored in this sampling"
 UNKNOWN = "what one of the two trainings took, or what it started from, is not known"
@@ -349,7 +354,8 @@ def figure(experiment: Mapping[str, Any], tables: Tables) -> Figure:
         for panel, (axis, name) in zip(panels, AXES.items(), strict=True):
             _lines(panel, strip, axis, experiment)
             _floor(panel, tables["scores"], str(dataset), str(metric), strip)
-            panel.set_xlabel(name)
+            on_cpu = axis == "gpu_seconds" and strip["device"].eq("cpu").all()
+            panel.set_xlabel(ON_CPU if on_cpu else name)
             panel.set_xlim(left=0)
             panel.xaxis.set_major_formatter(EngFormatter())  # 50 k, 200 M
         panels[0].set_ylabel(str(metric))
