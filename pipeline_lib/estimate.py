@@ -38,10 +38,10 @@ MADE = ("dataset", "trainings", "parameters", "weights", "checkpoints", "cells",
 WIDTH = 100  # columns
 LEGEND = (
     "Prepared arrays, weights and samples are kept in results/store; while preparing is the most that lies there "
-    "meanwhile. Sizes that are from memory may be off. Parameters: without label embedding. Checkpoints: of one "
-    "training while it runs. Cells: sampled sets, one for each training and number of network calls. Scratch: "
-    "in work/, chains of the errors, features of scored images (with Inception's, if its weights are there) and "
-    "samples of snapshots, all of which may be deleted at any time."
+    "meanwhile. Sizes that are from memory may be off. Parameters: without label embedding. Weights: with snapshots "
+    "and further averages. Checkpoints: of one training while it runs. Cells: sampled sets, one for each training and "
+    "number of network calls. Scratch: in work/, chains of the errors, features of scored images (with Inception's, "
+    "if its weights are there) and samples of snapshots, all of which may be deleted at any time."
 )
 
 

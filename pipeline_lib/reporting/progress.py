@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import EngFormatter, LogFormatter
 
 from pipeline_lib.exits import PipelineError
 from pipeline_lib.records.costs import crowded, mixed, named
@@ -39,6 +39,7 @@ from pipeline_lib.scores.estimates import Estimate, around, between, mean
 
 NAME, TABLE = "progress", "equal_costs"
 AXES = {"images_seen": "images seen in training", "gpu_seconds": "GPU-seconds of training"}
+ON_CPU = "seconds of training, on a CPU"
 AT = {"images_seen": "images", "gpu_seconds": "gpu-seconds"}
 READING = (
     "Scores of the main average of the weights (that of ema_decay) at snapshots of each training and at its end. Means "
@@ -47,9 +48,12 @@ READING = (
     "starts from another's weights counts that one's images and seconds as its own. Dotted: what held-out images get, "
     "at the same number of images. The result of a training is its last point, and no other is ever chosen."
 )
-NOTE = (
+LEAD = (
     "Both scores at the budget that both trainings have reached: where the first of the two ended, what it started "
-    "from included. Between two snapshots a score is read off the straight line, which lies above a curve that falls "
+    "from included."
+)
+HOW = (
+    "Between two snapshots a score is read off the straight line, which lies above a curve that falls "
     "ever more slowly. Difference: to the control, paired by seed, with its 95 % t-interval, and after 'samples' the "
     "interval over samples of these trained networks, paired by image. Neither knows of the reading off: 'at the "
     "snapshots around' has the least and the greatest difference with the scores of the snapshots before and behind "
@@ -57,6 +61,7 @@ NOTE = (
     "empty where nothing had to be read off. GPU-seconds are compared on one model of GPU, or on the CPU of one host. "
     "With a learning rate that decays, the middle of a training is not the end of a shorter one."
 )
+NOTE = f"{LEAD} {HOW}"
 NO_CONTROL = "its control keeps no snapshots that are scored in this sampling with the same seeds"
 NO_SCORES = "its own snapshots are not scored in this sampling"
 UNKNOWN = "what one of the two trainings took, or what it started from, is not known"
@@ -65,6 +70,7 @@ OTHERS = "timed on a GPU that other processes used as well"
 OTHER_HOST = "seconds on CPUs of different hosts do not compare"
 TOO_EARLY = "one of the two, with what it started from, ended before the other's first snapshot"
 WHO = ["dataset", "method", "variant", "seed"]
+FEW = 4  # strips from which on each has a legend of its own beside it: one for all would be far below
 Row = dict[str, Any]
 
 
@@ -351,15 +357,22 @@ def figure(experiment: Mapping[str, Any], tables: Tables) -> Figure:
         for panel, (axis, name) in zip(panels, AXES.items(), strict=True):
             _lines(panel, strip, axis, experiment)
             _floor(panel, tables["scores"], str(dataset), str(metric), strip)
-            panel.set_xlabel(name)
+            on_cpu = axis == "gpu_seconds" and strip["device"].eq("cpu").all()
+            panel.set_xlabel(ON_CPU if on_cpu else name)
             panel.set_xlim(left=0)
+            panel.xaxis.set_major_formatter(EngFormatter())  # 50 k, 200 M
         panels[0].set_ylabel(str(metric))
         if strip["value"].min() > 0:
             panels[0].set_yscale("log")
             panels[0].yaxis.set_major_formatter(LogFormatter())  # 10, 100, and 20 or 30 where there is room
             panels[0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
         panels[0].set_title(f"{dataset}, {sampler}, {nfe} calls", loc="left")
-    legend(figure, axes.flat)
+        if len(strips) > FEW:
+            panels[1].legend(loc="upper left", bbox_to_anchor=(1.03, 1.04), fontsize=6.5, handlelength=3.2)
+    if len(strips) <= FEW:
+        legend(figure, axes.flat)
+    else:
+        figure.set_figwidth(8.4)
     return figure
 
 

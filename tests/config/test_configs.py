@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_lib import registry
+from pipeline_lib.config import progress
 from pipeline_lib.config.models import CLASSIFIER, Run
 from pipeline_lib.config.plan import Plan, load
 from pipeline_lib.estimate import datasets, jobs
@@ -21,6 +22,7 @@ BASES = [path for path in FILES if path.stem.startswith("base-")]
 EXPERIMENTS = [path for path in FILES if path not in BASES]
 OF_ADM = ["imagenet64", "lsun64", "ffhq128"]
 OF_DDPM = ["cifar10", "cifar10-jpeg", "celeba64", "imagenet32", "imagenet64", "lsun64", "ffhq128"]
+FULL_SCALE = [*OF_DDPM, "adm-cifar10", "edm-cifar10", "imagenet128", "ldm-celebahq256", "ldm-ffhq256", "paper"]
 
 
 @cache
@@ -72,6 +74,26 @@ def test_what_all_share(name: str) -> None:
     }
     assert {i.run.diffusion.timesteps for i in one.instances} == {1000}
     assert one.experiment.sampling["ancestral"].images == one.experiment.scores.samples == 50_000
+
+
+@pytest.mark.parametrize("name", FULL_SCALE)
+def test_every_training_at_full_scale_is_scored_on_its_way(name: str) -> None:
+    """But for classifiers, which draw nothing; and each in one sampling alone."""
+    one = plan(name)
+    scored = [i.training for i in one.instances for _ in progress.samplings(one, i)]
+    assert set(scored) == {i.training for i in one.instances if not i.run.classifies}
+    assert len(set(scored)) == len(scored)
+    assert {tuple(i.run.training.snapshots) for i in one.instances if i.run.classifies} <= {()}
+
+
+@pytest.mark.parametrize("name", FULL_SCALE)
+def test_a_control_is_scored_on_its_way_in_the_same_sampling(name: str) -> None:
+    one = plan(name)
+    found = {i.path: progress.samplings(one, i) for i in one.instances}
+    for i in one.instances:
+        control = one.experiment.methods[i.method].variants[i.variant].control
+        if control and found[i.path]:
+            assert found[i.path] == found[f"{i.dataset}/{control}/s{i.seed}"]
 
 
 def test_cifar10_is_that_of_ddpm() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from pipeline_lib.records.tables import PROGRESS, PROGRESS_INFLUENCES, write
 from pipeline_lib.reporting import figures, progress, report, tables
@@ -226,7 +227,28 @@ def test_it_is_in_the_tables_the_figures_and_the_report(grown: Build) -> None:
     page = (tree.folder / "report.html").read_text()
     assert "Scores against training" in page
     assert "5.5 (control 4.5)" in page
-    assert (tree.folder / "figures/progress.svg").read_text().count("GPU-seconds of training") == 1
+    assert (tree.folder / "figures/progress.svg").read_text().count("seconds of training, on a CPU") == 1
+
+
+def test_many_strips_have_a_legend_each(grown: Build) -> None:
+    """One for all would lie below everything; and seconds are a GPU's where one of the devices is no CPU."""
+    tree = grown()
+    climb(tree, "ddpm/paper", 0, [8.0, 4.0], [1e5, 2e5], device="H200")
+    climb(tree, "reg/paper", 0, [6.0, 3.0], [1e5, 2e5])
+    rows = tree.tables["progress"]
+
+    def drawn(samplers: int) -> Figure:
+        copies = [rows.assign(sampler=f"s{i}") for i in range(samplers)]
+        return progress.figure(tree.experiment, {**tree.tables, "progress": pd.concat(copies)})
+
+    few, many = drawn(progress.FEW), drawn(progress.FEW + 1)
+    assert [axes.get_legend() for axes in few.axes] == [None] * 2 * progress.FEW
+    assert len(few.legends) == 1
+    assert not many.legends
+    names = {tuple(text.get_text() for text in axes.get_legend().get_texts()) for axes in many.axes[1::2]}
+    assert names == {("DDPM", "Regularised")}
+    assert {axes.get_xlabel() for axes in many.axes[1::2]} == {progress.AXES["gpu_seconds"]}
+    assert many.axes[1].xaxis.get_major_formatter()(2e5) == "200 k"
 
 
 def test_without_snapshots_there_is_no_section(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

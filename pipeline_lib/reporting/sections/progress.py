@@ -14,7 +14,8 @@ def section(results: Results) -> Section | None:
         "figure": results.pictures.figure(progress.NAME),
         "reading": progress.READING,
         "table": table(progress.shown(rows, results.experiment)) if len(rows) else None,
-        "note": progress.NOTE,
+        "lead": progress.LEAD,
+        "how": progress.HOW,
         "points": table(points, (trainings.COLUMN,), ("step",)),
         "spread_note": trainings.PROSE if trainings.COLUMN in points else "",
     }
