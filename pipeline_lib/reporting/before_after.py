@@ -105,7 +105,7 @@ def before_after(errors: pd.DataFrame, differences: pd.DataFrame, experiment: Ma
 def _draw(pair: Pair, upper: Axes, lower: Axes, common: Axis) -> None:
     draw(upper, pair.lines, common)
     upper.set_title(pair.name, loc="left", pad=14, fontsize=7.5)
-    power(upper, pair.after, "power")
+    power(upper, pair.after, "power at x₀")
     upper.tick_params(labelbottom=False)
     common.label(lower)
     lower.axhline(0, ls=":", lw=1, color=GREY, zorder=1)
@@ -114,7 +114,7 @@ def _draw(pair: Pair, upper: Axes, lower: Axes, common: Axis) -> None:
         return
     rows = pair.difference.drop(columns="mmd2").rename(columns={"difference": "mmd2"})
     curve(lower, Line("difference, paired by chain: after less before", rows, DIFFERENCE, DASHES[0]), common)
-    power(lower, pair.difference, "power")
+    power(lower, pair.difference, "power at x₀")
 
 
 def _share(found: Sequence[Pair], axes: Sequence[Axes]) -> None:

@@ -106,9 +106,10 @@ def draw(axes: Axes, lines: Sequence[Line], common: Axis) -> None:
     common.label(axes)
 
 
-def power(axes: Axes, rows: pd.DataFrame, words: str = f"{100 * POWER:g} % power from") -> None:
-    """Above the panel, the smallest effect that would be seen, after `words`."""
-    smallest = detectable(rows[rows["step"].gt(0)]).median()
+def power(axes: Axes, rows: pd.DataFrame, words: str = f"{100 * POWER:g} % power at x₀ from") -> None:
+    """Above the panel, the smallest effect that would be seen at the end of the chains, after `words`."""
+    known = rows.assign(smallest=detectable(rows)).dropna(subset="smallest")
+    smallest = known.loc[known["step"].eq(known["step"].max()), "smallest"].median()
     text = "null not drawn" if pd.isna(smallest) else f"{words} {smallest:.1e}"
     axes.text(1, 1.03, text, transform=axes.transAxes, fontsize=6.5, color=GREY, ha="right", va="bottom")
 

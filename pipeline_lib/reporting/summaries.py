@@ -148,8 +148,8 @@ def without_unused_control(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def error_summary(errors: pd.DataFrame) -> pd.DataFrame:
-    """Per curve: steps with a null distribution and steps above its quantile, last and largest MMD^2, and the medians
-    of the quantile and of the smallest detectable effect.
+    """Per curve: steps with a null distribution and steps above its quantile, last and largest MMD^2, and at the last
+    step with a null its quantile and the smallest detectable effect, which are much smaller where there is more noise.
 
     Step 0 is x_T, which is pure noise in both sets, so it is left out.
     """
@@ -162,8 +162,8 @@ def error_summary(errors: pd.DataFrame) -> pd.DataFrame:
         above=("above", "sum"),
         last=("mmd2", "last"),
         largest=("mmd2", "max"),
-        null_quantile=("null_quantile", "median"),
-        detectable=("detectable", "median"),
+        null_quantile=("null_quantile", "last"),  # of those that are not empty
+        detectable=("detectable", "last"),
         confidence=("confidence", "first"),
     )
     summary.insert(2, "share", summary["above"] / summary["tested"])

@@ -41,7 +41,7 @@ def test_same_bytes_twice_and_text_is_text(tree):
     figures.run(built.folder, built.experiment)
     assert first == {p.name: p.read_bytes() for p in (built.folder / "figures").iterdir()}
     text = first["fig2.svg"].decode()
-    assert all(words in text for words in ("digits, 20 calls", ">laplace<", "DDPM", "80 % power from 1.1e-02"))
+    assert all(words in text for words in ("digits, 20 calls", ">laplace<", "DDPM", "80 % power at x₀ from 1.1e-02"))
     assert "dc:date" not in text
 
 
@@ -105,7 +105,7 @@ def test_before_and_after_stand_in_one_panel_with_both_laws(tree):
     assert list(own.get_xdata()) == PLACES[:-1]
     assert len({line.get_color() for line in (before, after, own)}) == 3
     assert len(figure.axes[0].collections) == 3  # bands of both curves of the method, and the null
-    assert figure.axes[0].texts[0].get_text() == "power 1.1e-02"
+    assert figure.axes[0].texts[0].get_text() == "power at x₀ 1.1e-02"
     plt.close(figure)
 
 
@@ -169,7 +169,7 @@ def test_the_difference_stands_below_with_its_band_around_a_line_at_zero(tree):
     low, high = panel.collections[0].get_paths()[0].get_extents().get_points()[:, 1]
     assert (low, high) == pytest.approx((-0.02 - 1.96 * 0.0005, 1.96 * 0.0005), rel=1e-4)
     assert [list(one.get_ydata()) for one in panel.lines if len(one.get_ydata()) == 2] == [[0, 0]]
-    assert panel.texts[0].get_text() == f"power {(1.96 + 0.8416) * 0.0005:.1e}"
+    assert panel.texts[0].get_text() == f"power at x₀ {(1.96 + 0.8416) * 0.0005:.1e}"
     plt.close(figure)
 
 

@@ -129,6 +129,17 @@ def test_steps_without_a_null_are_not_counted(tree):
     assert rows.groupby("method")["above"].unique().map(list).to_dict() == {"ddpm": [2], "other": [0]}
 
 
+def test_what_can_be_found_is_said_of_the_last_step(tree):
+    """The null of x_0 is wider than that of noise: a median over the chain would promise too much."""
+    built = tree().complete()
+    errors = collect(built.folder, built.experiment)["cumulative_error"]
+    errors["null_quantile"] = 1e-3 * errors["step"]
+    last = errors["step"].max()
+    rows = error_summary(errors)
+    assert rows["null_quantile"].tolist() == pytest.approx([1e-3 * last] * len(rows))
+    assert rows["detectable"].tolist() == pytest.approx([1e-3 * last + 0.8416 * 0.001] * len(rows), rel=1e-4)
+
+
 def test_markdown_is_a_table():
     text = tables.markdown(pd.DataFrame({"a": ["x|y"], "b": [0.123456], "c": [None]}))
     assert text == "| a | b | c |\n| --- | --- | --- |\n| x\\|y | 0.1235 |  |\n"
