@@ -34,6 +34,7 @@ from pipeline_lib.launch import launch
 from pipeline_lib.networks import trained
 from pipeline_lib.objectives import adm, ddpm, ddpm_reg, edm
 from pipeline_lib.parallel import ALONE, World
+from pipeline_lib.records import nvml
 from pipeline_lib.records.files import write_json
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.training.loop import Trainer
@@ -291,6 +292,8 @@ def machine(where: torch.device) -> Row:
     if where.type == "cuda":
         found |= {
             "gpu": torch.cuda.get_device_name(),
+            "gpus": torch.cuda.device_count(),
+            "driver": nvml.version(),
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
         }
