@@ -18,6 +18,15 @@ RUN = "results/{experiment}/{dataset}/{method}/{variant}/s{seed}"
 CELLS = "results/{experiment}/{dataset}/{method}/{variant}/s{seed}/{sampling}"
 
 
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/tune.smk"
+include: "rules/measure.smk"
+include: "rules/analytic.smk"
+include: "rules/report.smk"
+
+
+# After the rules: inputs `rules.NAME.output` lead to their rule at once only if its patterns had no constraints yet.
 wildcard_constraints:
     experiment=plan.pattern("experiment"),
     dataset=plan.pattern("dataset"),
@@ -26,14 +35,6 @@ wildcard_constraints:
     seed=plan.pattern("seed"),
     sampling=plan.pattern("sampling"),
     problem=plan.pattern("problem"),
-
-
-include: "rules/data.smk"
-include: "rules/train.smk"
-include: "rules/tune.smk"
-include: "rules/measure.smk"
-include: "rules/analytic.smk"
-include: "rules/report.smk"
 
 
 rule datasets:

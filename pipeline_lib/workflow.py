@@ -1,5 +1,6 @@
 """What the Snakefile needs of the package when it is parsed: no torch, no network, no walk through results."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -28,7 +29,14 @@ def open_plan(workflow: Any) -> Plan:
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    _collect_less()
     return plan
+
+
+def _collect_less() -> None:
+    """Keep the garbage collector from walking all modules and all jobs again and again while thousands are made."""
+    gc.freeze()
+    gc.set_threshold(10_000, 30, 30)
 
 
 def _plan(workflow: Any) -> Plan:

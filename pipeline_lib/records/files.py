@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -20,10 +21,7 @@ def atomic(path: Path, sync: bool = True) -> Iterator[Path]:
     Without `sync` a power cut soon after may leave it empty: for what is compared and written again anyway.
     Raises TryAgain where the disk is full; what stood at `path` before is still there then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _beside(path)
     try:
         yield temporary
         if sync:
@@ -31,12 +29,23 @@ def atomic(path: Path, sync: bool = True) -> Iterator[Path]:
                 os.fsync(written.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TryAgain(f"the disk is full: {path} could not be written; free some space and run again.") from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """A new empty file in the folder of `path`, which is made only where it is missing: plans write thousands."""
+    make = functools.partial(tempfile.mkstemp, ".part", f".{path.name}.", path.parent)
+    try:
+        handle, name = make()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = make()
+    os.close(handle)
+    return Path(name)
 
 
 def write_text(path: Path, text: str, sync: bool = True) -> None:
@@ -52,7 +61,10 @@ def write_json(path: Path, content: Any) -> None:
 
 def holds(path: Path, text: str) -> bool:
     """Whether the file is there and holds exactly `text`."""
-    return path.is_file() and path.read_text() == text
+    try:
+        return path.read_bytes() == text.encode()
+    except FileNotFoundError:
+        return False
 
 
 def sha256(path: Path) -> str:
