@@ -45,7 +45,7 @@ class World:
             return
         import torch.distributed as dist
 
-        rows = [_as_they_lie(one.detach()) for one in tensors]
+        rows = [as_they_lie(one.detach())[0] for one in tensors]
         flat = torch.cat(rows)
         with _together():
             dist.all_reduce(flat)
@@ -94,12 +94,14 @@ class World:
         return int(said)
 
 
-def _as_they_lie(x: Tensor) -> Tensor:
-    """A view of all elements in the order of their addresses, so that weights that lie channels last need no sorting.
+def as_they_lie(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Views (n,) of tensors of one shape, their elements in the order of the first one's addresses.
 
-    Raises RuntimeError where x leaves gaps in memory.
+    So weights that lie channels last are copied and added in one piece. Raises RuntimeError where one leaves gaps in
+    memory, or lies otherwise than the first.
     """
-    return x.permute(sorted(range(x.ndim), key=x.stride, reverse=True)).view(-1)
+    order = sorted(range(tensors[0].ndim), key=tensors[0].stride, reverse=True)
+    return tuple(x.permute(order).view(-1) for x in tensors)
 
 
 ALONE = World()

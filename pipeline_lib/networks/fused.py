@@ -343,6 +343,7 @@ class Join(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
+        dy = dy.contiguous(memory_format=torch.channels_last)  # once: both convolutions before would copy a slice
         if ctx.gain != 1:
             dy = dy * ctx.gain
         return dy if ctx.joined else None, dy, columns(dy) if ctx.needs_input_grad[2] else None, None

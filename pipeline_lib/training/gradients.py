@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -18,6 +18,7 @@ from pipeline_lib.exits import BadConfig
 from pipeline_lib.networks.layers import Masks
 from pipeline_lib.networks.precision import Halved
 from pipeline_lib.objectives import Batch, Objective
+from pipeline_lib.parallel import as_they_lie
 from pipeline_lib.training import dropout
 
 FIRST = 2  # steps of a plan that are run as they stand, so that libraries choose their kernels, before one is recorded
@@ -126,17 +127,28 @@ class Gradients:
 
 
 @dataclass
+class Given:
+    """Gradients of a part beside the sums that they go to: the places of their weights, and groups of one dtype.
+
+    Lists of tensors of one dtype and layout are copied by a few kernels; others by one kernel a tensor.
+    """
+
+    places: list[int]
+    groups: list[tuple[list[Tensor], list[Tensor]]]
+
+
+@dataclass
 class Recording:
     """A CUDA graph of a part's terms and gradients, and the memory that it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
     batch: Batch
     part: Part
-    gradients: tuple[Tensor | None, ...]
+    given: Given
     called: int
 
     def replay(self, batch: Batch) -> Part:
-        """The part of another batch; `gradients` are then its gradients."""
+        """The part of another batch; `given` are then its gradients."""
         self.batch.x0.copy_(batch.x0)
         self.batch.index.copy_(batch.index)
         if self.batch.labels is not None and batch.labels is not None:
@@ -192,12 +204,13 @@ class Replayed(Gradients):
             self._record(key, batch)
         self.used[key] += 1
         if recording := self.recordings.get(key):
-            part, gradients = recording.replay(batch), recording.gradients
+            part, given = recording.replay(batch), recording.given
             self.called += recording.called
             self.recorded += 1
         else:
             part, gradients = self._differentiated(batch)
-        self._take(gradients)
+            given = self._given(gradients)
+        self._take(given)
         return part
 
     def _differentiated(self, batch: Batch) -> tuple[Part, tuple[Tensor | None, ...]]:
@@ -220,25 +233,41 @@ class Replayed(Gradients):
         self.records = made is not None
         if made:
             graph, (part, gradients) = made
-            self.recordings[key] = Recording(graph, own, part, gradients, self.called - before)
+            self.recordings[key] = Recording(graph, own, part, self._given(gradients), self.called - before)
             if len(self.recordings) == MOST:
                 log.info("%d kinds of steps are recorded; others run as they stand, and take longer.", MOST)
         self.called = before
 
-    def _take(self, gradients: tuple[Tensor | None, ...]) -> None:
+    def _take(self, given: "Given") -> None:
         """Copy gradients to the weights', or add them to those of the parts before."""
-        for i, (weight, gradient) in enumerate(zip(self.weights, gradients, strict=True)):
-            if gradient is not None and weight.grad is None:
-                if (total := self.sums[i]) is None:
-                    total = self.sums[i] = torch.empty_like(weight)
+        for i in given.places:
+            weight, total = self.weights[i], self.sums[i]
+            if total is not None and weight.grad is None:
                 weight.grad = total if self.fresh else total.zero_()
-        own = [w.grad for w, g in zip(self.weights, gradients, strict=True) if g is not None and w.grad is not None]
-        new = [g for g in gradients if g is not None]
-        if self.fresh:
-            torch._foreach_copy_(own, new)
-        else:
-            torch._foreach_add_(own, new)
+        for own, new in given.groups:
+            if self.fresh:
+                torch._foreach_copy_(own, new)
+            else:
+                torch._foreach_add_(own, new)
         self.fresh = False
+
+    def _given(self, gradients: Sequence[Tensor | None]) -> "Given":
+        """Gradients beside the sums that they go to."""
+        places = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        groups: dict[tuple[torch.dtype, int], tuple[list[Tensor], list[Tensor]]] = {}
+        for i in places:
+            new = gradients[i]
+            assert new is not None
+            if (total := self.sums[i]) is None:
+                total = self.sums[i] = torch.empty_like(self.weights[i])
+            try:
+                pair = as_they_lie(total, new)
+            except RuntimeError:  # it lies otherwise
+                pair = total, new
+            own, others = groups.setdefault((new.dtype, pair[0].ndim), ([], []))
+            own.append(pair[0])
+            others.append(pair[1])
+        return Given(places, [*groups.values()])
 
 
 def gradients(

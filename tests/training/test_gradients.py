@@ -111,6 +111,32 @@ def test_recorded_steps_are_the_steps(tiny_data: Manifest, name: str, precision:
     assert fast.gradients.records
 
 
+def test_gradients_of_parts_are_added_up_whatever_their_layout_and_digits() -> None:
+    """A weight without a gradient has none, and one that only the second part reaches has that part's."""
+    torch.manual_seed(0)
+    shapes = (4, 3, 3, 3), (4, 3, 1, 1), (4,), (5, 2), (2, 2, 2, 2), (3,)
+    weights = [torch.randn(shape) for shape in shapes]
+    weights = [w.to(memory_format=torch.channels_last) if w.ndim == 4 else w for w in weights]
+    first = [torch.randn(shape, dtype=torch.bfloat16 if len(shape) > 1 else torch.float32) for shape in shapes]
+    first[0] = first[0].to(memory_format=torch.channels_last)  # the last of four dimensions lies otherwise
+    second = [torch.randn_like(one) for one in first]
+    given = ([*first[:5], None], [*second[:4], None, None]), ([*second[:4], None, None], [*first[:5], None])
+    for parts in given:
+        one = object.__new__(Replayed)
+        one.weights, one.sums = [torch.nn.Parameter(w.clone()) for w in weights], [None] * 6
+        for _ in range(2):  # a second step begins anew
+            one.fresh = True
+            for weight in one.weights:
+                weight.grad = None
+            for part in parts:
+                one._take(one._given(part))
+            assert one.weights[5].grad is None
+            for i, weight in enumerate(one.weights[:5]):
+                assert weight.grad is not None
+                total = sum(part[i].float() for part in parts if part[i] is not None)  # type: ignore[union-attr]
+                assert torch.equal(weight.grad, total)
+
+
 @on_gpu
 def test_micro_batches_add_up_when_recorded(tiny_data: Manifest) -> None:
     one = trainer(tiny_data, "a", "cuda", training={"precision": "float32"}, network={"dropout": 0.0})

@@ -240,10 +240,20 @@ def test_weights_are_added_up_as_they_lie() -> None:
     """One piece of memory for each, whatever the order of its dimensions; never a copy that the sum would miss."""
     for shape in ((3, 4, 2, 2), (4, 3, 1, 1), (1, 5, 2, 2)):
         x = torch.randn(shape).to(memory_format=torch.channels_last)
-        row = parallel._as_they_lie(x)
+        (row,) = parallel.as_they_lie(x)
         assert row.is_contiguous()
         assert row.data_ptr() == x.data_ptr()
         assert torch.equal(row.sort().values, x.flatten().sort().values)
-    assert parallel._as_they_lie(torch.tensor(2.0)).tolist() == [2.0]
+    assert parallel.as_they_lie(torch.tensor(2.0))[0].tolist() == [2.0]
     with pytest.raises(RuntimeError):
-        parallel._as_they_lie(torch.randn(4, 4)[:, :2])
+        parallel.as_they_lie(torch.randn(4, 4)[:, :2])
+
+
+def test_what_lies_otherwise_than_the_first_is_refused() -> None:
+    x = torch.randn(3, 4, 2, 2)
+    other = x.to(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError):
+        parallel.as_they_lie(x, other)
+    narrow = torch.randn(3, 4, 1, 1)  # the strides of dimensions of one element mean nothing
+    one, two = parallel.as_they_lie(narrow, narrow.to(memory_format=torch.channels_last))
+    assert torch.equal(one, two)
