@@ -4,7 +4,7 @@ import fcntl
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -19,43 +19,60 @@ from pipeline_lib.exits import BadConfig, PipelineError, TryAgain
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _plain = [False]
-_held: list[int] = []  # the place of this process on the GPUs
+_held: list[int] = []  # the GPU of this process
 PLACES = 16  # jobs on one GPU that are told apart
 
 
 def pick(locks: Path = Path("work/locks")) -> torch.device:
     """The GPU of this process, the same at every call, or the CPU.
 
-    Of several visible GPUs the first that fewest other jobs of this folder hold. Raises TryAgain where SLURM gave the
-    job a GPU that CUDA cannot use.
+    Of several visible GPUs the first that fewest other jobs of this folder hold; processes of one job never share one.
+    Raises TryAgain where SLURM gave the job a GPU that CUDA cannot use.
     """
     if not torch.cuda.is_available():
-        if torch.version.cuda and os.environ.get("SLURM_JOB_GPUS"):
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""  # whoever says so wants the CPU
+        if torch.version.cuda and os.environ.get("SLURM_JOB_GPUS") and not hidden:
             raise TryAgain(f"SLURM gave this job a GPU of {socket.gethostname()}, but CUDA finds none that works.")
         return torch.device("cpu")
-    count = torch.cuda.device_count()
-    if count == int(os.environ.get("LOCAL_WORLD_SIZE", "1")):  # each process of the job has one
-        index = int(os.environ.get("LOCAL_RANK", "0"))
-    else:
-        if not _held:
-            _held.append(_lock(locks, count))
-        index = _held[0] % count
-    torch.cuda.set_device(index)
-    return torch.device(f"cuda:{index}")
+    if not _held:
+        here, rank = (int(os.environ.get(name, usual)) for name, usual in (("LOCAL_WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+        mine = range(rank, torch.cuda.device_count(), here)
+        _held.append(_least_held(locks, mine) if len(mine) > 1 else rank)
+    torch.cuda.set_device(_held[0])
+    return torch.device(f"cuda:{_held[0]}")
 
 
-def _lock(locks: Path, count: int) -> int:
-    """The first free one of the places on so many GPUs: a first job on each, then a second on each, and so on."""
+def _least_held(locks: Path, indices: Sequence[int]) -> int:
+    """The first of these GPUs that fewest others hold, held from now on: its file stays locked until the process ends.
+
+    Files are named by the card, since an index means another one wherever CUDA_VISIBLE_DEVICES differs.
+    """
     locks.mkdir(parents=True, exist_ok=True)
-    for place in range(PLACES * count):
-        handle = os.open(locks / f"{socket.gethostname()}-gpu{place % count}-{place // count}", os.O_RDWR | os.O_CREAT)
+    cards = [f"{socket.gethostname()}-{torch.cuda.get_device_properties(i).uuid}" for i in indices]
+    with (locks / socket.gethostname()).open("w") as turn:
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)  # one process after the other looks and takes
+        except OSError:  # a file system without locks
+            return indices[0]
+        free = [_free([locks / f"{card}-{place}" for place in range(PLACES)]) for card in cards]
+        best = max(range(len(free)), key=lambda i: len(free[i]))
+        kept = free[best][:1]
+        for handle in (handle for handles in free for handle in handles if handle not in kept):
+            os.close(handle)
+    return indices[best]
+
+
+def _free(paths: Sequence[Path]) -> list[int]:
+    """Open files, locked now, of those that no other process has locked."""
+    found = []
+    for path in paths:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            found.append(handle)
+        except BlockingIOError:
             os.close(handle)
-            continue
-        return place  # the file stays open, and so locked, until the process ends
-    return 0
+    return found
 
 
 @cache
