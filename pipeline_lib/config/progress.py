@@ -60,11 +60,11 @@ def _check(exp: Experiment, name: str) -> None:
         raise BadConfig(f"progress: {name} samples the average '{sampling.weights}', snapshots are of {EMA}; {other}")
     if exp.progress.nfe and exp.progress.nfe not in sampling.nfe:
         raise BadConfig(
-            f"progress.nfe: {name} does not sample {exp.progress.nfe} calls, only {sampling.nfe}; name one of these, or "
-            "null for the most."
+            f"progress.nfe: {name} does not sample {exp.progress.nfe} calls, only {sampling.nfe}; name one of these, "
+            "or null for the most."
         )
     if exp.progress.images and exp.progress.images > sampling.images:
         raise BadConfig(
-            f"progress.images: {exp.progress.images} are more than the {sampling.images} of {name}; name fewer, or null "
-            "for as many as its scores take."
+            f"progress.images: {exp.progress.images} are more than the {sampling.images} of {name}; name fewer, or "
+            "null for as many as its scores take."
         )

@@ -102,7 +102,7 @@ def test_a_sampling_without_snapshots_is_no_place_for_progress() -> None:
         ({"weights": "short"}, {}, "plain/paper keeps no average 'short'"),
         ({"weights": "short", "methods": ["ddpm"]}, {}, "progress: ancestral samples the average 'short'"),
         ({}, {"progress": {"samplings": ["dim"]}}, "no sampling 'dim'"),
-        ({}, {"progress": {"nfe": 50}}, "progress.nfe: ancestral does not sample 50 calls, only [20, 100]; name one of these, or null"),
+        ({}, {"progress": {"nfe": 50}}, "does not sample 50 calls, only [20, 100]; name one of these"),
         ({}, {"progress": {"images": 200}}, "than the 100 of ancestral; name fewer, or null for as many"),
         ({"sampler": {"name": "analytic-dpm"}}, {}, "constants that are found for the last weights"),
         ({"scored": False}, {"progress": {"samplings": ["ancestral"]}}, "ancestral is not scored"),
