@@ -176,8 +176,8 @@ def train(one: Run, data: Prepared, where: torch.device, seconds: float, world: 
         trainer.step()
         _wait(where)
         first = time.perf_counter() - start
-        while getattr(trainer.gradients, "records", False) and trainer.gradients.recorded < 1:
-            trainer.step()
+        while any(world.total(getattr(trainer.gradients, "records", False) and trainer.gradients.recorded < 1)):
+            trainer.step()  # all processes, as long as one has not recorded its own: they make every step together
         _wait(where)
         ready = time.perf_counter() - start
         for _ in range(60 if one.training.mmd_group and where.type == "cuda" else 3):  # until every plan is recorded
