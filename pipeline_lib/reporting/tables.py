@@ -33,8 +33,9 @@ from pipeline_lib.reporting.summaries import (
 
 ERROR_NOTE = (
     "Means over seeds. Step 0 (x_T) is left out. `above` of `tested` steps exceed the quantile of the permutation "
-    "null; `null_quantile` is that of x_0, and `detectable` the MMD^2 that would exceed it there "
-    f"in {100 * POWER:g} % of the cases. The whole curves are in cumulative_error.csv."
+    "null; `null_quantile` is that of the last of these (x_0, or with the training inputs, which have none, the one "
+    f"before), and `detectable` the MMD^2 that would exceed it there in {100 * POWER:g} % of the cases. The whole "
+    "curves are in cumulative_error.csv."
 )
 DIFFERENCE_NOTE = (
     "MMD^2 of a {of} less that of its control, paired by chain: both start from the same noise and are measured "
