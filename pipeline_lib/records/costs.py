@@ -18,6 +18,7 @@ from pipeline_lib.records.files import write_json
 SPENT = ("seconds", "cpu_seconds", "gpu_hours", "energy_kwh")  # of a job, and summed over its segments
 AND = " + "  # between the devices, or hosts, of one training
 SHARED = " (shared)"  # after the name of a GPU on which others computed whenever a step was timed
+OTHERS = "timed on a GPU that other processes used as well"  # why such seconds are not compared
 
 
 def total(parts: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -89,11 +90,9 @@ class Stopwatch:
         torch = _cuda()
         if torch is None:
             return 0.0
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        if here != int(os.environ.get("WORLD_SIZE", "1")):
+        names, now = _cards(torch), nvml.energies()
+        if len(names) != int(os.environ.get("WORLD_SIZE", "1")):
             return None
-        mine = range(here) if here > 1 else [torch.cuda.current_device()]
-        names, now = [str(torch.cuda.get_device_properties(i).uuid) for i in mine], nvml.energies()
         if any(name not in now or name not in self.joules for name in names):
             return None
         return sum(now[name] - self.joules[name] for name in names) / 3.6e6
@@ -135,7 +134,8 @@ class StepClock:
     """Wall and CPU seconds of a training step: medians over windows, so that a burst of a neighbour counts little.
 
     A window must begin and end with an idle device (where the loss was read), since steps on a GPU return early.
-    Where other processes computed on the GPU when it began or ended, it counts only if no other window does.
+    Where other processes computed on the GPU when it began or ended, it counts only if no other one of those that it
+    is taken together with (between two snapshots, say) does.
     """
 
     def __init__(
@@ -245,12 +245,20 @@ def _cuda() -> Any:
 
 
 def _others() -> bool:
-    """Whether other processes compute on the GPU of this one, as far as the driver tells."""
+    """Whether other processes compute on a GPU of this job on this host, as far as the driver tells."""
     torch = _cuda()
     if torch is None:
         return False
-    here = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-    return nvml.processes().get(here, 1) > 1
+    running = nvml.processes()
+    return any(running.get(card, 1) > 1 for card in _cards(torch))
+
+
+def _cards(torch: Any) -> list[str]:
+    """UUIDs of the GPUs of this job on this host; of this process alone, where more are visible than it has."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    every = here > 1 and here == torch.cuda.device_count()
+    mine = range(here) if every else [torch.cuda.current_device()]
+    return [str(torch.cuda.get_device_properties(i).uuid) for i in mine]
 
 
 def _device() -> tuple[str, float | None]:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline_lib.config.sampled import scored_samplings
+from pipeline_lib.records.costs import crowded
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.published import ROWS, Protocol
 from pipeline_lib.records.tables import COMPARISON, Column, write
@@ -349,7 +350,7 @@ def _charged(path: str, alone: Mapping[str, Mapping[str, Any]], starts: Mapping[
 
 
 def _costs(trained: Mapping[Who, pd.DataFrame], who: Who, control: str | None) -> dict[str, Any]:
-    """Means over seeds; images at equal time only where both were trained on the same kind of device."""
+    """Means over seeds; images at equal time only where both were trained on the same kind of device, alone."""
     mine = trained.get(who)
     if mine is None:
         return {}
@@ -366,7 +367,7 @@ def _costs(trained: Mapping[Who, pd.DataFrame], who: Who, control: str | None) -
         found |= {"step_cpu_seconds": mine["step_cpu_seconds"].mean()}
         found |= {"step_cpu_seconds_sd": mine["step_cpu_seconds"].std()}
     other = trained.get((who[0], *control.split("/"))) if control else None  # type: ignore[arg-type]
-    if other is not None and set(other["device"]) == set(mine["device"]):
+    if other is not None and set(other["device"]) == set(mine["device"]) and not any(map(crowded, mine["device"])):
         found["images_in_control_time"] = _images_in_time(mine, other)
     return found
 

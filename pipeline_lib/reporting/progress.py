@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogFormatter
 
 from pipeline_lib.exits import PipelineError
-from pipeline_lib.records.costs import crowded, mixed, named
+from pipeline_lib.records.costs import OTHERS, crowded, mixed, named
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.tables import EQUAL_COSTS, PROGRESS_INFLUENCES, read, write
 from pipeline_lib.reporting import trainings
@@ -66,7 +66,6 @@ NO_CONTROL = "its control keeps no snapshots that are scored in this sampling wi
 NO_SCORES = "its own snapshots are not scored in this sampling"
 UNKNOWN = "what one of the two trainings took, or what it started from, is not known"
 OTHER_DEVICE = "seconds of different devices do not compare"
-OTHERS = "timed on a GPU that other processes used as well"
 OTHER_HOST = "seconds on CPUs of different hosts do not compare"
 TOO_EARLY = "one of the two, with what it started from, ended before the other's first snapshot"
 WHO = ["dataset", "method", "variant", "seed"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline_lib.records.costs import OTHERS, crowded
 from pipeline_lib.records.files import write_text
 from pipeline_lib.records.tables import COSTS_RELATIVE, write
 from pipeline_lib.reporting.collect import joined
@@ -76,6 +77,8 @@ def _why_not(mine: pd.DataFrame, control: pd.DataFrame | None, apart: list[str])
         return f"differs from its control in {', '.join(apart)}"
     if control is None or mine.index.intersection(control.index).empty:
         return "its control is not trained yet with these seeds"
+    if any(map(crowded, [*mine["device"], *control["device"]])):
+        return f"one of the two was {OTHERS}"
     machines = [set(zip(rows["device"], rows["host"].fillna(""), strict=True)) for rows in (mine, control)]
     return "" if machines[0] == machines[1] and len(machines[0]) == 1 else "its control was trained on another machine"
 

@@ -98,6 +98,16 @@ def test_a_window_is_shared_where_it_begins_or_ends_so(
     assert clock.windows[0][2] == (before or after)
 
 
+@pytest.mark.parametrize(("processes", "found"), [("1", False), ("2", True)])
+def test_a_neighbour_on_any_gpu_of_the_job_slows_all_its_processes(
+    monkeypatch: pytest.MonkeyPatch, processes: str, found: bool
+) -> None:
+    monkeypatch.setattr(costs, "_cuda", lambda: Gpus)
+    monkeypatch.setattr(nvml, "processes", lambda: {"id-0": 2, "id-1": 1})
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert costs._others() == found
+
+
 def test_without_windows_the_seconds_are_unknown() -> None:
     clock = StepClock()
     clock.begin(0, 1)
@@ -174,6 +184,7 @@ class Gpus:
 
     cuda = SimpleNamespace(
         current_device=lambda: 1,
+        device_count=lambda: 2,
         get_device_properties=lambda i: SimpleNamespace(uuid=f"id-{i}"),
         get_device_name=lambda: "H",
         max_memory_allocated=lambda: 2**21,

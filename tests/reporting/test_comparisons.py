@@ -63,8 +63,10 @@ def test_images_in_the_time_of_the_control() -> None:
     rows = compared(tree)
     assert rows.loc["reg/paper", "images_in_control_time"] == pytest.approx(1520 / 4)
     assert pd.isna(rows.loc["ddpm/paper", "images_in_control_time"])
-    costs = tree.folder / "digits/ddpm/paper/s0/train/costs.json"
-    costs.write_text(costs.read_text().replace('"cpu"', '"another device"'))
+    costs = [tree.folder / f"digits/{who}/paper/s0/train/costs.json" for who in ("ddpm", "reg")]
+    costs[0].write_text(costs[0].read_text().replace('"cpu"', '"A (shared)"'))
+    assert pd.isna(compared(tree).loc["reg/paper", "images_in_control_time"])
+    costs[1].write_text(costs[1].read_text().replace('"cpu"', '"A (shared)"'))  # nor where neighbours slowed both
     assert pd.isna(compared(tree).loc["reg/paper", "images_in_control_time"])
 
 

@@ -71,6 +71,16 @@ def test_another_machine_is_not_compared(other: dict[str, Any]) -> None:
     assert pd.isna(found["relative_step_seconds"])
 
 
+def test_seconds_beside_a_neighbour_are_not_compared() -> None:
+    """Nor where both had one: each may have been slowed by another share."""
+    built = tree(device="a GPU (shared)", peak_gpu_memory_mb=7.0)
+    for path in built.folder.rglob("ddpm/paper/*/train/costs.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "device": "a GPU (shared)"}))
+    found = rows(built).loc[("reg", "paper")]
+    assert found["note"] == "one of the two was timed on a GPU that other processes used as well"
+    assert pd.isna(found["relative_step_seconds"])
+
+
 def test_what_was_not_counted_is_empty() -> None:
     """Trainings of before the count."""
     found = rows(tree(network_calls=None)).loc[("reg", "paper")]
