@@ -640,8 +640,8 @@ MUTANTS = (
         "seconds-of-the-whole-training",
         "one speed for the whole training, though a regulariser that begins late makes later steps slower",
         "pipeline_lib/records/costs.py",
-        "each[first:last] or [",
-        "[",
+        "[*range(first, last)] or self._like(",
+        "self._like(",
         ("tests/records/test_costs.py",),
     ),
     Mutant(
