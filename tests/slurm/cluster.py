@@ -22,6 +22,7 @@ NEEDED = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "srun", "squeue", 
 CLIENTS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct", "sacctmgr", "sshare")
 NODES, GPUS = 5, 12  # GPUs and CPUs of each node
 BROKEN = "n5"  # whose prolog fails
+HERE = '[ "$1 $2" = "show hostnames" ] && set -- show hostnames localhost\n'  # the nodes' names lead nowhere
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 # What takes away what: jobs in urgent preempt those in requeue and in cancel. Of unsound, the node that cannot start
@@ -33,6 +34,7 @@ PartitionName=requeue Nodes=n2 MaxTime=60 PreemptMode=REQUEUE State=UP
 PartitionName=cancel Nodes=n3 MaxTime=60 PreemptMode=CANCEL State=UP
 PartitionName=fragile Nodes=n4 MaxTime=60 State=UP
 PartitionName=unsound Nodes=n1,n5 MaxTime=60 State=UP
+PartitionName=pair Nodes=n2,n3 MaxTime=60 State=UP
 PartitionName=urgent Nodes=n2,n3 MaxTime=60 PriorityTier=10 State=UP
 """
 
@@ -190,7 +192,7 @@ def _write(root: Path) -> None:
     )
     for name in CLIENTS:  # Snakemake drops SLURM_CONF on its way to srun
         if real := shutil.which(name, path=PATH):
-            _script(root / "bin" / name, f'SLURM_CONF={root}/slurm.conf exec {real} "$@"')
+            _script(root / "bin" / name, f'{HERE * (name == "scontrol")}SLURM_CONF={root}/slurm.conf exec {real} "$@"')
 
 
 def _script(path: Path, line: str) -> None:

@@ -23,6 +23,7 @@ class Step(NamedTuple):
 
     step: int
     job: str
+    node: str
     gpu: str
     process: str
     code: str
@@ -64,9 +65,12 @@ class Experiment:
             },
         }
 
+    def targets(self) -> list[Path]:
+        """What its heads make."""
+        return [self.place(name) / "manifest.json" for name in self.variants]
+
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """A head that trains all variants, with the profile that users get."""
-        targets = [self.place(name) / "manifest.json" for name in self.variants]
+        """A head that makes all targets, with the profile that users get."""
         command = [
             sys.executable,
             ROOT / "tests/slurm/head.py",
@@ -77,7 +81,7 @@ class Experiment:
         ]
         with self.log.open("ab") as stream:
             head = subprocess.Popen(
-                [*command, "--", *(str(t.relative_to(self.folder)) for t in targets)],
+                [*command, "--", *(str(t.relative_to(self.folder)) for t in self.targets())],
                 cwd=self.folder,
                 env={**self.cluster.environment, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"},
                 stdout=stream,

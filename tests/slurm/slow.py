@@ -33,7 +33,7 @@ class Slow(ddpm.DDPM):
             _die_writing()
 
     def terms(self, denoiser: Any, batch: Batch) -> Any:
-        who = [os.environ[name] for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")]
+        who = [os.environ[name] for name in ("SLURM_JOB_ID", "SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES")]
         with self.path.open("a") as stream:
             print(batch.step, *who, os.getpid(), pipeline_lib.__file__, file=stream)
         time.sleep(self.seconds)
