@@ -2,13 +2,14 @@
 
 The nodes are of this machine and their GPUs are pretended: processes are on CPUs and meet through gloo. Two trainings
 differ in their label alone. `whole` is done by one process before Snakemake starts, and its samples are drawn and
-scored over two nodes. `spread` is trained there; its job is cancelled in the middle, and the next one goes on.
+scored over two nodes; `spread` is trained there.
 """
 
 import json
 import re
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -31,7 +32,8 @@ from tests.training.parallel_cases import ROUNDING
 from tests.workflow.conftest import ROOT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
-STEPS, HELD = 16, 10  # slow.py holds `spread` at the second
+STEPS, HELD, NODES = 16, 10, ["n2", "n3"]  # slow.py holds `spread` at the second
+VARIANTS = {"spread": {"objective": {"hold": True}}, "whole": {}}
 DATASET, RUN = Path("results/faults/digits"), Path("results/faults/digits/slow/whole/s0")
 CELL = RUN / "ancestral"
 INPUTS = {  # of a stage: the folder that it lies in, and those of its inputs
@@ -67,6 +69,47 @@ class Spread(Experiment):
         """Number of the job of a stage that was submitted last."""
         folder = self.place("spread") if stage == "train" else (self.folder / output(stage)).parent
         return (folder / "slurm-job.txt").read_text().split()[0]
+
+    def finish(self, cancel: bool = False) -> list[Holder | None]:
+        """Run Snakemake to its end, with a training that is held for a while, and then perhaps cancelled.
+
+        Returns the holders of leases at that time.
+        """
+        head = self.start("--profile", "profiles/nodes", "--retries", "2")
+        try:
+            self._wait(lambda: self._held() or head.poll() is not None)
+            assert self._held(), self._what()
+            leases = [holder_of(lease.parent) for lease in (self.folder / STORE).glob("train-*/lease.json")]
+            if cancel:
+                self.cluster.ask("scancel", self.job("train"))
+                time.sleep(1)  # SIGTERM is on its way
+            (self.folder / "steps/go").touch()
+            self._wait(lambda: head.poll() is not None)
+            assert head.returncode == 0, self._what()
+        finally:
+            head.kill()
+            head.wait()
+        return leases
+
+    def _held(self) -> bool:
+        return [step.step for step in self.steps("spread")].count(HELD) == 2
+
+    def _wait(self, holds: Callable[[], object]) -> None:
+        wait_until(holds, 180, self._what)
+
+    def _what(self) -> str:
+        return f"{self.log.read_text()[-6000:]}\n{self.cluster.describe()}"
+
+    def stored(self, name: str) -> Path:
+        """Folder of a training in the store."""
+        return self.folder / self.manifest(name).folder
+
+
+class Trained(Spread):
+    """The training alone."""
+
+    def targets(self) -> list[Path]:
+        return [self.place("spread") / "manifest.json"]
 
 
 @dataclass(frozen=True)
@@ -124,32 +167,20 @@ def measured_alone(one: Spread) -> Path:
     return alone
 
 
+def assert_equal(one: Spread) -> None:
+    """The training over two nodes has the weights of the other, but for rounding."""
+    ours, theirs = (load_file(one.stored(name) / "weights.safetensors") for name in ("spread", "whole"))
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        assert np.allclose(ours[key], theirs[key], rtol=0, atol=ROUNDING["ddpm"]), key
+
+
 @pytest.fixture(scope="module")
 def outcome(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Everything that happens."""
-    variants = {"spread": {"objective": {"hold": True}}, "whole": {}}
-    one = Spread(tmp_path_factory.mktemp("nodes"), slurm, variants)
+    one = Spread(tmp_path_factory.mktemp("nodes"), slurm, VARIANTS)
     make(one.folder, "data", "classifier", "train")
-    head = one.start("--profile", "profiles/nodes", "--retries", "2")
-
-    def what() -> str:
-        return f"{one.log.read_text()[-6000:]}\n{slurm.describe()}"
-
-    def held() -> bool:
-        return [step.step for step in one.steps("spread")].count(HELD) == 2
-
-    try:
-        wait_until(lambda: held() or head.poll() is not None, 120, what)
-        assert held(), what()
-        leases = [holder_of(lease.parent) for lease in (one.folder / STORE).glob("train-*/lease.json")]
-        slurm.ask("scancel", one.job("train"))
-        time.sleep(1)  # SIGTERM is on its way
-        (one.folder / "steps/go").touch()
-        wait_until(lambda: head.poll() is not None, 180, what)
-        assert head.returncode == 0, what()
-    finally:
-        head.kill()
-        head.wait()
+    leases = one.finish()
     return Outcome(one, measured_alone(one), leases)
 
 
@@ -164,34 +195,21 @@ def test_each_job_had_two_nodes_and_two_processes(outcome: Outcome, stage: str) 
     assert (place / "log.txt").read_text().count("2 processes work together") == 1
 
 
-def test_the_training_was_cancelled_and_went_on(outcome: Outcome) -> None:
-    """Every step was done once, by a process on each node; one of them held the one lease."""
-    one = outcome.one
-    turns = [(job, list(of)) for job, of in groupby(one.steps("spread"), key=lambda step: step.job)]
-    (cancelled, before), (last, after) = turns
-    assert one.cluster.states()[cancelled] == "CANCELLED"
-    assert last == one.job("train")
-    for steps in (before, after):
-        assert {step.node for step in steps} == {"n2", "n3"}
-        assert len({step.process for step in steps}) == 2
-    assert sorted(step.step for step in before + after) == sorted([*range(STEPS)] * 2)
-    assert [(held.job, str(held.pid) in {step.process for step in before}) for held in outcome.leases] == [
-        (cancelled, True)
-    ]
-    folder = one.folder / one.manifest("spread").folder
-    assert "because SIGTERM was received; the next attempt goes on" in (folder / "log.txt").read_text()
-    runs = json.loads((folder / "costs.json").read_text())["runs"]
-    assert [(run["job"], run["processes"], run["lost"]) for run in runs] == [(cancelled, 2, 0), (last, 2, 0)]
+def test_each_step_was_done_once_by_a_process_on_each_node(outcome: Outcome) -> None:
+    """One of them held the one lease."""
+    one, steps = outcome.one, outcome.one.steps("spread")
+    job = one.job("train")
+    assert sorted((step.step, step.node) for step in steps) == [(n, node) for n in range(STEPS) for node in NODES]
+    processes = {(step.job, step.process) for step in steps}
+    assert len(processes) == 2
+    assert len(outcome.leases) == 1
+    assert {(held.job, str(held.pid)) for held in outcome.leases} <= processes
+    runs = json.loads((one.stored("spread") / "costs.json").read_text())["runs"]
+    assert [(run["job"], run["processes"]) for run in runs] == [(job, 2)]
 
 
 def test_the_weights_are_those_of_one_process(outcome: Outcome) -> None:
-    one = outcome.one
-    ours, theirs = (
-        load_file(one.folder / one.manifest(name).folder / "weights.safetensors") for name in ("spread", "whole")
-    )
-    assert ours.keys() == theirs.keys()
-    for key in ours:
-        assert np.allclose(ours[key], theirs[key], rtol=0, atol=ROUNDING["ddpm"]), key
+    assert_equal(outcome.one)
 
 
 def test_the_images_are_those_of_one_process(outcome: Outcome) -> None:
@@ -208,3 +226,22 @@ def test_features_and_scores_are_those_of_one_process(outcome: Outcome) -> None:
     values = [rows[rows.status == "done"].value.to_numpy() for rows in found]
     assert len(values[0]) > 2
     np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.torture
+def test_a_cancelled_training_goes_on(slurm: Cluster, tmp_path: Path) -> None:
+    """SIGTERM reaches the processes on both nodes: none of their steps is lost, or done twice."""
+    one = Trained(tmp_path, slurm, VARIANTS)
+    make(one.folder, "data", "train")
+    one.finish(cancel=True)
+    turns = [(job, list(of)) for job, of in groupby(one.steps("spread"), key=lambda step: step.job)]
+    (cancelled, before), (last, after) = turns
+    assert one.cluster.states()[cancelled] == "CANCELLED"
+    assert last == one.job("train")
+    both = [(step.step, step.node) for step in before + after]
+    assert sorted(both) == [(n, node) for n in range(STEPS) for node in NODES]
+    folder = one.stored("spread")
+    assert "because SIGTERM was received; the next attempt goes on" in (folder / "log.txt").read_text()
+    runs = json.loads((folder / "costs.json").read_text())["runs"]
+    assert [(run["job"], run["processes"], run["lost"]) for run in runs] == [(cancelled, 2, 0), (last, 2, 0)]
+    assert_equal(one)
