@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline_lib import status
+from pipeline_lib.config.plan import load
 from pipeline_lib.estimate import jobs
 from pipeline_lib.records.store import Manifest
 from pipeline_lib.training import train
@@ -95,6 +96,13 @@ def test_a_report_of_a_part_is_not_the_end() -> None:
 def test_it_counts_as_many_jobs_as_the_plan() -> None:
     tree = Tree([0, 1], [])
     assert len(found(tree)) == sum(jobs(tree.plan).values())
+
+
+@pytest.mark.parametrize("name", ["cross-digits", "guidance-digits", "latent-digits", "tuning-digits", "paper"])
+def test_it_counts_as_many_jobs_as_the_plan_of_every_kind_of_sampling(name: str, tmp_path: Path) -> None:
+    """Moments, searches, guides and latents have jobs of their own, and a failure in one must show."""
+    plan = load(Path(__file__).parents[1] / "configs" / f"{name}.yaml")
+    assert len(status.measure(tmp_path, plan.summary())) == sum(jobs(plan).values())
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -184,7 +184,7 @@ class Plan:
                 for name, method in exp.methods.items()
             },
             "samplings": {
-                name: {**s.model_dump(mode="json"), "guide": s.guide, "family": s.family}
+                name: {**s.model_dump(mode="json"), "guide": s.guide, "family": s.family, "moments": s.needs_moments}
                 for name, s in exp.sampling.items()
             },
             "instances": [

@@ -132,14 +132,17 @@ def _run_jobs(experiment: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator
         sample = f"{path}/{sampler}/sample"
         name = experiment["samplings"][sampler].get("guide")
         guide = (f"{dataset}/{name}/s{one['seed']}/train",) if name else ()
-        searched = (data, *latent, classifier, reference, train, *guide)
+        moments = (f"{path}/{sampler}/moments",) if experiment["samplings"][sampler].get("moments") else ()
+        for place in moments:
+            yield Job("moments", {**identity, "sampler": sampler}, place, (data, *latent, train))
+        searched = (data, *latent, classifier, reference, train, *guide, *moments)
         if experiment["samplings"][sampler].get("tuning"):
             yield Job("tune", {**identity, "sampler": sampler}, f"{path}/{sampler}/tune", searched)
         tuned = _tuned(experiment["samplings"][sampler], one, sampler)
         inputs = {
-            "sample": (data, *latent, train, *guide, *tuned),
-            "errors": (data, *latent, bandwidths, train, *guide, *tuned),
-            "scores": (data, *latent, classifier, reference, train, *guide, *tuned, sample),
+            "sample": (data, *latent, train, *guide, *moments, *tuned),
+            "errors": (data, *latent, bandwidths, train, *guide, *moments, *tuned),
+            "scores": (data, *latent, classifier, reference, train, *guide, *moments, *tuned, sample),
         }
         for stage in SAMPLING_STAGES if is_scored(experiment, sampler) else SAMPLING_STAGES[:-1]:
             yield Job(stage, {**identity, "sampler": sampler}, f"{path}/{sampler}/{stage}", inputs[stage])
