@@ -103,8 +103,10 @@ def run(output: Path, only: list[str], seconds: float) -> int:
         raise BadConfig(f"no row begins with {' or '.join(only)}; there are {', '.join(known)}.")
     if world.leads:
         write_json(output, {"machine": machine(where), "rows": _with_speedup(rows)})
-        print(pd.DataFrame(rows).to_string(index=False, na_rep="", float_format="{:,.4g}".format))
-        print(f"written to {output}")
+        if world.size == 1:  # those of several processes are a row of the table of one
+            table = pd.DataFrame(rows).dropna(axis="columns", how="all")
+            print(table.to_string(index=False, na_rep="", float_format="{:,.4g}".format))
+            print(f"written to {output}")
     return 0
 
 

@@ -25,10 +25,13 @@ def test_a_name_without_rows() -> None:
         bench.run(Path("b.json"), ["trian"], 0.01)
 
 
-def test_two_processes_beside_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_beside_one(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(bench.__file__).parents[1]))
     assert main(["bench", "--only", "train/ddpm", "--seconds", "0.01", "--output", "b.json"]) == 0
     rows = {row["name"]: row for row in json.loads(Path("b.json").read_text())["rows"]}
     one, two = rows["train/ddpm"], rows["train/ddpm-2-processes"]
     assert (one["batch"], two["batch"]) == (64, 128)
     assert two["times_one_process"] == pytest.approx(two["images_per_second"] / one["images_per_second"])
+    shown = capfd.readouterr().out  # also of the processes: the table of all of them and nothing else
+    assert shown.count("written to") == 1
+    assert "None" not in shown
