@@ -195,7 +195,7 @@ def important(
     several = main["dataset"].nunique() > 1
     names = main["label"] + (" on " + main["dataset"] if several else "")
     yield from _listed(
-        "The error grows along the chain (most network calls)",
+        "The error grows along the chain (at the most network calls; at fewer: the table below)",
         {
             "in every curve of": names[main["grows"].eq(main["curves"]) & main["curves"].gt(0)],
             "in some curves of": names[main["grows"].between(1, main["curves"] - 1)],
@@ -205,7 +205,7 @@ def important(
     paired = main["pairs"].gt(0)
     lower, higher = (paired & main[k].eq(main["pairs"]) for k in ("below", "above"))
     yield from _listed(
-        "Paired by chain with its control, the mean MMD² over the curve (most network calls) is",
+        "Paired by chain with its control, the mean MMD² over the curve (at the most network calls) is",
         {
             "lower in every curve for": names[lower],
             "higher in every curve for": names[higher],
