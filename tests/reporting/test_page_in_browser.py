@@ -39,6 +39,14 @@ def test_tables_sort_and_filter(tmp_path, monkeypatch):
         )
         assert browser.evaluate(COLUMN % 0) == ["Regularised (sweep-L2)"]
         assert browser.evaluate("document.querySelector('#scores .filter output').value").startswith("1 of ")
+        browser.evaluate(
+            "var of = [...document.querySelectorAll('p.same')].find(p => p.nextElementSibling.matches('.filter'));"
+            "var bar = of.nextElementSibling; box = bar.querySelector('input');"
+            "box.value = of.querySelector('b').textContent;"
+            "box.dispatchEvent(new Event('input'))"
+        )
+        shown, _, every, _ = browser.evaluate("bar.querySelector('output').value").split()
+        assert shown == every, "words that all rows share are in every row"
         assert max(browser.evaluate(RIGHT)) <= 1040  # wide tables scroll in boxes of their own
 
 

@@ -132,10 +132,8 @@ def test_findings_are_few_sentences_and_a_row_for_each_method(tree):
     summary = score_summary(tables["scores"], built.experiment)
     said = list(findings.important(found.reset_index(), summary, {}, built.experiment))
     growth, paired, distance = said
-    assert (
-        growth
-        == "The error grows along the chain (at the most network calls; at fewer: the table below) in every curve of DDPM, Other."
-    )
+    where = "(at the most network calls; at fewer: the table below)"
+    assert growth == f"The error grows along the chain {where} in every curve of DDPM, Other."
     assert paired.endswith("(at the most network calls) is lower in every curve for Other.")
     assert distance.startswith("FD (classifier-digits) less that of the control, over training seeds")
     assert distance.endswith("is not told apart in 1 of 1 cells.")

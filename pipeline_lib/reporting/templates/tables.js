@@ -41,13 +41,16 @@ function addFilter(table) {
   bar.className = "filter";
   bar.innerHTML = '<label>Filter <input type="search" placeholder="words that a row must have"></label><output></output>';
   const [input, output] = [bar.querySelector("input"), bar.querySelector("output")];
-  const texts = new Map(rows.map((row) => [row, [...row.cells].map(textOf).join(" ").toLowerCase()]));
+  const place = table.closest(".wide") ?? table;
+  const same = place.previousElementSibling; // "In all rows: ...": every row has these words, though no column shows them
+  const common = same?.matches("p.same") ? [...same.querySelectorAll("b")].map(textOf) : [];
+  const texts = new Map(rows.map((row) => [row, [...common, ...[...row.cells].map(textOf)].join(" ").toLowerCase()]));
   input.addEventListener("input", () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     rows.forEach((row) => { row.hidden = !words.every((word) => texts.get(row).includes(word)); });
     output.value = words.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
   });
-  (table.closest(".wide") ?? table).before(bar);
+  place.before(bar);
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
