@@ -1,6 +1,5 @@
 import hashlib
 import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def unpacked(root: Path) -> Path:
-    with tarfile.open(root / cifar10.ARCHIVE) as tar:
-        tar.extractall(root, filter="data")
+    shutil.unpack_archive(root / cifar10.ARCHIVE, root)
     (root / cifar10.ARCHIVE).unlink()
     return root / cifar10.FOLDER
 
