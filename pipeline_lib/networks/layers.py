@@ -61,36 +61,33 @@ class Masks:
 
 def activate(
     norm: nn.GroupNorm,
-    x: Tensor,
+    x: Tensor | tuple[Tensor, Tensor],
     add: Tensor | None = None,
-    scale_shift: tuple[Tensor, Tensor] | None = None,
+    scale_shift: Tensor | None = None,
     silu: bool = True,
     dropout: Dropout | None = None,
     conv: nn.Conv2d | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """dropout(silu(norm(h) (1 + scale) + shift)) of h = conv(x) + add, and h; add, scale and shift are (B,C).
+    """dropout(silu(norm(h) (1 + scale) + shift)) of h = conv(x) + add, and h.
 
-    Who uses x besides takes the second output, which is x where neither `conv` nor `add` is given: gradients that reach
-    it are then added in the same pass.
+    add is (B,C), scale_shift (B,2C) the scales and then the shifts.
+    x may be two tensors, whose channels are joined; then there is no `conv` or `add`. Who uses x besides takes the
+    second output, which is x where neither `conv` nor `add` is given: gradients that reach it are then added in the
+    same pass.
     """
-    if fused(x):
+    a, b = x if isinstance(x, tuple) else (x, None)
+    if fused(a):
         from pipeline_lib.networks.fused import Activate
 
-        if conv is not None:
-            x = _unbiased(conv, x)
-            add = _bias(conv).expand(len(x), -1) if add is None else _bias(conv) + add
-        gamma: Tensor = norm.weight
-        beta: Tensor = norm.bias
-        if scale_shift is not None:
-            scale, shift = (part.float() for part in scale_shift)
-            gamma, beta = gamma * (1 + scale), beta * (1 + scale) + shift
+        a, bias = (a, None) if conv is None else (_unbiased(conv, a), _bias(conv))
         mask = dropout.mask() if dropout is not None else None
-        add = add if add is None else add.contiguous()
-        return Activate.apply(x, add, gamma, beta, norm.num_groups, norm.eps, silu, mask)
+        affine = norm.weight, norm.bias, scale_shift
+        return Activate.apply(a, b, bias, add, *affine, norm.num_groups, norm.eps, silu, mask)
+    x = a if b is None else torch.cat((a, b), 1)
     x = x if conv is None else conv(x)
     h = norm(x if add is None else x + add[:, :, None, None])
     if scale_shift is not None:
-        scale, shift = (part[:, :, None, None] for part in scale_shift)
+        scale, shift = scale_shift[:, :, None, None].chunk(2, dim=1)
         h = h * (1 + scale) + shift
     h = F.silu(h) if silu else h
     return h if dropout is None else dropout(h), x
@@ -120,6 +117,10 @@ def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 def doubled(x: Tensor) -> Tensor:
     """x (B,C,H,W) at twice the resolution, by nearest neighbours."""
+    if fused(x):
+        from pipeline_lib.networks.fused import Double
+
+        return Double.apply(x)
     with torch.autocast(x.device.type, enabled=False):  # which would make it float32
         return F.interpolate(x, scale_factor=2, mode="nearest")
 

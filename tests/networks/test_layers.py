@@ -44,11 +44,14 @@ def test_activate_is_what_it_says() -> None:
     torch.manual_seed(0)
     x, add, scale, shift = torch.randn(3, 16, 4, 4), *torch.randn(3, 3, 16)
     norm, conv = random_norm(16), nn.Conv2d(16, 16, 3, padding=1)
-    y, h = activate(norm, x, add, (scale, shift), conv=conv)
+    y, h = activate(norm, x, add, torch.cat((scale, shift), 1), conv=conv)
     assert torch.equal(h, conv(x))
     z = normalised(conv(x) + add[:, :, None, None], norm) * (1 + scale)[:, :, None, None] + shift[:, :, None, None]
     assert torch.allclose(y, z * torch.sigmoid(z), atol=1e-5)
     assert torch.allclose(activate(norm, x, silu=False)[0], normalised(x, norm), atol=1e-5)
+    y, joined = activate(norm, (x[:, :6], x[:, 6:]), silu=False)
+    assert torch.equal(joined, x)
+    assert torch.allclose(y, normalised(x, norm), atol=1e-5)
 
 
 def test_residual_is_what_it_says() -> None:
@@ -88,27 +91,61 @@ def close(ours: list[Tensor], theirs: list[Tensor], within: float) -> None:
 
 @on_gpu
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", ["norm", "added", "scaled", "silu"])
+@pytest.mark.parametrize("kind", ["norm", "added", "scaled", "silu", "two"])
 def test_kernel_of_activate(shape: tuple[int, ...], kind: str) -> None:
     """Outputs and all gradients in float32; x is used besides, and is a slice of wider memory."""
     torch.manual_seed(0)
     n, c = shape[:2]
     norm = random_norm(c).cuda()
     wide = torch.randn(n, 2 * c, *shape[2:], device="cuda").to(memory_format=torch.channels_last)
-    inputs = [wide[:, :c] * 2 + 1, *torch.randn(3, n, c, device="cuda"), norm.weight.detach(), norm.bias.detach()]
+    vectors = torch.randn(n, c, device="cuda"), torch.randn(n, 2 * c, device="cuda")
+    inputs = [wide[:, :c] * 2 + 1, *vectors, norm.weight.detach(), norm.bias.detach()]
 
-    def compute(x: Tensor, add: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+    def compute(x: Tensor, add: Tensor, scale_shift: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
         own = copy.copy(norm)
         own._parameters = {"weight": weight, "bias": bias}  # type: ignore[assignment]
-        more = {"added": {"add": add}, "scaled": {"scale_shift": (scale, shift)}}.get(kind, {})
-        y, x = activate(own, x, silu=kind != "norm", **more)  # type: ignore[arg-type]
-        unused = sum((one * 0).sum() for one in (add, scale, shift))
+        more = {"added": {"add": add}, "scaled": {"scale_shift": scale_shift}}.get(kind, {})
+        first = c // 3 + 1  # where the second of two begins: inside a group
+        y, x = activate(own, (x[:, :first], x[:, first:]) if kind == "two" else x, silu=kind != "norm", **more)  # type: ignore[arg-type]
+        unused = sum((one * 0).sum() for one in (add, scale_shift))
         return [y, x + unused]
 
     ours, theirs = both(compute, inputs)
     keep = [i for i, one in enumerate(theirs) if float(one.norm())]
     close([ours[i] for i in keep], [theirs[i] for i in keep], 2e-6)
     assert len(keep) >= 5
+
+
+@on_gpu
+@pytest.mark.parametrize("kind", ["alone", "added", "scaled"])
+def test_kernel_of_activate_behind_a_convolution(kind: str) -> None:
+    """The convolution's bias is added in the kernel, and has its gradient from there."""
+    torch.manual_seed(0)
+    norm, conv, dropout = random_norm(40).cuda(), nn.Conv2d(24, 40, 3, padding=1).cuda(), Dropout(0.0)
+    x = torch.randn(3, 24, 9, 9, device="cuda").to(memory_format=torch.channels_last)
+    condition = torch.randn(3, 80 if kind == "scaled" else 40, device="cuda")
+
+    def compute(x: Tensor, condition: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+        own = copy.copy(conv)
+        own._parameters = {"weight": weight, "bias": bias}  # type: ignore[assignment]
+        more = {"added": {"add": condition}, "scaled": {"scale_shift": condition}}.get(kind, {})
+        y, _ = activate(norm, x, dropout=dropout, conv=own, **more)  # type: ignore[arg-type]
+        return [y + 0 * condition.sum()]
+
+    ours, theirs = both(compute, [x, condition, conv.weight, conv.bias])
+    keep = [i for i, one in enumerate(theirs) if float(one.norm())]
+    assert len(keep) >= 4
+    close([ours[i] for i in keep], [theirs[i] for i in keep], 5e-6)
+
+
+@on_gpu
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kernel_of_doubling(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    wide = torch.randn(shape[0], 2 * shape[1], *shape[2:], device="cuda").to(memory_format=torch.channels_last)
+    ours, theirs = both(lambda x: [layers.doubled(x)], [wide[:, shape[1] :]])
+    assert torch.equal(ours[0], theirs[0])
+    close(ours, theirs, 1e-6)
 
 
 @on_gpu

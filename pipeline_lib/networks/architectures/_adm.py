@@ -41,12 +41,11 @@ class ResBlock(nn.Module):
         self.dropout = Dropout(options.dropout)
         self.shortcut = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor | tuple[Tensor, Tensor], embedding: Tensor) -> Tensor:
         h, x = activate(self.norm1, x)
         h, condition = self.resample(h), self.embed(F.silu(embedding))
         if self.scale_shift:
-            scale, shift = condition.chunk(2, dim=1)
-            h, _ = activate(self.norm2, h, scale_shift=(scale, shift), dropout=self.dropout, conv=self.conv1)
+            h, _ = activate(self.norm2, h, scale_shift=condition, dropout=self.dropout, conv=self.conv1)
         else:
             h, _ = activate(self.norm2, h, condition, dropout=self.dropout, conv=self.conv1)
         return residual(self.resample(x), self.shortcut, h, self.conv2)
@@ -93,7 +92,7 @@ class Level(nn.Module):
         self.attention = Attention(out, options) if attend else nn.Identity()
         self.doubling = ResBlock(out, out, embedding, options, Doubling()) if double else None
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor | tuple[Tensor, Tensor], embedding: Tensor) -> Tensor:
         x = self.attention(self.block(x, embedding))
         return self.doubling(x, embedding) if self.doubling is not None else x
 
@@ -165,5 +164,5 @@ class ADM(Contracting):
         embedding = self.embed(t, labels)
         x, skips = self.contract(x, embedding)
         for layer in self.up:
-            x = layer(torch.cat((x, skips.pop()), 1), embedding)
+            x = layer((x, skips.pop()), embedding)
         return convolve(self.last, activate(self.norm, x)[0])

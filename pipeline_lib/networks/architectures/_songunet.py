@@ -80,7 +80,7 @@ class Block(nn.Module):
         self.shortcut = conv(channels, out, 1) if resize or channels != out else nn.Identity()
         self.attention = Attention(out) if attend else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor | tuple[Tensor, Tensor], embedding: Tensor) -> Tensor:
         h, x = activate(self.norm1, x)
         h, x = self.resample(h), self.resample(x)
         h, _ = activate(self.norm2, h, self.embed(embedding), dropout=self.dropout, conv=self.conv1)
@@ -181,6 +181,5 @@ class SongUNet(nn.Module):
         for layer in self.middle:
             x = layer(x, embedding)
         for layer in self.up:
-            joined = x if isinstance(layer.resample, Resample) else torch.cat((x, skips.pop()), 1)
-            x = layer(joined, embedding)
+            x = layer(x if isinstance(layer.resample, Resample) else (x, skips.pop()), embedding)
         return convolve(self.last, activate(self.norm, x)[0])

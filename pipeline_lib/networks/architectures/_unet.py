@@ -46,7 +46,7 @@ class ResBlock(nn.Module):
         self.dropout = Dropout(dropout)
         self.shortcut = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor | tuple[Tensor, Tensor], embedding: Tensor) -> Tensor:
         h, x = activate(self.norm1, x)
         h, _ = activate(self.norm2, h, self.embed(F.silu(embedding)), dropout=self.dropout, conv=self.conv1)
         return residual(x, self.shortcut, h, self.conv2)
@@ -76,7 +76,7 @@ class Level(nn.Module):
         self.block = ResBlock(channels, out, embedding, dropout)
         self.attention = Attention(out) if attend else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor | tuple[Tensor, Tensor], embedding: Tensor) -> Tensor:
         return self.attention(self.block(x, embedding))
 
 
@@ -142,7 +142,7 @@ class UNet(nn.Module):
         for layer in self.middle:
             x = layer(x, embedding)
         for layer in self.up:
-            x = layer(torch.cat((x, skips.pop()), 1), embedding) if isinstance(layer, Level) else layer(x)
+            x = layer((x, skips.pop()), embedding) if isinstance(layer, Level) else layer(x)
         return convolve(self.last, activate(self.norm, x)[0])
 
 
