@@ -18,6 +18,7 @@ from pipeline_lib import faults
 from pipeline_lib.exits import BadConfig, TryAgain
 
 BUSY = timedelta(hours=1)  # the others wait so long while the first draws a grid or writes a checkpoint
+LARGE = 2**22  # elements that are added up where they are; smaller tensors are put together first
 PATIENCE = timedelta(days=30)  # and so long while it waits for another trainer to end
 log = logging.getLogger(__name__)
 
@@ -46,10 +47,13 @@ class World:
         import torch.distributed as dist
 
         rows = [as_they_lie(one.detach())[0] for one in tensors]
-        flat = torch.cat(rows)
+        small = [row for row in rows if len(row) < LARGE]
+        together = [torch.cat(small)] if small else []
         with _together():
-            dist.all_reduce(flat)
-        torch._foreach_copy_(rows, flat.split([len(row) for row in rows]))
+            for row in (*together, *(row for row in rows if len(row) >= LARGE)):
+                dist.all_reduce(row)
+        for flat in together:
+            torch._foreach_copy_(small, flat.split([len(row) for row in small]))
 
     def gather(self, rows: Tensor) -> Tensor:
         """(n, ...) of every process, one after the other; all give equally many."""

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from triton.language.extra import libdevice
 
 AREA = 16_384  # elements that one program holds at a time: enough to keep channels of an image in registers up to 32x32
 NARROWEST = 16  # channels that one program takes, so that whole sectors of memory are read
@@ -18,10 +19,16 @@ WIDEST = 64
 
 
 @triton.jit
-def _scrambled(x):
-    """A 32-bit integer hash with good avalanche (Wellons' lowbias32)."""
+def _mixed(x):
+    """A 32-bit integer hash whose high bits depend on all bits of x (Wellons' lowbias32, but for its last step)."""
     x = (x ^ (x >> 16)) * 0x7FEB352D
-    x = (x ^ (x >> 15)) * 0x846CA68B
+    return (x ^ (x >> 15)) * 0x846CA68B
+
+
+@triton.jit
+def _scrambled(x):
+    """As `_mixed`, in all bits."""
+    x = _mixed(x)
     return x ^ (x >> 16)
 
 
@@ -30,7 +37,7 @@ def _dropped(y, word, place, salt, image, first, threshold, up):
     """Dropout: by the step's word, the layer's and call's salt, the image and the place in it."""
     key = _scrambled((image + tl.load(first)).to(tl.uint32) * 2 + 1) ^ tl.load(word).to(tl.uint32)
     key = _scrambled(_scrambled(key) + salt.to(tl.uint32))
-    kept = _scrambled(place.to(tl.uint32) * (key | 1) + _scrambled(key)) >= threshold
+    kept = _mixed(place.to(tl.uint32) * (key | 1) + _scrambled(key)) >= threshold
     return tl.where(kept, y * up, 0.0)
 
 
@@ -41,49 +48,63 @@ def _per_group(values, group):
 
 
 @triton.jit
-def _added(bias_at, add_at, at, channel, valid, BIAS: tl.constexpr, ADD: tl.constexpr):
-    """What is added to all pixels of a channel."""
-    add = tl.load(bias_at + channel, mask=valid, other=0.0).to(tl.float32) if BIAS else 0.0
-    if ADD:
-        add += tl.load(add_at + at, mask=valid, other=0.0).to(tl.float32)
-    return add
+def _sigmoid(x):
+    """In a third of the instructions of `tl.sigmoid`, which cares for numbers that float32 hardly holds."""
+    return libdevice.fast_dividef(1.0, 1.0 + libdevice.fast_expf(-x))
 
 
 @triton.jit
-def _conditioned(gamma, beta, condition_at, image, channel, valid, C, SCALED: tl.constexpr):
-    """Scale and shift of an image's channels, and the 1 + scale in them."""
-    scale = 1.0
-    if SCALED:
-        condition_at += image * 2 * C
-        scale += tl.load(condition_at + channel, mask=valid, other=0.0).to(tl.float32)
-        beta = beta * scale + tl.load(condition_at + C + channel, mask=valid, other=0.0).to(tl.float32)
-        gamma = gamma * scale
-    return gamma, beta, scale
+def _load(at, inside, FULL: tl.constexpr):
+    return tl.load(at) if FULL else tl.load(at, mask=inside, other=0.0)
 
 
 @triton.jit
-def _read(
-    a_at, b_at, pixel, channel, inside, add, A_ROW, B_ROW, SPLIT, PAIR: tl.constexpr, SHIFTED: tl.constexpr
-):  # fmt: skip
-    """The input as it came, and in float32 with what is added; channels from SPLIT on are those of a second tensor."""
-    if PAIR:
-        raw = tl.load(a_at + pixel * A_ROW + channel, mask=inside & (channel < SPLIT), other=0.0)
-        raw += tl.load(b_at + pixel * B_ROW + channel - SPLIT, mask=inside & (channel >= SPLIT), other=0.0)
+def _store(at, values, inside, FULL: tl.constexpr):
+    if FULL:
+        tl.store(at, values.to(at.dtype.element_ty))
     else:
-        raw = tl.load(a_at + pixel * A_ROW + channel, mask=inside, other=0.0)
-    x = raw.to(tl.float32)
-    if SHIFTED:
-        x = tl.where(inside, x + add[None, :], 0.0)
-    return raw, x
+        tl.store(at, values.to(at.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _normalised(
-    x, mean, rstd, gamma, beta, word, place, salt, image, first, threshold, up, SILU: tl.constexpr, DROP: tl.constexpr
+def _less(x, mean, inside, FULL: tl.constexpr):
+    """x less its mean, and zero where there is no x."""
+    off = x - mean[None, :]
+    return off if FULL else tl.where(inside, off, 0.0)
+
+
+@triton.jit
+def _conditioned(gamma_at, beta_at, condition_at, image, channel, valid, C, SCALED: tl.constexpr):
+    """Scale and shift of an image's channels, and what conditioning makes them from."""
+    weight = tl.load(gamma_at + channel, mask=valid, other=0.0)
+    offset = tl.load(beta_at + channel, mask=valid, other=0.0)
+    gamma, beta, scale = weight, offset, 1.0
+    if SCALED:
+        condition_at += image * 2 * C + channel
+        scale += tl.load(condition_at, mask=valid, other=0.0).to(tl.float32)
+        gamma = weight * scale
+        beta = offset * scale + tl.load(condition_at + C, mask=valid, other=0.0).to(tl.float32)
+    return gamma, beta, scale, weight, offset
+
+
+@triton.jit
+def _read(a_at, b_at, pixel, channel, inside, A_ROW, B_ROW, SPLIT, PAIR: tl.constexpr, FULL: tl.constexpr):
+    """The input; channels from SPLIT on are those of a second tensor."""
+    if PAIR:
+        x = tl.load(a_at + pixel * A_ROW + channel, mask=inside & (channel < SPLIT), other=0.0)
+        x += tl.load(b_at + pixel * B_ROW + channel - SPLIT, mask=inside & (channel >= SPLIT), other=0.0)
+    else:
+        x = _load(a_at + pixel * A_ROW + channel, inside, FULL)
+    return x
+
+
+@triton.jit
+def _activated(
+    off, scaled, beta, word, place, salt, image, first, threshold, up, SILU: tl.constexpr, DROP: tl.constexpr
 ):  # fmt: skip
-    y = (x - mean[None, :]) * rstd[None, :] * gamma[None, :] + beta[None, :]
+    y = off * scaled[None, :] + beta[None, :]
     if SILU:
-        y = y * tl.sigmoid(y)
+        y = y * _sigmoid(y)
     return _dropped(y, word, place, salt, image, first, threshold, up) if DROP else y
 
 
@@ -91,8 +112,9 @@ def _normalised(
 def _forward(
     a_at, b_at, bias_at, add_at, gamma_at, beta_at, condition_at, y_at, x_at, mean_at, rstd_at,
     word, first, salt, threshold, up, C, HW, SPLIT, A_ROW, B_ROW, GROUP, EPS, TILES,
-    TILE: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, ONCE: tl.constexpr, PAIR: tl.constexpr,
-    BIAS: tl.constexpr, ADD: tl.constexpr, SCALED: tl.constexpr, SILU: tl.constexpr, DROP: tl.constexpr,
+    TILE: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, ONCE: tl.constexpr, FULL: tl.constexpr,
+    PAIR: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, SCALED: tl.constexpr, SILU: tl.constexpr,
+    DROP: tl.constexpr,
 ):  # fmt: skip
     image, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES  # neighbours share lines of memory
     lane = tl.arange(0, WIDE)
@@ -100,101 +122,104 @@ def _forward(
     valid = (lane < TILE) & (channel < C)
     across, at = channel[None, :], image * C + channel
     row = tl.arange(0, ROWS)
+    inside, pixel = (row < HW)[:, None] & valid[None, :], row[:, None]
     a_at += image.to(tl.int64) * HW * A_ROW
     y_at += image.to(tl.int64) * HW * C
     if PAIR:
         b_at += image.to(tl.int64) * HW * B_ROW
         x_at += image.to(tl.int64) * HW * C
-    SHIFTED: tl.constexpr = BIAS or ADD
-    add = _added(bias_at, add_at, at, channel, valid, BIAS, ADD)
+    add = tl.zeros([WIDE], tl.float32)  # to all pixels of a channel: it only moves their mean
+    if BIAS:
+        add += tl.load(bias_at + channel, mask=valid, other=0.0).to(tl.float32)
+    if ADD:
+        add += tl.load(add_at + at, mask=valid, other=0.0).to(tl.float32)
 
     group = lane // GROUP
     count = HW * GROUP
-    inside, pixel = (row < HW)[:, None] & valid[None, :], row[:, None]
     if ONCE:
-        raw, x = _read(a_at, b_at, pixel, across, inside, add, A_ROW, B_ROW, SPLIT, PAIR, SHIFTED)
-        mean = _per_group(tl.sum(x, axis=0), group) / count
-        off = tl.where(inside, x - mean[None, :], 0.0)
+        raw = _read(a_at, b_at, pixel, across, inside, A_ROW, B_ROW, SPLIT, PAIR, FULL)
+        if PAIR:
+            _store(x_at + pixel * C + across, raw, inside, FULL)
+        x = raw.to(tl.float32)
+        mean = _per_group(tl.sum(x, axis=0) + HW * add, group) / count - add
+        off = _less(x, mean, inside, FULL)
         variance = _per_group(tl.sum(off * off, axis=0), group) / count
     else:
         total = tl.zeros([ROWS, WIDE], tl.float32)
         for start in range(0, HW, ROWS):
             within = (start + row < HW)[:, None] & valid[None, :]
-            raw, x = _read(a_at, b_at, start + pixel, across, within, add, A_ROW, B_ROW, SPLIT, PAIR, SHIFTED)
-            total += x
-        mean = _per_group(tl.sum(total, axis=0), group) / count
-        square = tl.zeros([ROWS, WIDE], tl.float32)  # a second look, since the mean square less the squared mean loses digits
+            raw = _read(a_at, b_at, start + pixel, across, within, A_ROW, B_ROW, SPLIT, PAIR, FULL)
+            if PAIR:
+                _store(x_at + (start + pixel) * C + across, raw, within, FULL)
+            total += raw.to(tl.float32)
+        mean = _per_group(tl.sum(total, axis=0) + HW * add, group) / count - add
+        square = tl.zeros([ROWS, WIDE], tl.float32)  # a second look: the mean square less the squared mean loses digits
         for start in range(0, HW, ROWS):
             within = (start + row < HW)[:, None] & valid[None, :]
-            raw, x = _read(a_at, b_at, start + pixel, across, within, add, A_ROW, B_ROW, SPLIT, PAIR, SHIFTED)
-            off = tl.where(within, x - mean[None, :], 0.0)
+            x = _read(a_at, b_at, start + pixel, across, within, A_ROW, B_ROW, SPLIT, PAIR, FULL).to(tl.float32)
+            off = _less(x, mean, within, FULL)
             square += off * off
         variance = _per_group(tl.sum(square, axis=0), group) / count
     rstd = tl.rsqrt(variance + EPS)
     tl.store(mean_at + at, mean, mask=valid)
     tl.store(rstd_at + at, rstd, mask=valid)
 
-    gamma = tl.load(gamma_at + channel, mask=valid, other=0.0)
-    beta = tl.load(beta_at + channel, mask=valid, other=0.0)
-    gamma, beta, _ = _conditioned(gamma, beta, condition_at, image, channel, valid, C, SCALED)
+    gamma, beta, _, _, _ = _conditioned(gamma_at, beta_at, condition_at, image, channel, valid, C, SCALED)
+    scaled = rstd * gamma
     if ONCE:
         place = pixel * C + across
-        y = _normalised(x, mean, rstd, gamma, beta, word, place, salt, image, first, threshold, up, SILU, DROP)
-        tl.store(y_at + place, y.to(y_at.dtype.element_ty), mask=inside)
-        if PAIR:
-            tl.store(x_at + place, raw, mask=inside)
+        y = _activated(off, scaled, beta, word, place, salt, image, first, threshold, up, SILU, DROP)
+        _store(y_at + place, y, inside, FULL)
     else:
         for start in range(0, HW, ROWS):
             within = (start + row < HW)[:, None] & valid[None, :]
-            raw, x = _read(a_at, b_at, start + pixel, across, within, add, A_ROW, B_ROW, SPLIT, PAIR, SHIFTED)
+            x = _read(a_at, b_at, start + pixel, across, within, A_ROW, B_ROW, SPLIT, PAIR, FULL).to(tl.float32)
             place = (start + pixel) * C + across
-            y = _normalised(x, mean, rstd, gamma, beta, word, place, salt, image, first, threshold, up, SILU, DROP)
-            tl.store(y_at + place, y.to(y_at.dtype.element_ty), mask=within)
-            if PAIR:
-                tl.store(x_at + place, raw, mask=within)
+            off = x - mean[None, :]
+            y = _activated(off, scaled, beta, word, place, salt, image, first, threshold, up, SILU, DROP)
+            _store(y_at + place, y, within, FULL)
 
 
 @triton.jit
 def _before(
-    dy_at, x_at, pixel, channel, inside, mean, rstd, gamma, beta, word, first, image, salt, threshold, up,
-    C, X_ROW, DY_ROW, SILU: tl.constexpr, DROP: tl.constexpr,
+    dy_at, x_at, pixel, channel, inside, mean, scaled, beta, word, first, image, salt, threshold, up,
+    C, X_ROW, DY_ROW, FULL: tl.constexpr, SILU: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    """Normalised x, and the gradient before activation and dropout."""
-    x = tl.load(x_at + pixel * X_ROW + channel, mask=inside, other=0.0).to(tl.float32)
-    x = tl.where(inside, (x - mean[None, :]) * rstd[None, :], 0.0)
-    dz = tl.load(dy_at + pixel * DY_ROW + channel, mask=inside, other=0.0).to(tl.float32)
+    """x less its mean, and the gradient before activation and dropout."""
+    off = _less(_load(x_at + pixel * X_ROW + channel, inside, FULL).to(tl.float32), mean, inside, FULL)
+    dz = _load(dy_at + pixel * DY_ROW + channel, inside, FULL).to(tl.float32)
     if DROP:
         dz = _dropped(dz, word, pixel * C + channel, salt, image, first, threshold, up)
     if SILU:
-        z = x * gamma[None, :] + beta[None, :]
-        s = tl.sigmoid(z)
-        dz = dz * s * (1 + z * (1 - s))
-    return x, dz
+        z = off * scaled[None, :] + beta[None, :]
+        s = _sigmoid(z)
+        dz = dz * (s + z * (s - s * s))
+    return off, dz
 
 
 @triton.jit
 def _write(
-    dz, x, da_at, db_at, besides_at, pixel, channel, inside, rstd, gamma, constant, slope,
-    C, SPLIT, BESIDES_ROW, PAIR: tl.constexpr, BESIDES: tl.constexpr,
+    dz, off, da_at, db_at, besides_at, pixel, channel, inside, scaled, slope, constant,
+    C, SPLIT, BESIDES_ROW, FULL: tl.constexpr, PAIR: tl.constexpr, BESIDES: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the input, of both parts where there are two."""
-    dx = rstd[None, :] * (dz * gamma[None, :] - constant[None, :] - x * slope[None, :])
+    dx = dz * scaled[None, :] - (off * slope[None, :] + constant[None, :])
     if BESIDES:
-        dx += tl.load(besides_at + pixel * BESIDES_ROW + channel, mask=inside, other=0.0).to(tl.float32)
-    dx = dx.to(da_at.dtype.element_ty)
+        dx += _load(besides_at + pixel * BESIDES_ROW + channel, inside, FULL).to(tl.float32)
     if PAIR:
+        dx = dx.to(da_at.dtype.element_ty)
         tl.store(da_at + pixel * SPLIT + channel, dx, mask=inside & (channel < SPLIT))
         tl.store(db_at + pixel * (C - SPLIT) + channel - SPLIT, dx, mask=inside & (channel >= SPLIT))
     else:
-        tl.store(da_at + pixel * C + channel, dx, mask=inside)
+        _store(da_at + pixel * C + channel, dx, inside, FULL)
 
 
 @triton.jit(do_not_specialize=["salt", "threshold"])
 def _backward(
-    dy_at, x_at, bias_at, add_at, gamma_at, beta_at, condition_at, mean_at, rstd_at, besides_at, da_at, db_at,
-    slopes_at, dcondition_at, word, first, salt, threshold, up, N, C, HW, SPLIT, X_ROW, DY_ROW, BESIDES_ROW, GROUP,
-    TILES, TILE: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, ONCE: tl.constexpr, PAIR: tl.constexpr,
-    BIAS: tl.constexpr, ADD: tl.constexpr, SCALED: tl.constexpr, SILU: tl.constexpr, DROP: tl.constexpr,
+    dy_at, x_at, gamma_at, beta_at, condition_at, mean_at, rstd_at, besides_at, da_at, db_at, slopes_at, dcondition_at,
+    word, first, salt, threshold, up, N, C, HW, SPLIT, X_ROW, DY_ROW, BESIDES_ROW, GROUP, TILES,
+    TILE: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, ONCE: tl.constexpr, FULL: tl.constexpr,
+    PAIR: tl.constexpr, SHIFTED: tl.constexpr, SCALED: tl.constexpr, SILU: tl.constexpr, DROP: tl.constexpr,
     BESIDES: tl.constexpr,
 ):  # fmt: skip
     image, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES
@@ -203,77 +228,77 @@ def _backward(
     valid = (lane < TILE) & (channel < C)
     across, at = channel[None, :], image * C + channel
     row = tl.arange(0, ROWS)
+    inside, pixel = (row < HW)[:, None] & valid[None, :], row[:, None]
     pixels = image.to(tl.int64) * HW
     x_at += pixels * X_ROW
     dy_at += pixels * DY_ROW
-    if BESIDES:
-        besides_at += pixels * BESIDES_ROW
     da_at += pixels * SPLIT
     if PAIR:
         db_at += pixels * (C - SPLIT)
-    mean = tl.load(mean_at + at, mask=valid, other=0.0) - _added(bias_at, add_at, at, channel, valid, BIAS, ADD)
+    if BESIDES:
+        besides_at += pixels * BESIDES_ROW
+    mean = tl.load(mean_at + at, mask=valid, other=0.0)
     rstd = tl.load(rstd_at + at, mask=valid, other=0.0)
-    weight = tl.load(gamma_at + channel, mask=valid, other=0.0)
-    offset = tl.load(beta_at + channel, mask=valid, other=0.0)
-    gamma, beta, scale = _conditioned(weight, offset, condition_at, image, channel, valid, C, SCALED)
+    gamma, beta, scale, weight, offset = _conditioned(
+        gamma_at, beta_at, condition_at, image, channel, valid, C, SCALED
+    )  # fmt: skip
+    scaled = rstd * gamma
 
-    SHIFTED: tl.constexpr = BIAS or ADD
-    inside, pixel = (row < HW)[:, None] & valid[None, :], row[:, None]
     if ONCE:
-        x, dz = _before(
-            dy_at, x_at, pixel, across, inside, mean, rstd, gamma, beta, word, first, image, salt, threshold, up,
-            C, X_ROW, DY_ROW, SILU, DROP,
+        off, dz = _before(
+            dy_at, x_at, pixel, across, inside, mean, scaled, beta, word, first, image, salt, threshold, up,
+            C, X_ROW, DY_ROW, FULL, SILU, DROP,
         )  # fmt: skip
-        sum_dz, sum_dz_x = tl.sum(dz, axis=0), tl.sum(dz * x, axis=0)
+        sum_dz, sum_dz_off = tl.sum(dz, axis=0), tl.sum(dz * off, axis=0)
         if SHIFTED:
-            sum_x = tl.sum(x, axis=0)
+            sum_off = tl.sum(off, axis=0)
     else:
         all_dz = tl.zeros([ROWS, WIDE], tl.float32)
-        all_dz_x = tl.zeros([ROWS, WIDE], tl.float32)
-        all_x = tl.zeros([ROWS, WIDE], tl.float32)
+        all_dz_off = tl.zeros([ROWS, WIDE], tl.float32)
+        all_off = tl.zeros([ROWS, WIDE], tl.float32)
         for start in range(0, HW, ROWS):
             within = (start + row < HW)[:, None] & valid[None, :]
-            x, dz = _before(
-                dy_at, x_at, start + pixel, across, within, mean, rstd, gamma, beta, word, first, image, salt,
-                threshold, up, C, X_ROW, DY_ROW, SILU, DROP,
+            off, dz = _before(
+                dy_at, x_at, start + pixel, across, within, mean, scaled, beta, word, first, image, salt, threshold, up,
+                C, X_ROW, DY_ROW, FULL, SILU, DROP,
             )  # fmt: skip
             all_dz += dz
-            all_dz_x += dz * x
+            all_dz_off += dz * off
             if SHIFTED:
-                all_x += x
-        sum_dz, sum_dz_x = tl.sum(all_dz, axis=0), tl.sum(all_dz_x, axis=0)
+                all_off += off
+        sum_dz, sum_dz_off = tl.sum(all_dz, axis=0), tl.sum(all_dz_off, axis=0)
         if SHIFTED:
-            sum_x = tl.sum(all_x, axis=0)
+            sum_off = tl.sum(all_off, axis=0)
     group = lane // GROUP
     count = HW * GROUP
-    constant = _per_group(gamma * sum_dz, group) / count
-    slope = _per_group(gamma * sum_dz_x, group) / count
-    tl.store(slopes_at + at, sum_dz_x * scale, mask=valid)
+    constant = rstd * _per_group(gamma * sum_dz, group) / count
+    slope = rstd * rstd * rstd * _per_group(gamma * sum_dz_off, group) / count
+    tl.store(slopes_at + at, rstd * sum_dz_off * scale, mask=valid)
     tl.store(slopes_at + N * C + at, sum_dz * scale, mask=valid)
     if SHIFTED:
-        moved = rstd * (gamma * sum_dz - HW * constant - slope * sum_x)
+        moved = scaled * sum_dz - HW * constant - slope * sum_off
         tl.store(slopes_at + 2 * N * C + at, moved, mask=valid)
     if SCALED:
         dcondition_at += image * 2 * C + channel
-        of_scale = weight * sum_dz_x + offset * sum_dz
+        of_scale = weight * rstd * sum_dz_off + offset * sum_dz
         tl.store(dcondition_at, of_scale.to(dcondition_at.dtype.element_ty), mask=valid)
         tl.store(dcondition_at + C, sum_dz.to(dcondition_at.dtype.element_ty), mask=valid)
 
     if ONCE:
         _write(
-            dz, x, da_at, db_at, besides_at, pixel, across, inside, rstd, gamma, constant, slope,
-            C, SPLIT, BESIDES_ROW, PAIR, BESIDES,
+            dz, off, da_at, db_at, besides_at, pixel, across, inside, scaled, slope, constant,
+            C, SPLIT, BESIDES_ROW, FULL, PAIR, BESIDES,
         )  # fmt: skip
     else:
         for start in range(0, HW, ROWS):
             within = (start + row < HW)[:, None] & valid[None, :]
-            x, dz = _before(
-                dy_at, x_at, start + pixel, across, within, mean, rstd, gamma, beta, word, first, image, salt,
-                threshold, up, C, X_ROW, DY_ROW, SILU, DROP,
+            off, dz = _before(
+                dy_at, x_at, start + pixel, across, within, mean, scaled, beta, word, first, image, salt, threshold, up,
+                C, X_ROW, DY_ROW, FULL, SILU, DROP,
             )  # fmt: skip
             _write(
-                dz, x, da_at, db_at, besides_at, start + pixel, across, within, rstd, gamma, constant, slope,
-                C, SPLIT, BESIDES_ROW, PAIR, BESIDES,
+                dz, off, da_at, db_at, besides_at, start + pixel, across, within, scaled, slope, constant,
+                C, SPLIT, BESIDES_ROW, FULL, PAIR, BESIDES,
             )  # fmt: skip
 
 
@@ -330,38 +355,39 @@ class Activate(torch.autograd.Function):
         _forward[(n * (c // tile),)](
             a, b, bias, add, gamma, beta, condition, y, x, mean, rstd, word, first, salt, threshold, up,
             c, h * w, split, a_row, b_row, c // groups, eps, c // tile,
-            tile, wide, rows, once, *has, silu, bool(drop), num_warps=warps,
+            tile, wide, rows, once, tile == wide and h * w % rows == 0, *has, silu, bool(drop), num_warps=warps,
         )  # fmt: skip
-        ctx.save_for_backward(a if b is None else x, bias, add, gamma, beta, condition, mean, rstd, word, first)
-        ctx.settings = split, groups, silu, salt, threshold, up, has, bool(drop)
+        ctx.save_for_backward(a if b is None else x, gamma, beta, condition, mean, rstd, word, first)
+        ctx.settings = split, groups, silu, salt, threshold, up, has, bool(drop), None if add is None else add.dtype
         ctx.set_materialize_grads(False)
         return y, x
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy, besides):
-        x, bias, add, gamma, beta, condition, mean, rstd, word, first = ctx.saved_tensors
-        split, groups, silu, salt, threshold, up, has, drop = ctx.settings
+        x, gamma, beta, condition, mean, rstd, word, first = ctx.saved_tensors
+        split, groups, silu, salt, threshold, up, (pair, biased, added, scaled), drop, dtype = ctx.settings
         if dy is None:
-            parts = (None, None) if besides is None else (besides[:, :split], besides[:, split:] if has[0] else None)
+            parts = (None, None) if besides is None else (besides[:, :split], besides[:, split:] if pair else None)
             return *parts, *(None,) * 9
         n, c, h, w = x.shape
         x, x_row = _rows(x)
         dy, dy_row = _rows(dy)
         besides, besides_row = (None, 0) if besides is None else _rows(besides)
         da = _new(x, (n, split, h, w))
-        db = _new(x, (n, c - split, h, w)) if has[0] else None
-        slopes = torch.empty(3 if has[1] or has[2] else 2, n, c, device=x.device)
+        db = _new(x, (n, c - split, h, w)) if pair else None
+        slopes = torch.empty(3 if biased or added else 2, n, c, device=x.device)  # of gamma, beta, bias for each image
         dcondition = None if condition is None else torch.empty_like(condition)
         tile, wide, rows, once, warps = _tiles(c, groups, h * w)
         _backward[(n * (c // tile),)](
-            dy, x, bias, add, gamma, beta, condition, mean, rstd, besides, da, db, slopes, dcondition,
+            dy, x, gamma, beta, condition, mean, rstd, besides, da, db, slopes, dcondition,
             word, first, salt, threshold, up, n, c, h * w, split, x_row, dy_row, besides_row, c // groups, c // tile,
-            tile, wide, rows, once, *has, silu, drop, besides is not None, num_warps=warps,
+            tile, wide, rows, once, tile == wide and h * w % rows == 0,
+            pair, biased or added, scaled, silu, drop, besides is not None, num_warps=warps,
         )  # fmt: skip
+        dadd = slopes[2].to(dtype) if added else None
         dgamma, dbeta, *dbias = slopes.sum(1)
-        dbias = dbias[0] if has[1] else None
-        return da, db, dbias, slopes[2].to(add.dtype) if has[2] else None, dgamma, dbeta, dcondition, *(None,) * 4
+        return da, db, dbias[0] if biased else None, dadd, dgamma, dbeta, dcondition, *(None,) * 4
 
 
 @triton.jit
@@ -394,7 +420,7 @@ def columns(x: Tensor) -> Tensor:
     x, row = _rows(x)
     n, c, h, w = x.shape
     pixels = n * h * w
-    span = max(64, triton.cdiv(pixels, 64 * 64) * 64)
+    span = max(128, triton.cdiv(pixels, 256 * 64) * 64)
     parts = triton.cdiv(pixels, span)
     out = torch.empty(parts, c, device=x.device)
     _columns[(triton.cdiv(c, 64), parts)](x, out, pixels, c, row, span, 64, 64)

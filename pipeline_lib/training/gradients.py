@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from pipeline_lib.parallel import as_they_lie
 from pipeline_lib.training import dropout
 
 FIRST = 2  # steps of a plan that are run as they stand, so that libraries choose their kernels, before one is recorded
+ALIGNED = 64  # weights; what copies several at once looks where each begins
 MOST = 16  # recordings; they share the memory of activations, but each has gradients of its own
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,10 @@ class Gradients:
         self.called = 0
         self.weights = list(denoiser.network.parameters())
         self.recorded = 0  # steps that were replayed
+
+    def held(self) -> list[Tensor]:
+        """The tensors that hold the gradients of this step."""
+        return [weight.grad for weight in self.weights if weight.grad is not None]
 
     def begin(self) -> None:
         """A new step."""
@@ -175,10 +181,14 @@ class Replayed(Gradients):
             self.denoiser = Denoiser(self.halved.network, denoiser.path, denoiser.config, bf16=True)
         self.masks = Masks(self.denoiser.network, where)
         self.of_network = list(self.denoiser.network.parameters())  # in the order of `weights`
-        self.sums: list[Tensor | None] = [None] * len(self.weights)
+        self.flat, self.sums = _in_one_piece(self.weights)
         self.recordings: dict[Hashable, Recording] = {}
         self.used: Counter[Hashable] = Counter()
         self.pool, self.records, self.fresh = torch.cuda.graph_pool_handle(), hasattr(objective, "plan"), True
+
+    def held(self) -> list[Tensor]:
+        """As `Gradients.held`: one, which processes add up without a copy."""
+        return [self.flat]
 
     def begin(self) -> None:
         """A new step."""
@@ -189,7 +199,6 @@ class Replayed(Gradients):
         """As `Gradients.forget`."""
         self.recordings.clear()
         self.records = hasattr(self.objective, "plan")  # in a smaller part there may be room for it
-        self.sums = [None] * len(self.weights)
         torch.cuda.empty_cache()
 
     def facts(self) -> dict[str, object]:
@@ -242,7 +251,7 @@ class Replayed(Gradients):
         """Copy gradients to the weights', or add them to those of the parts before."""
         for i in given.places:
             weight, total = self.weights[i], self.sums[i]
-            if total is not None and weight.grad is None:
+            if weight.grad is None:
                 weight.grad = total if self.fresh else total.zero_()
         for own, new in given.groups:
             if self.fresh:
@@ -258,16 +267,22 @@ class Replayed(Gradients):
         for i in places:
             new = gradients[i]
             assert new is not None
-            if (total := self.sums[i]) is None:
-                total = self.sums[i] = torch.empty_like(self.weights[i])
             try:
-                pair = as_they_lie(total, new)
+                pair = as_they_lie(self.sums[i], new)
             except RuntimeError:  # it lies otherwise
-                pair = total, new
+                pair = self.sums[i], new
             own, others = groups.setdefault((new.dtype, pair[0].ndim), ([], []))
             own.append(pair[0])
             others.append(pair[1])
         return Given(places, [*groups.values()])
+
+
+def _in_one_piece(weights: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Zeros (n,), and in them a tensor for each weight that lies as the weight does."""
+    starts = [0, *accumulate(-(-weight.numel() // ALIGNED) * ALIGNED for weight in weights)]
+    flat = torch.zeros(starts[-1], device=weights[0].device)
+    places = zip(weights, starts[:-1], strict=True)
+    return flat, [flat.as_strided(weight.shape, weight.stride(), start) for weight, start in places]
 
 
 def gradients(

@@ -122,7 +122,7 @@ class Trainer:
         shown = {name: torch.stack([part.shown[name] for part in parts]).sum(0) for name in parts[0].shown}
         if hasattr(self.objective, "remember") and parts[0].seen is not None:
             self.objective.remember(self.world.gather(torch.cat([p.seen for p in parts if p.seen is not None])))
-        self.world.add_([*(p.grad for p in self.gradients.weights if p.grad is not None), *shown.values()])
+        self.world.add_([*self.gradients.held(), *shown.values()])
         norm = self.update.step(learning_rate(self.run.training, self.done))
         self.done += 1
         self.ema.update(self.done)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
+from pipeline_lib import parallel
 from pipeline_lib.config.models import Sampling
 from pipeline_lib.exits import Bug, TryAgain
 from pipeline_lib.parallel import join
@@ -66,14 +66,16 @@ def sampled(images: int, nfe: int = 2, seed: int = 0) -> None:
 def sums() -> None:
     """What the processes of a world tell each other."""
     with join() as world:
-        one, other = torch.full((2, 3), float(world.rank + 1)), torch.arange(4.0) * (world.rank + 1)
-        turned = nn.Conv2d(2, 3, 3).weight.detach().to(memory_format=torch.channels_last)
-        expected = turned * world.size
-        world.add_([one, other, turned])
         total = sum(range(1, world.size + 1))
-        assert torch.equal(one, torch.full((2, 3), float(total)))
-        assert torch.equal(other, torch.arange(4.0) * total)
-        assert expected.shape == turned.shape
+        for large in (parallel.LARGE, 5):  # put together first, or added up where they are
+            parallel.LARGE = large
+            one, other = torch.full((2, 3), float(world.rank + 1)), torch.arange(4.0) * (world.rank + 1)
+            turned = torch.arange(54.0).view(3, 2, 3, 3).to(memory_format=torch.channels_last)
+            expected = turned * world.size
+            world.add_([one, other, turned])
+            assert torch.equal(one, torch.full((2, 3), float(total)))
+            assert torch.equal(other, torch.arange(4.0) * total)
+            assert torch.equal(turned, expected)
         rows = world.gather(torch.tensor([[world.rank, 7]]))
         assert rows.tolist() == [[r, 7] for r in range(world.size)]
         assert world.total(world.rank, 1) == [total - world.size, world.size]

@@ -12,7 +12,7 @@ from pipeline_lib.data.prepared import Prepared
 from pipeline_lib.device import has_kernels, plain
 from pipeline_lib.diffusion.transitions import longer
 from pipeline_lib.records.store import Manifest
-from pipeline_lib.training.gradients import FIRST, Gradients, Replayed
+from pipeline_lib.training.gradients import FIRST, Gradients, Replayed, _in_one_piece
 from pipeline_lib.training.loop import Trainer
 from pipeline_lib.training.train import objective
 from tests.conftest import tiny_run
@@ -123,7 +123,8 @@ def test_gradients_of_parts_are_added_up_whatever_their_layout_and_digits() -> N
     given = ([*first[:5], None], [*second[:4], None, None]), ([*second[:4], None, None], [*first[:5], None])
     for parts in given:
         one = object.__new__(Replayed)
-        one.weights, one.sums = [torch.nn.Parameter(w.clone()) for w in weights], [None] * 6
+        one.weights = [torch.nn.Parameter(w.clone()) for w in weights]
+        one.flat, one.sums = _in_one_piece(one.weights)
         for _ in range(2):  # a second step begins anew
             one.fresh = True
             for weight in one.weights:
@@ -131,10 +132,16 @@ def test_gradients_of_parts_are_added_up_whatever_their_layout_and_digits() -> N
             for part in parts:
                 one._take(one._given(part))
             assert one.weights[5].grad is None
+            totals = []
             for i, weight in enumerate(one.weights[:5]):
                 assert weight.grad is not None
                 total = sum(part[i].float() for part in parts if part[i] is not None)  # type: ignore[union-attr]
+                totals.append(total)
                 assert torch.equal(weight.grad, total)
+                assert weight.grad.stride() == weight.stride()
+        (held,) = one.held()
+        held += 1  # processes add up all gradients in one piece
+        assert all(torch.equal(w.grad, total + 1) for w, total in zip(one.weights[:5], totals, strict=True))
 
 
 @on_gpu

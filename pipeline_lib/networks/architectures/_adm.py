@@ -1,6 +1,5 @@
 """The modules of the U-Net of Dhariwal and Nichol (2021)."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -93,8 +92,8 @@ class Level(nn.Module):
         self.doubling = ResBlock(out, out, embedding, options, Doubling()) if double else None
 
     def forward(self, x: Tensor | tuple[Tensor, Tensor], embedding: Tensor) -> Tensor:
-        x = self.attention(self.block(x, embedding))
-        return self.doubling(x, embedding) if self.doubling is not None else x
+        h = self.attention(self.block(x, embedding))
+        return h if self.doubling is None else self.doubling(h, embedding)
 
 
 class Contracting(nn.Module):

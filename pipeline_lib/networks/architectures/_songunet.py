@@ -81,10 +81,10 @@ class Block(nn.Module):
         self.attention = Attention(out) if attend else nn.Identity()
 
     def forward(self, x: Tensor | tuple[Tensor, Tensor], embedding: Tensor) -> Tensor:
-        h, x = activate(self.norm1, x)
-        h, x = self.resample(h), self.resample(x)
+        h, joined = activate(self.norm1, x)
+        h, kept = self.resample(h), self.resample(joined)
         h, _ = activate(self.norm2, h, self.embed(embedding), dropout=self.dropout, conv=self.conv1)
-        return self.attention(residual(x, self.shortcut, h, self.conv2, HALF))
+        return self.attention(residual(kept, self.shortcut, h, self.conv2, HALF))
 
 
 class Shrink(nn.Module):
