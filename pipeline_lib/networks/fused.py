@@ -6,6 +6,8 @@ compute is that of `networks.layers`, whose plain operations are the reference o
 
 # mypy: ignore-errors
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -13,9 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from triton.language.extra import libdevice
 
-AREA = 16_384  # elements that one program holds at a time: enough to keep channels of an image in registers up to 32x32
 NARROWEST = 16  # channels that one program takes, so that whole sectors of memory are read
-WIDEST = 64
+STAGES = tl.constexpr(3)  # of the loads of a loop, which begin before those of the step before have been used
 
 
 @triton.jit
@@ -146,7 +147,7 @@ def _forward(
         variance = _per_group(tl.sum(off * off, axis=0), group) / count
     else:
         total = tl.zeros([ROWS, WIDE], tl.float32)
-        for start in range(0, HW, ROWS):
+        for start in tl.range(0, HW, ROWS, num_stages=STAGES):
             within = (start + row < HW)[:, None] & valid[None, :]
             raw = _read(a_at, b_at, start + pixel, across, within, A_ROW, B_ROW, SPLIT, PAIR, FULL)
             if PAIR:
@@ -154,7 +155,7 @@ def _forward(
             total += raw.to(tl.float32)
         mean = _per_group(tl.sum(total, axis=0) + HW * add, group) / count - add
         square = tl.zeros([ROWS, WIDE], tl.float32)  # a second look: the mean square less the squared mean loses digits
-        for start in range(0, HW, ROWS):
+        for start in tl.range(0, HW, ROWS, num_stages=STAGES):
             within = (start + row < HW)[:, None] & valid[None, :]
             x = _read(a_at, b_at, start + pixel, across, within, A_ROW, B_ROW, SPLIT, PAIR, FULL).to(tl.float32)
             off = _less(x, mean, within, FULL)
@@ -171,7 +172,7 @@ def _forward(
         y = _activated(off, scaled, beta, word, place, salt, image, first, threshold, up, SILU, DROP)
         _store(y_at + place, y, inside, FULL)
     else:
-        for start in range(0, HW, ROWS):
+        for start in tl.range(0, HW, ROWS, num_stages=STAGES):
             within = (start + row < HW)[:, None] & valid[None, :]
             x = _read(a_at, b_at, start + pixel, across, within, A_ROW, B_ROW, SPLIT, PAIR, FULL).to(tl.float32)
             place = (start + pixel) * C + across
@@ -256,7 +257,7 @@ def _backward(
         all_dz = tl.zeros([ROWS, WIDE], tl.float32)
         all_dz_off = tl.zeros([ROWS, WIDE], tl.float32)
         all_off = tl.zeros([ROWS, WIDE], tl.float32)
-        for start in range(0, HW, ROWS):
+        for start in tl.range(0, HW, ROWS, num_stages=STAGES):
             within = (start + row < HW)[:, None] & valid[None, :]
             off, dz = _before(
                 dy_at, x_at, start + pixel, across, within, mean, scaled, beta, word, first, image, salt, threshold, up,
@@ -290,7 +291,7 @@ def _backward(
             C, SPLIT, BESIDES_ROW, FULL, PAIR, BESIDES,
         )  # fmt: skip
     else:
-        for start in range(0, HW, ROWS):
+        for start in tl.range(0, HW, ROWS, num_stages=STAGES):
             within = (start + row < HW)[:, None] & valid[None, :]
             off, dz = _before(
                 dy_at, x_at, start + pixel, across, within, mean, scaled, beta, word, first, image, salt, threshold, up,
@@ -302,14 +303,45 @@ def _backward(
             )  # fmt: skip
 
 
-def _tiles(channels: int, groups: int, area: int) -> tuple[int, int, int, bool, int]:
-    """Channels of a program, the power of two that holds them, rows at a time, whether these are all, and warps."""
-    tile = channels // groups
-    while channels % (tile * 2) == 0 and (tile < NARROWEST or (tile < WIDEST and area * tile * 2 <= AREA)):
+class Shape(NamedTuple):
+    """What one program takes: channels, the power of two that holds them, rows at a time, whether these are all of
+    them, whether every one of its values is there, and warps."""
+
+    tile: int
+    wide: int
+    rows: int
+    once: bool
+    full: bool
+    warps: int
+
+
+def _shape(channels: int, groups: int, area: int, widest: int, most: int, several: int, each: int) -> Shape:
+    """Whole groups, of at most `widest` channels together or one alone; all rows at once where these are at most `most`
+    values, else as many as make `several` values; and `each` values for a warp."""
+    tile, rows = channels // groups, triton.next_power_of_2(area)
+    while channels % (2 * tile) == 0 and triton.next_power_of_2(2 * tile) <= widest:
         tile *= 2
-    wide, all_rows = triton.next_power_of_2(tile), triton.next_power_of_2(area)
-    rows = min(all_rows, max(AREA // wide, 1))
-    return tile, wide, rows, rows == all_rows, max(1, min(8, rows * wide // 1024))
+    wide = triton.next_power_of_2(tile)
+    once = rows * wide <= most
+    rows = rows if once else max(several // wide, 1)
+    warps = min(16, max(1, rows * wide // each))
+    return Shape(tile, wide, rows, once, tile == wide and area % rows == 0, warps)
+
+
+def _forward_shape(channels: int, groups: int, area: int, pair: bool) -> Shape:
+    """Measured on an H200: an image's channels stay in registers from the first look to the last where they can."""
+    most = 32_768 if pair else 16_384
+    held = most // triton.next_power_of_2(area)
+    once = held >= NARROWEST
+    return _shape(channels, groups, area, min(held, 32) if once else 32, most, 4096, 2048 if once else 512)
+
+
+def _backward_shape(channels: int, groups: int, area: int) -> Shape:
+    """Measured on an H200: large images are looked at twice, since fewer registers leave more programs at work."""
+    held = 1024 // triton.next_power_of_2(area)
+    if held >= NARROWEST:
+        return _shape(channels, groups, area, min(held, 64), 4096, 4096, 1024)
+    return _shape(channels, groups, area, 64, 0, 2048, 512)
 
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:
@@ -348,14 +380,14 @@ class Activate(torch.autograd.Function):
         x = given if b is None else torch.empty_like(y)
         add, condition = (None if one is None else one.contiguous() for one in (add, condition))
         mean, rstd = torch.empty(2, n, c, device=a.device)
-        tile, wide, rows, once, warps = _tiles(c, groups, h * w)
+        shape = _forward_shape(c, groups, h * w, b is not None)
         word, first, salt, p = drop if drop else (None, None, 0, 0.0)
         threshold, up = int(p * 2**32), 1 / (1 - p)
         has = tuple(one is not None for one in (b, bias, add, condition))
-        _forward[(n * (c // tile),)](
+        _forward[(n * (c // shape.tile),)](
             a, b, bias, add, gamma, beta, condition, y, x, mean, rstd, word, first, salt, threshold, up,
-            c, h * w, split, a_row, b_row, c // groups, eps, c // tile,
-            tile, wide, rows, once, tile == wide and h * w % rows == 0, *has, silu, bool(drop), num_warps=warps,
+            c, h * w, split, a_row, b_row, c // groups, eps, c // shape.tile,
+            *shape[:-1], *has, silu, bool(drop), num_warps=shape.warps,
         )  # fmt: skip
         ctx.save_for_backward(a if b is None else x, gamma, beta, condition, mean, rstd, word, first)
         ctx.settings = split, groups, silu, salt, threshold, up, has, bool(drop), None if add is None else add.dtype
@@ -378,12 +410,12 @@ class Activate(torch.autograd.Function):
         db = _new(x, (n, c - split, h, w)) if pair else None
         slopes = torch.empty(3 if biased or added else 2, n, c, device=x.device)  # of gamma, beta, bias for each image
         dcondition = None if condition is None else torch.empty_like(condition)
-        tile, wide, rows, once, warps = _tiles(c, groups, h * w)
-        _backward[(n * (c // tile),)](
+        shape = _backward_shape(c, groups, h * w)
+        _backward[(n * (c // shape.tile),)](
             dy, x, gamma, beta, condition, mean, rstd, besides, da, db, slopes, dcondition,
-            word, first, salt, threshold, up, n, c, h * w, split, x_row, dy_row, besides_row, c // groups, c // tile,
-            tile, wide, rows, once, tile == wide and h * w % rows == 0,
-            pair, biased or added, scaled, silu, drop, besides is not None, num_warps=warps,
+            word, first, salt, threshold, up, n, c, h * w, split, x_row, dy_row, besides_row, c // groups,
+            c // shape.tile, *shape[:-1],
+            pair, biased or added, scaled, silu, drop, besides is not None, num_warps=shape.warps,
         )  # fmt: skip
         dadd = slopes[2].to(dtype) if added else None
         dgamma, dbeta, *dbias = slopes.sum(1)

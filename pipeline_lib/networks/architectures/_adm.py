@@ -42,7 +42,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor | tuple[Tensor, Tensor], embedding: Tensor) -> Tensor:
         h, x = activate(self.norm1, x)
-        h, condition = self.resample(h), self.embed(F.silu(embedding))
+        h, condition = self.resample(h), self.embed(embedding)
         if self.scale_shift:
             h, _ = activate(self.norm2, h, scale_shift=condition, dropout=self.dropout, conv=self.conv1)
         else:
@@ -126,12 +126,12 @@ class Contracting(nn.Module):
         self.channels, self.skips = channels, skips
 
     def embed(self, t: Tensor, labels: Tensor | None) -> Tensor:
-        """(B, 4 channels)."""
+        """(B, 4 channels), activated."""
         embedding = self.time(sinusoid(t, self.base, reached=False))  # [memory, high: released code]
         if self.label is not None:
             assert labels is not None, "a conditional network needs labels"
             embedding = embedding + self.label(labels)
-        return embedding
+        return F.silu(embedding)
 
     def contract(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What comes out of the middle, and what the way up is to be given, last first."""

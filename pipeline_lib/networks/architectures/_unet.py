@@ -48,7 +48,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor | tuple[Tensor, Tensor], embedding: Tensor) -> Tensor:
         h, x = activate(self.norm1, x)
-        h, _ = activate(self.norm2, h, self.embed(F.silu(embedding)), dropout=self.dropout, conv=self.conv1)
+        h, _ = activate(self.norm2, h, self.embed(embedding), dropout=self.dropout, conv=self.conv1)
         return residual(x, self.shortcut, h, self.conv2)
 
 
@@ -134,6 +134,7 @@ class UNet(nn.Module):
         if self.label is not None:
             assert labels is not None, "a conditional network needs labels"
             embedding = embedding + self.label(labels)
+        embedding = F.silu(embedding)
         x = convolve(self.first, x)
         skips = [x]
         for layer in self.down:

@@ -80,7 +80,7 @@ def test_scale_shift_normalisation_is_what_it_is_called() -> None:
     block = ResBlock(8, 8, 4, Options(dropout=0.0), torch.nn.Identity())
     torch.nn.init.normal_(block.conv2.weight)
     x, embedding = torch.randn(2, 8, 4, 4), torch.randn(2, 4)
-    scale, shift = block.embed(torch.nn.functional.silu(embedding))[:, :, None, None].split(8, dim=1)
+    scale, shift = block.embed(embedding)[:, :, None, None].split(8, dim=1)
     hidden = block.norm2(block.conv1(torch.nn.functional.silu(block.norm1(x)))) * (1 + scale) + shift
     assert torch.allclose(block(x, embedding), x + block.conv2(torch.nn.functional.silu(hidden)), atol=1e-6)
 
