@@ -2,19 +2,21 @@
 
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline_lib.config.plan import load
 from pipeline_lib.records.files import write_json
 from pipeline_lib.records.tables import SCORES, write
 from pipeline_lib.reporting import findings, page, plots, report
 from pipeline_lib.reporting.collect import collect, first_of_each, jobs
 from pipeline_lib.reporting.page import Results
 from pipeline_lib.reporting.samplings import drawn
-from pipeline_lib.reporting.sections import compared, methods, samples, scores
+from pipeline_lib.reporting.sections import compared, methods, samples, scores, status
 from pipeline_lib.reporting.summaries import score_summary
 from tests.reporting.compared_tree import Grown
 from tests.reporting.conftest import score
@@ -51,6 +53,21 @@ def test_a_stored_result_that_two_cells_share_is_counted_once(tree):
     assert "<b>12.5</b>seconds" in after
     once = [job.place for job in first_of_each(built.folder, jobs(built.experiment)) if job.stage == "train"]
     assert once == ["digits/ddpm/base/s0/train"]
+
+
+@pytest.mark.parametrize("name", ["cross-digits", "everything-digits", "guidance-digits", "latent-digits", "paper"])
+def test_every_job_has_a_cell_and_the_page_says_which_it_counts(name, tmp_path):
+    """`python -m pipeline_lib status` counts more: what is made of these jobs, and the page itself."""
+    experiment = load(Path(__file__).parents[2] / "configs" / f"{name}.yaml").summary()
+    results = Results(tmp_path, experiment)
+    shown = status.section(results).html
+    assert shown.count('<span class="pending">') == len(results.states)
+    assert "also counts the jobs that come after them: tables, figures, this page" in " ".join(shown.split())
+
+
+def test_the_head_of_the_page_says_which_jobs_it_counts(tree):
+    built = tree(seeds=(0,)).complete()
+    assert "<b>13</b>jobs done before this page</span>" in written(built)
 
 
 def test_samplings_of_one_run_stand_in_one_row_beside_their_yardsticks(tmp_path, monkeypatch):
