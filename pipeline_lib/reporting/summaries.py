@@ -14,6 +14,7 @@ from pipeline_lib.reporting.intervals import Interval, half_width, paired
 RUN = ["dataset", "method", "variant", "sampler", "nfe"]
 CURVE = [*RUN, "seed", "kernel", "bandwidth", "law"]
 SPREAD = ["sets", "set_sd"]  # over sets of samples
+MANY = 3  # runs that are named one by one where they lack a score for the same reason
 POWER = 0.8  # an effect is called detectable where so many experiments would find it
 
 
@@ -145,6 +146,29 @@ def without_unused_control(summary: pd.DataFrame) -> pd.DataFrame:
     unused += ["se"] if summary["se"].isna().all() else []
     unused += SPREAD if summary["sets"].isna().all() else []
     return summary.drop(columns=unused)
+
+
+def missing_scores(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
+    """The cells that have no number, and why; those of a metric that share a reason in one row."""
+    lost = scores[scores["status"] != "done"].fillna({"metric": "", "note": ""})
+    rows = [
+        {
+            **dict(zip(("dataset", "metric", "status"), key, strict=False)),
+            "cells": len(group),
+            "of": _who(group, experiment),
+            "note": key[-1],
+        }
+        for key, group in lost.groupby(["dataset", "metric", "status", "note"], sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["dataset", "metric", "status", "cells", "of", "note"])
+
+
+def _who(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
+    """Runs by name and seed where they are few, and whether floor and ceiling are among them."""
+    runs = rows[~rows["method"].isin(CONTROLS.values())]
+    whose: Sequence[Any] = list(dict.fromkeys(zip(runs["method"], runs["variant"], runs["seed"], strict=True)))
+    names = [f"{len(whose)} runs"] if len(whose) > MANY else [f"{label(experiment, m, v)} s{s}" for m, v, s in whose]
+    return ", ".join([*names, *(["controls"] * (len(runs) < len(rows)))])
 
 
 def error_summary(errors: pd.DataFrame) -> pd.DataFrame:
