@@ -1,6 +1,6 @@
 """What tables, report and check say about the collected frames: means over seeds, shares of steps, plain readings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import nan, sqrt
 from statistics import NormalDist
 from typing import Any
@@ -249,6 +249,21 @@ def seed_mean(summary: pd.DataFrame, keys: Sequence[str], values: Sequence[str])
     means = groups[list(values)].mean()
     means.insert(0, "seeds", groups["seed"].nunique())
     return means.reset_index()
+
+
+def cost_summary(costs: pd.DataFrame) -> pd.DataFrame:
+    """The costs for a reader: without columns that are empty throughout, as those of GPUs on a CPU."""
+    seconds = device_seconds(costs["device"], " of all steps")
+    unused = ["gpu_hours", "energy_kwh"] if seconds.endswith("(CPU)") else []
+    kept = costs.drop(columns=["preset", *unused])
+    kept = kept.dropna(axis="columns", how="all") if len(kept) else kept
+    return kept.rename(columns={"gpu_seconds": seconds})
+
+
+def device_seconds(devices: Iterable[Any], of: str = "") -> str:
+    """What a reader is told that `gpu_seconds` are, which are wall time times processes on any device."""
+    kinds = {name == "cpu" for names in devices if pd.notna(names) for name in names.split(" + ") if name}
+    return f"seconds{of} (CPU{' or GPU' if False in kinds else ''})" if True in kinds else f"GPU-seconds{of}"
 
 
 def number(value: Any) -> str:

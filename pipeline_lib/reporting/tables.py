@@ -23,6 +23,7 @@ from pipeline_lib.reporting.collect import TABLES, collect
 from pipeline_lib.reporting.summaries import (
     POWER,
     RUN,
+    cost_summary,
     difference_summary,
     error_summary,
     markdown,
@@ -151,5 +152,5 @@ def anatomy_text(rows: pd.DataFrame) -> str:
 
 
 def cost_text(costs: pd.DataFrame) -> str:
-    """The costs as they are."""
-    return f"# Costs\n\n{markdown(costs.drop(columns='preset'))}"
+    """A line a job."""
+    return f"# Costs\n\n{markdown(cost_summary(costs))}"

@@ -6,7 +6,7 @@ import pytest
 from pipeline_lib.records.tables import ERRORS, IDENTITY, SCORES, read, write
 from pipeline_lib.reporting import tables
 from pipeline_lib.reporting.collect import TABLES, collect
-from pipeline_lib.reporting.summaries import error_summary, number, score_summary
+from pipeline_lib.reporting.summaries import device_seconds, error_summary, number, score_summary
 from tests.reporting.conftest import SENTENCE, curves
 
 
@@ -49,6 +49,23 @@ def test_costs_stand_beside_their_run(tree):
     costs = made(tree().complete(), "costs")
     assert costs[["method", "seed", "stage", "seconds"]].to_numpy().tolist()[0] == ["ddpm", 0, "train", 12.5]
     assert len(costs) == 4
+
+
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        (["cpu", "", None], "seconds of all steps (CPU)"),
+        (["A100", "A100 + H200 (shared)"], "GPU-seconds of all steps"),
+        (["cpu + A100"], "seconds of all steps (CPU or GPU)"),
+        ([""], "GPU-seconds of all steps"),
+    ],
+)
+def test_readers_are_told_whose_seconds(devices, said):
+    assert device_seconds(devices, " of all steps") == said
+    costs = pd.DataFrame({"preset": "none", "device": devices, "gpu_seconds": 1.0, "gpu_hours": 0.0, "energy_kwh": 0.0})
+    shown = tables.cost_text(costs)
+    assert f"| {said} |" in shown
+    assert ("gpu_hours" in shown) == (devices != ["cpu", "", None])
 
 
 def test_missing_cells_are_rows(tree):

@@ -4,6 +4,7 @@ import pandas as pd
 
 from pipeline_lib.reporting import relative_costs
 from pipeline_lib.reporting.page import Results, Section, Table, render, table
+from pipeline_lib.reporting.summaries import cost_summary
 
 
 def section(results: Results) -> Section:
@@ -19,8 +20,5 @@ def section(results: Results) -> Section:
 
 
 def cost_table(costs: pd.DataFrame) -> Table:
-    """The costs without columns that are empty throughout, as those of GPUs on a CPU."""
-    kept = costs.drop(columns=["preset", "host", "job"])
-    if costs["device"].eq("cpu").all():
-        kept = kept.drop(columns=["gpu_hours", "energy_kwh"])
-    return table(kept.dropna(axis="columns", how="all") if len(kept) else kept)
+    """The costs without names of hosts and numbers of jobs."""
+    return table(cost_summary(costs).drop(columns=["host", "job"], errors="ignore"))
