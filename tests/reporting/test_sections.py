@@ -149,11 +149,15 @@ def test_findings_are_few_sentences_and_a_row_for_each_method(tree):
     summary = score_summary(tables["scores"], built.experiment)
     said = list(findings.important(found.reset_index(), summary, {}, built.experiment))
     growth, paired, distance = said
+    assert growth == "The error grows along the chain in every curve of DDPM, Other."
+    assert paired.endswith("over the curve is lower in every curve for Other.")
+    assert distance.startswith("FD (classifier-digits) less that of the control, over training seeds")
+    assert distance.endswith("is not told apart in 1 of 1 cells.")
+    few = found.reset_index().assign(nfe=5, grows=0)
+    growth, paired, _ = findings.important(pd.concat([found.reset_index(), few]), summary, {}, built.experiment)
     where = "(at the most network calls; at fewer: the table below)"
     assert growth == f"The error grows along the chain {where} in every curve of DDPM, Other."
     assert paired.endswith("(at the most network calls) is lower in every curve for Other.")
-    assert distance.startswith("FD (classifier-digits) less that of the control, over training seeds")
-    assert distance.endswith("is not told apart in 1 of 1 cells.")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +184,7 @@ def test_points_of_grids_are_folded_away(tree):
     assert found.set_index("method")["grid"].to_dict() == {"ddpm": False, "other": True}
     said = findings.important(found, score_summary(tables["scores"], built.experiment), {}, built.experiment)
     assert not any("Other" in text for text in said)
-    assert "1 rows of points of grids" in written(built)
+    assert "1 row of points of grids" in written(built)
 
 
 def test_curves_of_a_plot_are_means_over_seeds_with_clean_data_at_no_number(tree):

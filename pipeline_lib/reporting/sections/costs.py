@@ -10,10 +10,11 @@ from pipeline_lib.reporting.summaries import cost_summary
 def section(results: Results) -> Section:
     """A training step beside that of its control, and every job."""
     experiment, tables = results.experiment, results.tables
+    steps = relative_costs.measure(results.folder, experiment, tables)
     values = {
         "experiment": experiment,
         "cost_reading": relative_costs.READING,
-        "relative_costs": table(relative_costs.shown(relative_costs.measure(results.folder, experiment, tables))),
+        "relative_costs": table(relative_costs.shown(steps, experiment)),
         "costs": cost_table(tables["costs"]),
     }
     return Section("Costs", "costs", render("costs", values))
