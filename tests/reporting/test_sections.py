@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +33,7 @@ def written(tree):
 
 
 def test_what_all_rows_share_is_said_above_the_table():
+    assert page.table(pd.DataFrame({"MMD² at x_0": [1.0]})).columns == ["MMD² at x₀"]
     rows = pd.DataFrame({"a_b": ["x", "x"], "c": [1.0, 2.0], "d": [None, None], "e": ["5 ± 1", "5 ± 1"]})
     shown = page.table(rows, numeric=("e",), varies=("e",))
     assert shown.same == {"a b": "x"}
@@ -129,6 +131,16 @@ def test_protocol_is_in_the_scores_table_and_in_a_fold_of_each_comparison(tmp_pa
     assert ways.same["extractor"] == "classifier-digits"
     assert ways.same["drawn"].startswith("ancestral")
     assert {row[ways.columns.index("samples")] for row in ways.rows} == {"100", "50, 100"}
+
+
+def test_what_stands_beneath_two_comparisons_is_said_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tree = Grown([0]).complete()
+    results = Results(tree.folder, tree.experiment)
+    one = replace(results.compared[0], beneath=["FID on digits: pending."])
+    results.compared = [one, replace(one, name="more", beneath=["FID on digits: pending.", "Only here."])]
+    shown = compared.section(results).html
+    assert [shown.count(text) for text in ("FID on digits: pending.", "Only here.")] == [1, 1]
 
 
 def test_sampling_is_told_with_its_corrections(tree):
