@@ -9,6 +9,7 @@ import fcntl
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,15 @@ LOCAL = ("tmpfs", "ramfs", "overlayfs", "ext2/ext3", "xfs", "btrfs", "zfs")  # a
 FORGETS = 200  # seconds: a job must stay longer in squeue than the head may pause between two questions (180 s)
 LONG = ("train", "autoencoder")  # rules whose jobs ask for runtime.train_minutes
 SPREAD = ("train", "sample", "reference", "scores")  # rules whose jobs take runtime.nodes
+FLAGS = {  # of sbatch -> resource of a rule, as the plugin makes the one of the other
+    "partition": "slurm_partition",
+    "account": "slurm_account",
+    "qos": "qos",
+    "constraint": "constraint",
+    "mem": "mem_mb",
+    "nodes": "nodes",
+    "gpus": "gpu",
+}
 ASKED = 20  # seconds that a command may take to answer
 DEFAULT = Path("profiles/slurm")
 Parsed = dict[str, str]
@@ -54,6 +64,7 @@ class Profile:
     requeue: bool = False
     partitions: dict[str, str] = field(default_factory=dict)  # rule -> partition; '' for the other rules
     mpi: frozenset[str] = frozenset()  # rules with that resource; '' for all rules
+    resources: dict[str, dict[str, str]] = field(default_factory=dict)  # rule -> its own; '' for those of all
 
     @classmethod
     def read(cls, folder: Path) -> "Profile":
@@ -68,7 +79,12 @@ class Profile:
         found = {rule: str(of["slurm_partition"]) for rule, of in rules.items() if "slurm_partition" in of}
         asks = str(values.get("slurm-status-command", "sacct"))  # the plugin's default
         mpi = frozenset(rule for rule, of in rules.items() if "mpi" in of)
-        return cls(str(path), asks, bool(values.get("slurm-requeue")), {"": "", **found}, mpi)
+        texts = {rule: {k: str(v).strip("'\"") for k, v in of.items()} for rule, of in rules.items()}
+        return cls(str(path), asks, bool(values.get("slurm-requeue")), {"": "", **found}, mpi, texts)
+
+    def of(self, rule: str) -> dict[str, str]:
+        """What the profile sets of the resources of a rule."""
+        return {**self.resources.get("", {}), **self.resources.get(rule, {})}
 
 
 def _listed(resources: Any) -> list[str]:
@@ -150,6 +166,7 @@ def slurm(plan: Plan, profile: Profile) -> Iterator[Check]:
     yield from _partitions(plan, profile, config)
     if plan.experiment.runtime.nodes > 1:
         yield _steps(plan.experiment.runtime.nodes, profile)
+    yield _submission(plan, profile)
 
 
 def _steps(nodes: int, profile: Profile) -> Check:
@@ -159,6 +176,31 @@ def _steps(nodes: int, profile: Profile) -> Check:
         sentence = f"runtime.nodes is {nodes}, and the jobs of {', '.join(lacking)} would start on one node only; "
         return Check("nodes", FAIL, f"{sentence}set mpi: srun for them in {profile.path} (see docs/parallel.md)")
     return Check("nodes", OK, f"{nodes} for each job of {', '.join(SPREAD)}")
+
+
+def _submission(plan: Plan, profile: Profile) -> Check:
+    """Whether SLURM would take the jobs: GPUs and memory of its nodes, account, flags of the site.
+
+    A refusal at submission counts as a failed job, which the profile's retries try again and again.
+    """
+    runtime = plan.experiment.runtime
+    jobs: dict[tuple[str, ...], list[str]] = {}
+    for rule in SPREAD:
+        minutes = runtime.train_minutes if rule in LONG else runtime.job_minutes
+        ours = {"mem_mb": runtime.memory_mb, "nodes": runtime.nodes, "gpu": runtime.processes}
+        asked = {k: str(v) for k, v in {**ours, **profile.of(rule)}.items()}
+        flags = [f"--{k}={asked[v]}" for k, v in FLAGS.items() if asked.get(v, "0") != "0"]
+        extra = shlex.split(asked.get("slurm_extra", ""))
+        jobs.setdefault((*flags, f"--time={minutes}", *extra), []).append(rule)
+    for command, rules in jobs.items():
+        _, why = _asked(["sbatch", "--test-only", *command, "--wrap=true"])  # submits nothing
+        if why:
+            sentence = (
+                f"SLURM would refuse jobs of {', '.join(rules)} ({why}), or all their nodes are down; they ask for "
+            )
+            keys = f"{' '.join(command)}, by {profile.path} and runtime.processes, nodes and memory_mb"
+            return Check("submission", FAIL, f"{sentence}{keys}")
+    return Check("submission", OK, f"sbatch --test-only takes jobs of {', '.join(SPREAD)}")
 
 
 def _states(profile: Profile) -> Check:
@@ -206,7 +248,7 @@ def _partitions(plan: Plan, profile: Profile, config: Parsed) -> Iterator[Check]
         asked[name] = max(asked.get(name, 0), runtime.train_minutes if rule in LONG else runtime.job_minutes)
     for name, minutes in asked.items():
         yield _partition(name, minutes, profile, config)
-    if "train" in profile.partitions:
+    if "train" in profile.partitions and profile.of("train").get("gpu") != "0":
         yield _gpus(profile.partitions["train"], profile, config)
 
 

@@ -31,7 +31,8 @@ SAYS = {
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes the checks of a cluster whose commands say so; None: the command is not there, '!': it fails."""
+    """Makes the checks of a cluster whose commands say so; None: the command is not there, '!': it fails, '?': it
+    fails and says what it was asked."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin" if not Path("/usr/bin/squeue").exists() else str(folder))
@@ -52,6 +53,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def echo(text: str | None) -> str:
+    if text == "?":
+        return 'echo "$*" >&2; exit 1'
     return "echo 'it is broken' >&2; exit 1" if text == "!" else f"printf '%s' '{text or ''}'"
 
 
@@ -67,7 +70,8 @@ def verdicts(found: dict[str, Check]) -> dict[str, str]:
 def test_a_healthy_cluster_is_ok_throughout(site: Any) -> None:
     found = site()
     assert set(verdicts(found).values()) == {OK}
-    assert set(found) == {"job states", "requeue", "MinJobAge", "partition cpu", "partition gpu", "GPU flags"}
+    shown = {"job states", "requeue", "MinJobAge", "partition cpu", "partition gpu", "GPU flags", "submission"}
+    assert set(found) == shown
 
 
 @pytest.mark.parametrize(
@@ -75,6 +79,7 @@ def test_a_healthy_cluster_is_ok_throughout(site: Any) -> None:
     [
         ({"squeue": "!"}, "job states", FAIL, "squeue does not answer (it is broken); set slurm-status-command: sacct"),
         ({"sbatch": None}, "SLURM", FAIL, "sbatch is not on the PATH"),
+        ({"sbatch": "!"}, "submission", FAIL, "would refuse jobs of train (it is broken), or all their nodes are down"),
         ({"scontrol_config": "!"}, "scontrol", FAIL, "does not answer"),
         ({"scontrol_config": CONFIG.replace("300", "180")}, "MinJobAge", WARN, "forgets a job after 180 s"),
         ({"scontrol_config": CONFIG.replace("= gpu", "= ")}, "GPU flags", FAIL, "GresTypes"),
@@ -114,6 +119,26 @@ def test_jobs_over_several_nodes_start_their_own_steps(site: Any) -> None:
     for rules in ({"train", "sample", "reference", "scores"}, {""}):
         assert site(Profile("p", "squeue", True, {"": "cpu"}, frozenset(rules)), runtime=spread)["nodes"].verdict == OK
     assert "nodes" not in site(mine)
+
+
+def test_slurm_is_asked_as_at_a_submission(site: Any, tmp_path: Path) -> None:
+    """Flags of sbatch for what the experiment and the profile ask, and no GPU where the profile says so."""
+
+    def asked(**train: Any) -> str:
+        values = {
+            "default-resources": ["slurm_partition=cpu", "slurm_account='mine'"],
+            "set-resources": {"train": {"slurm_partition": "gpu", **train}},
+        }
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+        runtime = {"nodes": 2, "processes": 4, "memory_mb": 5000}
+        found = site(Profile.read(tmp_path), runtime=runtime, sbatch="?")
+        assert ("GPU flags" in found) == (train.get("gpu") != 0)
+        assert found["submission"].sentence.count("--test-only") == 1
+        return found["submission"].sentence
+
+    flags = "--partition=gpu --account=mine --mem=5000 --nodes=2 --gpus=4 --time=720 --gpus-per-node=3, by"
+    assert flags in asked(slurm_extra="'--gpus-per-node=3'")
+    assert "--nodes=2 --time=720, by" in asked(gpu=0)
 
 
 def test_mpi_in_a_profile_is_found(tmp_path: Path) -> None:

@@ -188,19 +188,24 @@ def own_state(folder: Path, place: str) -> State:
 
 def _is_stale(here: Path) -> bool:
     """Whether a training, samples or a record were made with another configuration than the one that stands there."""
+    if here.name not in PARTIAL and here.name not in RECORDS:
+        return False
     try:
         wanted = json.loads((here / "config.json").read_text())["config"]
-        if here.name in PARTIAL:
-            stored = Path(Manifest.load(here / "manifest.json").folder) / "identity.json"
-            made = json.loads(stored.read_text())["config"]
-            wanted = {k: v for k, v in wanted.items() if k not in PARTIAL[here.name]}
-        elif here.name in RECORDS:
-            made = provenance(here / RECORDS[here.name])["config"]
-        else:
-            return False
+        return made_with(here) != {k: v for k, v in wanted.items() if k not in PARTIAL.get(here.name, ())}
     except (OSError, ValueError, KeyError, PipelineError):
         return False  # without both there is nothing to compare
-    return made != wanted
+
+
+def made_with(here: Path) -> dict[str, Any]:
+    """What a stage's folder says of the configuration that its result was made with: without the keys of `PARTIAL`, or
+    others that its identity lacks. Raises OSError, ValueError, KeyError or BadData where it is not kept."""
+    if here.name in RECORDS:
+        found: dict[str, Any] = provenance(here / RECORDS[here.name])["config"]
+    else:
+        stored = Path(Manifest.load(here / "manifest.json").folder) / "identity.json"
+        found = json.loads(stored.read_text())["config"]
+    return found
 
 
 def manifest(folder: Path, place: str) -> Manifest | None:

@@ -192,10 +192,11 @@ def important(
     if found.empty:
         return
     main = found[~found["grid"] & found["nfe"].eq(found.groupby(["dataset", "method"])["nfe"].transform("max"))]
-    several = main["dataset"].nunique() > 1
+    several, fewer = main["dataset"].nunique() > 1, len(main) < (~found["grid"]).sum()
+    most = " (at the most network calls" if fewer else ""
     names = main["label"] + (" on " + main["dataset"] if several else "")
     yield from _listed(
-        "The error grows along the chain (at the most network calls; at fewer: the table below)",
+        f"The error grows along the chain{most and f'{most}; at fewer: the table below)'}",
         {
             "in every curve of": names[main["grows"].eq(main["curves"]) & main["curves"].gt(0)],
             "in some curves of": names[main["grows"].between(1, main["curves"] - 1)],
@@ -205,7 +206,7 @@ def important(
     paired = main["pairs"].gt(0)
     lower, higher = (paired & main[k].eq(main["pairs"]) for k in ("below", "above"))
     yield from _listed(
-        "Paired by chain with its control, the mean MMD² over the curve (at the most network calls) is",
+        f"Paired by chain with its control, the mean MMD² over the curve{most and f'{most})'} is",
         {
             "lower in every curve for": names[lower],
             "higher in every curve for": names[higher],

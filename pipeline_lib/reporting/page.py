@@ -145,7 +145,7 @@ def table(rows: pd.DataFrame, numeric: Iterable[str] = (), varies: Iterable[str]
 
 
 def _heading(column: Any) -> str:
-    return str(column).replace("_", " ")
+    return str(column).replace("x_0", "x₀").replace("_", " ")
 
 
 @cache

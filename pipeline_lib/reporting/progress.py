@@ -28,6 +28,7 @@ from pipeline_lib.reporting.intervals import paired
 from pipeline_lib.reporting.style import GREY, empty, legend, save
 from pipeline_lib.reporting.summaries import (
     RUN,
+    device_seconds,
     done_scores,
     frechet,
     label,
@@ -38,13 +39,11 @@ from pipeline_lib.reporting.summaries import (
 from pipeline_lib.scores.estimates import Estimate, around, between, mean
 
 NAME, TABLE = "progress", "equal_costs"
-AXES = {"images_seen": "images seen in training", "gpu_seconds": "GPU-seconds of training"}
-ON_CPU = "seconds of training, on a CPU"
 AT = {"images_seen": "images", "gpu_seconds": "gpu-seconds"}
 READING = (
     "Scores of the main average of the weights (that of ema_decay) at snapshots of each training and at its end. Means "
     "over training seeds (thin lines: single seeds; bands: 95 % intervals over samples), all on the same chains. "
-    "GPU-seconds: steps times the median time of a step, times processes; on a CPU, its seconds. A training that "
+    "Seconds: steps times the median time of a step, times processes, on the device that is named. A training that "
     "starts from another's weights counts that one's images and seconds as its own. Dotted: what held-out images get, "
     "at the same number of images. The result of a training is its last point, and no other is ever chosen."
 )
@@ -58,7 +57,7 @@ HOW = (
     "interval over samples of these trained networks, paired by image. Neither knows of the reading off: 'at the "
     "snapshots around' has the least and the greatest difference with the scores of the snapshots before and behind "
     "in place of what was read off, between which it lies where the score only falls, or rises, from one to the other; "
-    "empty where nothing had to be read off. GPU-seconds are compared on one model of GPU, or on the CPU of one host. "
+    "empty where nothing had to be read off. Seconds are compared on one model of GPU, or on the CPU of one host. "
     "With a learning rate that decays, the middle of a training is not the end of a shorter one."
 )
 NOTE = f"{LEAD} {HOW}"
@@ -173,7 +172,7 @@ def _equal(experiment: Mapping[str, Any], found: Mapping[tuple[Any, ...], dict[i
             continue
         others = found.get((dataset, *control.split("/"), *cell), {})
         pairs = {seed: (mine.get(seed), others.get(seed)) for seed in sorted({*mine, *others})}
-        for axis in AXES:
+        for axis in AT:
             about = {**dict(zip([*RUN, "metric"], key, strict=True)), "control": control, "at": AT[axis]}
             yield about | _compared(pairs, axis)
 
@@ -264,12 +263,13 @@ def _apart(mine: Curve, other: Curve) -> str:
     return OTHER_HOST if "cpu" in devices and (len(hosts) > 1 or any(map(mixed, hosts))) else ""
 
 
-def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
+def shown(rows: pd.DataFrame, experiment: Mapping[str, Any], tables: Tables) -> pd.DataFrame:
     """The rows for a reader, with their intervals in one cell."""
-    return pd.DataFrame([_line(row, experiment) for row in each(rows)])
+    seconds = device_seconds(tables["progress"]["device"])
+    return pd.DataFrame([_line(row, experiment, seconds) for row in each(rows)])
 
 
-def _line(row: Any, experiment: Mapping[str, Any]) -> Row:
+def _line(row: Any, experiment: Mapping[str, Any], seconds: str) -> Row:
     known, control = pd.notna(row.value), row.control.partition("/")
     return {
         "dataset": row.dataset,
@@ -277,7 +277,7 @@ def _line(row: Any, experiment: Mapping[str, Any]) -> Row:
         "control": label(experiment, control[0], control[2]),
         "sampler": row.sampler,
         "metric": row.metric,
-        "at equal": row.at,
+        "at equal": seconds if row.at == AT["gpu_seconds"] else row.at,
         "budget": number(float(f"{row.budget:.4g}")) if known else "",
         "score there": f"{number(row.value)} (control {number(row.control_value)})" if known else "",
         "difference": with_intervals(row.difference, (row.low, row.high), (row.low_samples, row.high_samples))
@@ -299,16 +299,13 @@ def text(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> str:
 
 
 def points(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> pd.DataFrame:
-    """A row for every point of the curves: means and spreads over seeds."""
-    keys = [*RUN, "metric", "step", "images_seen"]
-    numbers = (
-        charged(experiment, tables)
-        .groupby(keys, sort=False, dropna=False)
-        .agg(
-            gpu_seconds=("gpu_seconds", "mean"), score=("value", "mean"), sd=("value", "std"), seeds=("seed", "nunique")
-        )
+    """A row for every point of the curves, for a reader: means and spreads over seeds."""
+    keys, rows = [*RUN, "metric", "step", "images_seen"], charged(experiment, tables)
+    numbers = rows.groupby(keys, sort=False, dropna=False).agg(
+        gpu_seconds=("gpu_seconds", "mean"), score=("value", "mean"), sd=("value", "std"), seeds=("seed", "nunique")
     )
-    return trainings.beside(numbers.reset_index(), [*RUN, "metric", "step"], spreads(folder, experiment, tables))
+    named = numbers.rename(columns={"gpu_seconds": device_seconds(rows["device"], " of training")}).reset_index()
+    return trainings.beside(named, [*RUN, "metric", "step"], spreads(folder, experiment, tables))
 
 
 def spreads(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> dict[tuple[Any, ...], float]:
@@ -334,7 +331,9 @@ def write_table(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> 
     rows, target = equal_costs(folder, experiment, tables), folder / "tables" / TABLE
     write(target.with_suffix(".parquet"), rows, EQUAL_COSTS, {"experiment": experiment["experiment"]})
     write_text(target.with_suffix(".csv"), rows.to_csv(index=False))
-    write_text(target.with_suffix(".md"), f"# Scores at equal costs\n\n{NOTE}\n\n{markdown(shown(rows, experiment))}")
+    write_text(
+        target.with_suffix(".md"), f"# Scores at equal costs\n\n{NOTE}\n\n{markdown(shown(rows, experiment, tables))}"
+    )
 
 
 def draw(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> None:
@@ -344,7 +343,7 @@ def draw(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> None:
 
 
 def figure(experiment: Mapping[str, Any], tables: Tables) -> Figure:
-    """A row for each dataset, sampling and score: against images seen and against GPU-seconds, a line a method."""
+    """A row for each dataset, sampling and score: against images seen and against seconds, a line a method."""
     rows = charged(experiment, tables)
     strips = list(rows.groupby(["dataset", "sampler", "nfe", "metric"], sort=False))
     if not strips:
@@ -353,11 +352,14 @@ def figure(experiment: Mapping[str, Any], tables: Tables) -> Figure:
         len(strips), 2, figsize=(6.4, 2.3 * len(strips) + 0.6), squeeze=False, sharey="row", layout="constrained"
     )
     for ((dataset, sampler, nfe, metric), strip), panels in zip(strips, axes, strict=True):
-        for panel, (axis, name) in zip(panels, AXES.items(), strict=True):
+        names = {
+            "images_seen": "images seen in training",
+            "gpu_seconds": device_seconds(strip["device"], " of training"),
+        }
+        for panel, (axis, name) in zip(panels, names.items(), strict=True):
             _lines(panel, strip, axis, experiment)
             _floor(panel, tables["scores"], str(dataset), str(metric), strip)
-            on_cpu = axis == "gpu_seconds" and strip["device"].eq("cpu").all()
-            panel.set_xlabel(ON_CPU if on_cpu else name)
+            panel.set_xlabel(name)
             panel.set_xlim(left=0)
             panel.xaxis.set_major_formatter(EngFormatter())  # 50 k, 200 M
         panels[0].set_ylabel(str(metric))

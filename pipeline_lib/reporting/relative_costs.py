@@ -83,13 +83,13 @@ def _why_not(mine: pd.DataFrame, control: pd.DataFrame | None, apart: list[str])
     return "" if machines[0] == machines[1] and len(machines[0]) == 1 else "its control was trained on another machine"
 
 
-def shown(rows: pd.DataFrame) -> pd.DataFrame:
+def shown(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
     """The rows for a reader; a column that is empty throughout is left out."""
     texts = pd.DataFrame(
         {
             "dataset": rows["dataset"],
             "method": rows["label"],
-            "control": rows["control"],
+            "control": [label(experiment, *c.split("/")) if c else "" for c in rows["control"]],
             "seeds": rows["seeds"],
             **{name: list(map(_with_ratio, rows[k], rows[f"relative_{k}"])) for name, k in SHOWN.items()},
             "expected": rows["expected_calls"],
@@ -109,4 +109,6 @@ def write_table(folder: Path, experiment: Mapping[str, Any], tables: Tables) -> 
     rows, target = measure(folder, experiment, tables), folder / "tables" / NAME
     write(target.with_suffix(".parquet"), rows, COSTS_RELATIVE, {"experiment": experiment["experiment"]})
     write_text(target.with_suffix(".csv"), rows.to_csv(index=False))
-    write_text(target.with_suffix(".md"), f"# Costs of a training step\n\n{READING}\n\n{markdown(shown(rows))}")
+    write_text(
+        target.with_suffix(".md"), f"# Costs of a training step\n\n{READING}\n\n{markdown(shown(rows, experiment))}"
+    )

@@ -1,6 +1,6 @@
 """What tables, report and check say about the collected frames: means over seeds, shares of steps, plain readings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import nan, sqrt
 from statistics import NormalDist
 from typing import Any
@@ -14,6 +14,7 @@ from pipeline_lib.reporting.intervals import Interval, half_width, paired
 RUN = ["dataset", "method", "variant", "sampler", "nfe"]
 CURVE = [*RUN, "seed", "kernel", "bandwidth", "law"]
 SPREAD = ["sets", "set_sd"]  # over sets of samples
+MANY = 3  # runs that are named one by one where they lack a score for the same reason
 POWER = 0.8  # an effect is called detectable where so many experiments would find it
 
 
@@ -147,6 +148,29 @@ def without_unused_control(summary: pd.DataFrame) -> pd.DataFrame:
     return summary.drop(columns=unused)
 
 
+def missing_scores(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> pd.DataFrame:
+    """The cells that have no number, and why; those of a metric that share a reason in one row."""
+    lost = scores[scores["status"] != "done"].fillna({"metric": "", "note": ""})
+    rows = [
+        {
+            **dict(zip(("dataset", "metric", "status"), key, strict=False)),
+            "cells": len(group),
+            "of": _who(group, experiment),
+            "note": key[-1],
+        }
+        for key, group in lost.groupby(["dataset", "metric", "status", "note"], sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["dataset", "metric", "status", "cells", "of", "note"])
+
+
+def _who(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
+    """Runs by name and seed where they are few, and whether floor and ceiling are among them."""
+    runs = rows[~rows["method"].isin(CONTROLS.values())]
+    whose: Sequence[Any] = list(dict.fromkeys(zip(runs["method"], runs["variant"], runs["seed"], strict=True)))
+    names = [f"{len(whose)} runs"] if len(whose) > MANY else [f"{label(experiment, m, v)} s{s}" for m, v, s in whose]
+    return ", ".join([*names, *(["controls"] * (len(runs) < len(rows)))])
+
+
 def error_summary(errors: pd.DataFrame) -> pd.DataFrame:
     """Per curve: steps with a null distribution and steps above its quantile, last and largest MMD^2, and at the last
     step with a null its quantile and the smallest detectable effect, which are much smaller where there is more noise.
@@ -225,6 +249,21 @@ def seed_mean(summary: pd.DataFrame, keys: Sequence[str], values: Sequence[str])
     means = groups[list(values)].mean()
     means.insert(0, "seeds", groups["seed"].nunique())
     return means.reset_index()
+
+
+def cost_summary(costs: pd.DataFrame) -> pd.DataFrame:
+    """The costs for a reader: without columns that are empty throughout, as those of GPUs on a CPU."""
+    seconds = device_seconds(costs["device"], " of all steps")
+    unused = ["gpu_hours", "energy_kwh"] if seconds.endswith("(CPU)") else []
+    kept = costs.drop(columns=["preset", *unused])
+    kept = kept.dropna(axis="columns", how="all") if len(kept) else kept
+    return kept.rename(columns={"gpu_seconds": seconds})
+
+
+def device_seconds(devices: Iterable[Any], of: str = "") -> str:
+    """What a reader is told that `gpu_seconds` are, which are wall time times processes on any device."""
+    kinds = {name == "cpu" for names in devices if pd.notna(names) for name in names.split(" + ") if name}
+    return f"seconds{of} (CPU{' or GPU' if False in kinds else ''})" if True in kinds else f"GPU-seconds{of}"
 
 
 def number(value: Any) -> str:

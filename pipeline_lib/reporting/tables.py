@@ -23,9 +23,11 @@ from pipeline_lib.reporting.collect import TABLES, collect
 from pipeline_lib.reporting.summaries import (
     POWER,
     RUN,
+    cost_summary,
     difference_summary,
     error_summary,
     markdown,
+    missing_scores,
     score_summary,
     seed_mean,
     without_unused_control,
@@ -106,8 +108,8 @@ def run(folder: Path, experiment: dict[str, Any]) -> None:
 
 
 def score_text(scores: pd.DataFrame, experiment: Mapping[str, Any], spreads: Mapping[tuple[Any, ...], float]) -> str:
-    """Scores over seeds, then the cells that have none and why. `spreads`: those between trainings, by cell."""
-    missing = scores[scores["status"] != "done"][[*RUN[:3], "seed", *RUN[3:], "metric", "status", "note"]]
+    """Scores over seeds, then the cells that have none, by reason. `spreads`: those between trainings, by cell."""
+    missing = missing_scores(scores, experiment)
     summary = without_unused_control(score_summary(scores, experiment))
     rows = trainings.beside(summary, [*RUN, "metric"], spreads)
     note = f"{SCORE_NOTE} {trainings.NOTE}" if trainings.COLUMN in rows else SCORE_NOTE
@@ -150,5 +152,5 @@ def anatomy_text(rows: pd.DataFrame) -> str:
 
 
 def cost_text(costs: pd.DataFrame) -> str:
-    """The costs as they are."""
-    return f"# Costs\n\n{markdown(costs.drop(columns='preset'))}"
+    """A line a job."""
+    return f"# Costs\n\n{markdown(cost_summary(costs))}"

@@ -16,11 +16,10 @@ from pipeline_lib.scores.estimates import Estimate, variance_between
 
 FILE = Path("scores/influences.parquet")
 COLUMN = "training_sd"
-BELOW = "0 (variance at or below 0)"
 NOTE = (
     f"`{COLUMN}`: standard deviation between trainings without the noise of their samples, of which that over seeds "
-    f"holds a part; '{BELOW}' where trainings differ by no more than this noise explains, so that the estimate was cut "
-    "off. From few seeds it is rough."
+    "holds a part; 0 where trainings differ by no more than this noise explains: the variance was estimated at or "
+    "below zero, and cut off there. From few seeds it is rough."
 )
 PROSE = NOTE.replace("`", "").replace("_", " ")  # as the report writes it
 
@@ -31,11 +30,6 @@ def spread(found: Sequence[Estimate]) -> float:
         return sqrt(max(0.0, variance_between(found)))
     except ValueError:
         return nan
-
-
-def text(sd: float) -> str:
-    """As tables show it, which says where it was cut off at zero."""
-    return BELOW if sd == 0 else number(sd)
 
 
 def of_scores(folder: Path, scores: pd.DataFrame) -> dict[tuple[Any, ...], float]:
@@ -60,7 +54,7 @@ def _place(folder: Path, one: Any) -> Path:
 
 def beside(summary: pd.DataFrame, keys: Sequence[str], found: Mapping[tuple[Any, ...], float]) -> pd.DataFrame:
     """A summary with the spread between trainings after its column `sd`, as text; as it is where there is none."""
-    texts = [text(found.get(key, nan)) for key in summary[list(keys)].itertuples(index=False, name=None)]
+    texts = [number(found.get(key, nan)) for key in summary[list(keys)].itertuples(index=False, name=None)]
     if not any(texts):
         return summary
     rows = summary.copy()

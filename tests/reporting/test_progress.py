@@ -1,6 +1,7 @@
 """Scores against training: at equal images and equal GPU-seconds by hand, and what is said where there is no value."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_seeds_that_are_left_out_are_said(grown: Build) -> None:
     assert rows.loc["images", ["seeds", "note"]].tolist() == [2, "; ".join(absent)]
     other = f"without seed 1: {progress.OTHER_HOST}"
     assert rows.loc["gpu-seconds", ["seeds", "note"]].tolist() == [1, "; ".join([other, *absent])]
-    shown = progress.shown(rows.reset_index(), tree.experiment)
+    shown = progress.shown(rows.reset_index(), tree.experiment, tree.tables)
     assert shown["seeds"].tolist() == [2, 1]
     assert other in shown["note"][1]
 
@@ -210,7 +211,10 @@ def test_the_snapshots_around_bound_what_the_line_and_its_intervals_miss(grown: 
     assert row["value"] == pytest.approx(28.0)
     assert not row["low_samples"] <= truth <= row["high_samples"]
     assert row["low_snapshots"] <= truth <= row["high_snapshots"]
-    assert "[0, 36]" in progress.shown(compared(tree).reset_index(), tree.experiment)["at the snapshots around"][1]
+    assert (
+        "[0, 36]"
+        in progress.shown(compared(tree).reset_index(), tree.experiment, tree.tables)["at the snapshots around"][1]
+    )
 
 
 def test_it_is_in_the_tables_the_figures_and_the_report(grown: Build) -> None:
@@ -227,11 +231,17 @@ def test_it_is_in_the_tables_the_figures_and_the_report(grown: Build) -> None:
     page = (tree.folder / "report.html").read_text()
     assert "Scores against training" in page
     assert "5.5 (control 4.5)" in page
-    assert (tree.folder / "figures/progress.svg").read_text().count("seconds of training, on a CPU") == 1
+    read = [*(tree.folder / "tables").glob("*.md"), tree.folder / "report.html"]
+    assert not [path for path in read if re.search("gpu[ _-]seconds", path.read_text(), re.IGNORECASE)]
+    assert "| seconds (CPU) |" in shown
+    assert "<td>seconds (CPU)</td>" in page
+    assert "| seconds of training (CPU) |" in (tree.folder / "tables/progress.md").read_text()
+    assert "gpu_seconds" in points
+    assert (tree.folder / "figures/progress.svg").read_text().count("seconds of training (CPU)") == 1
 
 
 def test_many_strips_have_a_legend_each(grown: Build) -> None:
-    """One for all would lie below everything; and seconds are a GPU's where one of the devices is no CPU."""
+    """One for all would lie below everything; and seconds of a strip are those of its devices."""
     tree = grown()
     climb(tree, "ddpm/paper", 0, [8.0, 4.0], [1e5, 2e5], device="H200")
     climb(tree, "reg/paper", 0, [6.0, 3.0], [1e5, 2e5])
@@ -247,7 +257,7 @@ def test_many_strips_have_a_legend_each(grown: Build) -> None:
     assert not many.legends
     names = {tuple(text.get_text() for text in axes.get_legend().get_texts()) for axes in many.axes[1::2]}
     assert names == {("DDPM", "Regularised")}
-    assert {axes.get_xlabel() for axes in many.axes[1::2]} == {progress.AXES["gpu_seconds"]}
+    assert {axes.get_xlabel() for axes in many.axes[1::2]} == {"seconds of training (CPU or GPU)"}
     assert many.axes[1].xaxis.get_major_formatter()(2e5) == "200 k"
 
 

@@ -94,5 +94,6 @@ def test_the_table_of_a_reader() -> None:
     tables.run(built.folder, built.experiment)
     text = (built.folder / "tables/costs_relative.md").read_text()
     assert "| 0.025 (2.50x) |" in text
+    assert "ddpm/paper" not in text  # a control has the name of its own row
     assert "differs from its control in training.batch_size" in text
     assert len(pd.read_parquet(built.folder / "tables/costs_relative.parquet")) == 4

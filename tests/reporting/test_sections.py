@@ -2,19 +2,22 @@
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline_lib.config.plan import load
 from pipeline_lib.records.files import write_json
 from pipeline_lib.records.tables import SCORES, write
 from pipeline_lib.reporting import findings, page, plots, report
 from pipeline_lib.reporting.collect import collect, first_of_each, jobs
 from pipeline_lib.reporting.page import Results
 from pipeline_lib.reporting.samplings import drawn
-from pipeline_lib.reporting.sections import compared, methods, samples, scores
+from pipeline_lib.reporting.sections import compared, methods, samples, scores, status
 from pipeline_lib.reporting.summaries import score_summary
 from tests.reporting.compared_tree import Grown
 from tests.reporting.conftest import score
@@ -30,6 +33,7 @@ def written(tree):
 
 
 def test_what_all_rows_share_is_said_above_the_table():
+    assert page.table(pd.DataFrame({"MMD² at x_0": [1.0]})).columns == ["MMD² at x₀"]
     rows = pd.DataFrame({"a_b": ["x", "x"], "c": [1.0, 2.0], "d": [None, None], "e": ["5 ± 1", "5 ± 1"]})
     shown = page.table(rows, numeric=("e",), varies=("e",))
     assert shown.same == {"a b": "x"}
@@ -51,6 +55,21 @@ def test_a_stored_result_that_two_cells_share_is_counted_once(tree):
     assert "<b>12.5</b>seconds" in after
     once = [job.place for job in first_of_each(built.folder, jobs(built.experiment)) if job.stage == "train"]
     assert once == ["digits/ddpm/base/s0/train"]
+
+
+@pytest.mark.parametrize("name", ["cross-digits", "everything-digits", "guidance-digits", "latent-digits", "paper"])
+def test_every_job_has_a_cell_and_the_page_says_which_it_counts(name, tmp_path):
+    """`python -m pipeline_lib status` counts more: what is made of these jobs, and the page itself."""
+    experiment = load(Path(__file__).parents[2] / "configs" / f"{name}.yaml").summary()
+    results = Results(tmp_path, experiment)
+    shown = status.section(results).html
+    assert shown.count('<span class="pending">') == len(results.states)
+    assert "also counts the jobs that come after them: tables, figures, this page" in " ".join(shown.split())
+
+
+def test_the_head_of_the_page_says_which_jobs_it_counts(tree):
+    built = tree(seeds=(0,)).complete()
+    assert "<b>13</b>jobs done before this page</span>" in written(built)
 
 
 def test_samplings_of_one_run_stand_in_one_row_beside_their_yardsticks(tmp_path, monkeypatch):
@@ -114,6 +133,16 @@ def test_protocol_is_in_the_scores_table_and_in_a_fold_of_each_comparison(tmp_pa
     assert {row[ways.columns.index("samples")] for row in ways.rows} == {"100", "50, 100"}
 
 
+def test_what_stands_beneath_two_comparisons_is_said_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tree = Grown([0]).complete()
+    results = Results(tree.folder, tree.experiment)
+    one = replace(results.compared[0], beneath=["FID on digits: pending."])
+    results.compared = [one, replace(one, name="more", beneath=["FID on digits: pending.", "Only here."])]
+    shown = compared.section(results).html
+    assert [shown.count(text) for text in ("FID on digits: pending.", "Only here.")] == [1, 1]
+
+
 def test_sampling_is_told_with_its_corrections(tree):
     sampling = tree().experiment["samplings"]["ancestral"]
     assert drawn(sampling).endswith("spacing uniform, no corrections")
@@ -132,11 +161,15 @@ def test_findings_are_few_sentences_and_a_row_for_each_method(tree):
     summary = score_summary(tables["scores"], built.experiment)
     said = list(findings.important(found.reset_index(), summary, {}, built.experiment))
     growth, paired, distance = said
+    assert growth == "The error grows along the chain in every curve of DDPM, Other."
+    assert paired.endswith("over the curve is lower in every curve for Other.")
+    assert distance.startswith("FD (classifier-digits) less that of the control, over training seeds")
+    assert distance.endswith("is not told apart in 1 of 1 cells.")
+    few = found.reset_index().assign(nfe=5, grows=0)
+    growth, paired, _ = findings.important(pd.concat([found.reset_index(), few]), summary, {}, built.experiment)
     where = "(at the most network calls; at fewer: the table below)"
     assert growth == f"The error grows along the chain {where} in every curve of DDPM, Other."
     assert paired.endswith("(at the most network calls) is lower in every curve for Other.")
-    assert distance.startswith("FD (classifier-digits) less that of the control, over training seeds")
-    assert distance.endswith("is not told apart in 1 of 1 cells.")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +196,7 @@ def test_points_of_grids_are_folded_away(tree):
     assert found.set_index("method")["grid"].to_dict() == {"ddpm": False, "other": True}
     said = findings.important(found, score_summary(tables["scores"], built.experiment), {}, built.experiment)
     assert not any("Other" in text for text in said)
-    assert "1 rows of points of grids" in written(built)
+    assert "1 row of points of grids" in written(built)
 
 
 def test_curves_of_a_plot_are_means_over_seeds_with_clean_data_at_no_number(tree):

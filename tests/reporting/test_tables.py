@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from pipeline_lib.records.tables import ERRORS, IDENTITY, SCORES
+from pipeline_lib.records.tables import ERRORS, IDENTITY, SCORES, read, write
 from pipeline_lib.reporting import tables
 from pipeline_lib.reporting.collect import TABLES, collect
-from pipeline_lib.reporting.summaries import error_summary, number, score_summary
+from pipeline_lib.reporting.summaries import device_seconds, error_summary, number, score_summary
 from tests.reporting.conftest import SENTENCE, curves
 
 
@@ -51,6 +51,23 @@ def test_costs_stand_beside_their_run(tree):
     assert len(costs) == 4
 
 
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        (["cpu", "", None], "seconds of all steps (CPU)"),
+        (["A100", "A100 + H200 (shared)"], "GPU-seconds of all steps"),
+        (["cpu + A100"], "seconds of all steps (CPU or GPU)"),
+        ([""], "GPU-seconds of all steps"),
+    ],
+)
+def test_readers_are_told_whose_seconds(devices, said):
+    assert device_seconds(devices, " of all steps") == said
+    costs = pd.DataFrame({"preset": "none", "device": devices, "gpu_seconds": 1.0, "gpu_hours": 0.0, "energy_kwh": 0.0})
+    shown = tables.cost_text(costs)
+    assert f"| {said} |" in shown
+    assert ("gpu_hours" in shown) == (devices != ["cpu", "", None])
+
+
 def test_missing_cells_are_rows(tree):
     built = tree()
     built.dataset()
@@ -62,6 +79,18 @@ def test_missing_cells_are_rows(tree):
     assert scores.loc[("ddpm", 1), ["status", "note"]].tolist() == ["pending", "not run yet"]
     assert scores.loc[("other", 0), "status"] == "failed"
     assert scores.loc[("other", 0), "note"] == f"{SENTENCE} (log: digits/other/base/s0/train/log.txt)"
+
+
+def test_why_scores_are_missing_is_said_once(tree):
+    built = tree().complete()
+    for place in built.folder.rglob("scores.parquet"):
+        rows = read(place, SCORES)
+        lost = {**rows.iloc[0].to_dict(), "metric": "FID", "value": None, "status": "pending", "note": "no weights"}
+        write(place, [*rows.to_dict("records"), lost], SCORES)
+    assert (made(built, "scores")["note"] == "no weights").sum() == 5  # two methods of two seeds, and the floor
+    said = (built.folder / "tables/scores.md").read_text()
+    assert "| digits | FID | pending | 5 | 4 runs, controls | no weights |" in said
+    assert said.count("no weights") == 1
 
 
 def test_empty_tree_gives_all_tables(tree):

@@ -14,9 +14,11 @@ def section(results: Results) -> Section | None:
     """None where the experiment compares nothing."""
     if not results.compared:
         return None
+    first = {note: s.name for s in reversed(results.compared) for note in s.beneath}  # where each is said, once
     shown = [
         {
             **vars(s),
+            "beneath": [note for note in s.beneath if first[note] == s.name],
             "table": table(s.shown, NUMBERS, ("method", "score")),
             "trainings": table(s.trainings, NUMBERS, ("method",)),
             "protocol": protocol_table(s.rows, results),

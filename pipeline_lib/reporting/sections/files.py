@@ -12,7 +12,7 @@ CONTENTS = {
     "costs": "time, memory and device of every job",
     "costs_relative": "time, memory and network calls of a training step beside those of the control",
     "progress": "scores at every snapshot of the trainings",
-    "equal_costs": "methods beside their controls at as many images, and at as many GPU-seconds",
+    "equal_costs": "methods beside their controls at as many images, and at as many seconds of training",
     "averages": "scores against the length of the weight average",
     "tuning": "every trial of every search for constants of corrections",
     "tuned": "which constants each sampled cell uses, where they come from, and what the search cost",

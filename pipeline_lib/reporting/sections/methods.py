@@ -67,7 +67,7 @@ def methods(results: Results) -> Iterator[Method]:
             mine,
             list(dict.fromkeys(label(experiment, *who) for who in shown)),
             list(grids(results, name)),
-            table(relative_costs.shown(costs[costs["method"].eq(name)]), (), ("method",)),
+            table(relative_costs.shown(costs[costs["method"].eq(name)], experiment), (), ("method",)),
         )
 
 

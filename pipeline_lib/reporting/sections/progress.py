@@ -13,7 +13,7 @@ def section(results: Results) -> Section | None:
     values = {
         "figure": results.pictures.figure(progress.NAME),
         "reading": progress.READING,
-        "table": table(progress.shown(rows, results.experiment)) if len(rows) else None,
+        "table": table(progress.shown(rows, results.experiment, results.tables)) if len(rows) else None,
         "lead": progress.LEAD,
         "how": progress.HOW,
         "points": table(points, (trainings.COLUMN,), ("step",)),

@@ -1,6 +1,6 @@
 """The section of the scores: methods by sampling, every cell with its protocol, and the cells without a score."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline_lib.reporting.summaries import (
     done_scores,
     frechet,
     label,
+    missing_scores,
     number,
     score_summary,
     with_interval,
@@ -31,7 +32,6 @@ YARDSTICKS = {
 }
 LEVELS = (trainings.COLUMN, "se", *SPREAD)  # of the spread: over trainings, over samples, over sets of samples
 NUMBERS = ("score", *LEVELS, "difference", "nfe", "samples", "reference_images")  # texts that begin with a number
-MANY = 3  # runs that are named one by one where they lack a score for the same reason
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def section(results: Results) -> Section | None:
         "scores": score_table(rows, summary, experiment),
         "spread_note": trainings.PROSE if trainings.COLUMN in summary else "",
         "has_control": bool((summary["control"] != "").any()),
-        "missing_scores": missing_scores(rows, experiment),
+        "missing_scores": table(missing_scores(rows, experiment), (), ("note",)),
     }
     return Section("Scores", "scores", render("scores", values))
 
@@ -135,29 +135,3 @@ def protocol(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _short(rows: pd.DataFrame) -> dict[str, "pd.Series[Any]"]:
     return {c: rows[c].str.slice(0, 12) for c in PROTOCOL if c.endswith("_sha")}
-
-
-def missing_scores(scores: pd.DataFrame, experiment: Mapping[str, Any]) -> Table:
-    """The cells that have no number, and why; those that share a reason in one row."""
-    lost = scores[scores["status"] != "done"].fillna({"metric": "", "note": ""})
-    rows = [
-        {
-            **dict(zip(("dataset", "metric", "status"), key, strict=False)),
-            "cells": len(group),
-            "of": _who(group, experiment),
-            "note": key[-1],
-        }
-        for key, group in lost.groupby(["dataset", "metric", "status", "note"], sort=False)
-    ]
-    return table(pd.DataFrame(rows, columns=["dataset", "metric", "status", "cells", "of", "note"]), (), ("note",))
-
-
-def _who(rows: pd.DataFrame, experiment: Mapping[str, Any]) -> str:
-    """Runs by name and seed where they are few."""
-    runs = rows[~rows["method"].isin(CONTROLS.values())]
-    whose: Sequence[Any] = list(dict.fromkeys(zip(runs["method"], runs["variant"], runs["seed"], strict=True)))
-    if len(whose) > MANY:
-        return f"{len(whose)} runs"
-    return ", ".join(
-        [*(f"{label(experiment, m, v)} s{s}" for m, v, s in whose), *(["controls"] * (len(runs) < len(rows)))]
-    )
