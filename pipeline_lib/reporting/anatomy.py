@@ -175,10 +175,11 @@ def _panels(shown: Sequence[tuple[Panel, Sequence[Line]]], said: Sequence[str] =
     kept = [(p, ls, words) for (p, ls), words in zip(shown, said, strict=True) if any(any(_curves(p, x)) for x in ls)]
     if not kept:
         return empty("Anatomy of the error")
-    height = -(-len(kept) // COLUMNS)
-    size = (7.05, 1.75 * height + 0.5)
+    columns = min(COLUMNS, len(kept))
+    height = -(-len(kept) // columns)
+    size = (max(3.4, 2.35 * columns), 1.75 * height + 0.5)
     with mpl.rc_context({"axes.formatter.limits": (-4, 5)}):  # no power of ten above a panel, where the hint stands
-        figure, axes = plt.subplots(height, COLUMNS, figsize=size, squeeze=False, layout="constrained")
+        figure, axes = plt.subplots(height, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat[len(kept) :]:
         axis.set_axis_off()
     for axis, (panel, lines, words) in zip(axes.flat, kept, strict=False):
@@ -188,8 +189,8 @@ def _panels(shown: Sequence[tuple[Panel, Sequence[Line]]], said: Sequence[str] =
 
 
 def _panel(axes: Axes, panel: Panel, lines: Sequence[Line], words: str) -> None:
-    for line in lines[:1] if panel.over == "every" else lines:
-        _draw(axes, panel, line)
+    for place, line in enumerate(lines[:1] if panel.over == "every" else lines):
+        _draw(axes, panel, line, width=1.2 if place else 2.4)  # what the others may cover is seen beside them
     if panel.log:
         axes.set_yscale("log", nonpositive="mask")  # an unbiased square that chance has taken below 0 is left out
     if panel.level is not None:
@@ -206,7 +207,7 @@ def _panel(axes: Axes, panel: Panel, lines: Sequence[Line], words: str) -> None:
         axes.set_xlabel("t / first t", fontsize=7)
 
 
-def _draw(axes: Axes, panel: Panel, line: Line) -> None:
+def _draw(axes: Axes, panel: Panel, line: Line, width: float) -> None:
     handles: dict[str, Any] = {}
     for reading, start, points in _curves(panel, line):
         x, value, low, high = zip(*points, strict=True)
@@ -218,7 +219,7 @@ def _draw(axes: Axes, panel: Panel, line: Line) -> None:
         several = len(panel.readings) > 1  # then the dash says which
         dash = panel.readings[reading] if several else line.dash
         first = reading == next(iter(panel.readings))
-        look: Any = {"color": line.colour, "ls": dash, "lw": 1.2, **dots}
+        look: Any = {"color": line.colour, "ls": dash, "lw": width, **dots}
         axes.plot(x, value, label=line.name if first else None, zorder=3, **look)
         if not panel.log:
             axes.fill_between(x, low, high, color=line.colour, alpha=0.15, lw=0)

@@ -51,6 +51,16 @@ def test_the_comparison_shows_means_over_seeds(dissected):
     plt.close(figure)
 
 
+def test_one_measure_has_a_figure_of_its_own_width_and_hidden_lines_are_seen(dissected):
+    rows = collect(dissected.folder, dissected.experiment)["anatomy"]
+    figure = anatomy.comparison(rows[rows["measure"].eq("eps-norm")], dissected.experiment)
+    assert len(figure.axes) == 1
+    assert figure.get_figwidth() < 4
+    control, other = (line.get_linewidth() for line in figure.axes[0].lines[:2])
+    assert control > other
+    plt.close(figure)
+
+
 def test_all_are_drawn_listed_and_in_the_report(dissected):
     figures.run(dissected.folder, dissected.experiment)
     drawn = {p.stem for p in (dissected.folder / "figures").glob("anatomy-*.svg")}
