@@ -186,17 +186,18 @@ def important(
 ) -> Iterator[str]:
     """Few sentences on the most calls of each method: whose error grows, and who is apart from its control.
 
-    `found` is an `overview`, `scores` a `score_summary`, `over_samples` what `comparisons.sample_differences` gives;
-    points of grids are left out.
+    `found` is an `overview`, so of the first sampling, which is named where there are others; `scores` a
+    `score_summary`, `over_samples` what `comparisons.sample_differences` gives; points of grids are left out.
     """
     if found.empty:
         return
     main = found[~found["grid"] & found["nfe"].eq(found.groupby(["dataset", "method"])["nfe"].transform("max"))]
     several, fewer = main["dataset"].nunique() > 1, len(main) < (~found["grid"]).sum()
     most = " (at the most network calls" if fewer else ""
+    drawn = f" with {', '.join(main['sampler'].unique())}" if len(experiment["samplings"]) > 1 else ""
     names = main["label"] + (" on " + main["dataset"] if several else "")
     yield from _listed(
-        f"The error grows along the chain{most and f'{most}; at fewer: the table below)'}",
+        f"The error grows along the chain{drawn}{most and f'{most}; at fewer: the table below)'}",
         {
             "in every curve of": names[main["grows"].eq(main["curves"]) & main["curves"].gt(0)],
             "in some curves of": names[main["grows"].between(1, main["curves"] - 1)],
@@ -206,7 +207,7 @@ def important(
     paired = main["pairs"].gt(0)
     lower, higher = (paired & main[k].eq(main["pairs"]) for k in ("below", "above"))
     yield from _listed(
-        f"Paired by chain with its control, the mean MMD² over the curve{most and f'{most})'} is",
+        f"Paired by chain with its control, the mean MMD² over the curve{drawn}{most and f'{most})'} is",
         {
             "lower in every curve for": names[lower],
             "higher in every curve for": names[higher],
