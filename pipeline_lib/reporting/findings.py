@@ -194,7 +194,7 @@ def important(
     main = found[~found["grid"] & found["nfe"].eq(found.groupby(["dataset", "method"])["nfe"].transform("max"))]
     several, fewer = main["dataset"].nunique() > 1, len(main) < (~found["grid"]).sum()
     most = " (at the most network calls" if fewer else ""
-    drawn = f" with {', '.join(main['sampler'].unique())}" if len(experiment["samplings"]) > 1 else ""
+    drawn = f" (sampling {', '.join(main['sampler'].unique())})" if len(experiment["samplings"]) > 1 else ""
     names = main["label"] + (" on " + main["dataset"] if several else "")
     yield from _listed(
         f"The error grows along the chain{drawn}{most and f'{most}; at fewer: the table below)'}",

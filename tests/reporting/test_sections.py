@@ -172,8 +172,8 @@ def test_findings_are_few_sentences_and_a_row_for_each_method(tree):
     assert paired.endswith("(at the most network calls) is lower in every curve for Other.")
     two = built.experiment | {"samplings": {"ancestral": {}, "few": {}}}
     growth, paired, _ = findings.important(found.reset_index(), summary, {}, two)
-    assert growth == "The error grows along the chain with ancestral in every curve of DDPM, Other."
-    assert "over the curve with ancestral is lower" in paired
+    assert growth == "The error grows along the chain (sampling ancestral) in every curve of DDPM, Other."
+    assert "over the curve (sampling ancestral) is lower" in paired
 
 
 @pytest.mark.parametrize(
