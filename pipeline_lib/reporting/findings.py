@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline_lib.reporting.comparisons import each
 from pipeline_lib.reporting.summaries import (
     difference_summary,
     error_summary,
@@ -233,12 +234,35 @@ def _score_sentences(
         below = pd.Series([one is not None and one.high < 0 for one in samples], index=rows.index, dtype=bool)
         above = pd.Series([one is not None and one.low > 0 for one in samples], index=rows.index, dtype=bool)
         low, high = below & rows["difference_high"].lt(0), above & rows["difference_low"].gt(0)
-        rest = f"{int((~low & ~high).sum())} of {len(rows)} cells"
-        kinds = {"lower for": names[low], "higher for": names[high], "not told apart in": pd.Series([rest])}
-        yield from _listed(
-            f"{metric} less that of the control, over training seeds (95 % t-interval) and over samples alike, is",
-            kinds,
+        yield from _apart(f"{metric} less that of the control", names, low, high)
+
+
+def at_equal_costs(rows: pd.DataFrame, seconds: str, experiment: Mapping[str, Any]) -> Iterator[str]:
+    """Cells whose score after equally many `seconds` (as they are called) differs from the control's, as above.
+
+    `rows` are those of `progress.equal_costs`.
+    """
+    known = rows[rows["at"].eq("gpu-seconds") & rows["low"].notna()]
+    grid = [of_grid(experiment, *who) for who in zip(known["method"], known["variant"], strict=True)]
+    for metric, mine in known[~pd.Series(grid, index=known.index, dtype=bool)].groupby("metric", sort=False):
+        names = pd.Series(
+            [
+                f"{label(experiment, row.method, row.variant)} ({row.dataset}, {row.sampler}, {row.nfe} calls: "
+                f"{row.difference:+.3g} [{row.low:.3g}, {row.high:.3g}] after {row.budget:.3g} s)"
+                for row in each(mine)
+            ],
+            index=mine.index,
         )
+        low = mine["high"].lt(0) & mine["high_samples"].lt(0)
+        high = mine["low"].gt(0) & mine["low_samples"].gt(0)
+        yield from _apart(f"{metric} at equal {seconds} less that of the control", names, low, high)
+
+
+def _apart(what: str, names: "pd.Series[str]", low: "pd.Series[bool]", high: "pd.Series[bool]") -> Iterator[str]:
+    neither = int((~low & ~high).sum())
+    rest = pd.Series([f"{neither} of {len(names)} cells"] if neither else [], dtype=object)
+    kinds = {"lower for": names[low], "higher for": names[high], "not told apart in": rest}
+    yield from _listed(f"{what}, over training seeds (95 % t-interval) and over samples alike, is", kinds)
 
 
 def _listed(question: str, kinds: Mapping[str, "pd.Series[str]"]) -> Iterator[str]:

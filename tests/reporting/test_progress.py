@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pipeline_lib.records.tables import PROGRESS, PROGRESS_INFLUENCES, write
-from pipeline_lib.reporting import figures, progress, report, tables
+from pipeline_lib.reporting import figures, findings, progress, report, tables
 from tests.reporting.compared_tree import METRIC, Grown, _score, values
 
 N = 50
@@ -78,6 +78,18 @@ def test_a_slower_method_is_read_off_where_its_control_ended(grown: Build) -> No
     assert seconds["high_samples"] - seconds["difference"] == pytest.approx(half, rel=0.05)
     assert (seconds["low_snapshots"], seconds["high_snapshots"]) == (3.0 - 4.5, 6.0 - 4.5)
     assert images["low_snapshots"] == images["high_snapshots"] == images["difference"]  # both ended there
+
+
+@pytest.mark.parametrize(("apart", "said"), [(0.0, "higher for"), (1.0, "not told apart in 1 of 1 cells.")])
+def test_findings_say_who_is_behind_at_equal_costs(grown: Build, apart: float, said: str) -> None:
+    tree = grown()
+    for seed in (0, 1):
+        climb(tree, "ddpm/paper", seed, [8.0, 4.0 + apart * seed], [10.0, 20.0])
+        climb(tree, "reg/paper", seed, [6.0, 3.0], [15.0, 45.0])
+    (sentence,) = findings.at_equal_costs(compared(tree).reset_index(), "seconds", tree.experiment)
+    assert sentence.startswith(f"{METRIC} at equal seconds less that of the control, over training seeds")
+    assert f"alike, is {said}" in sentence
+    assert ("calls: +1.5 [1.5, 1.5] after 20 s)" in sentence) == (not apart)
 
 
 def test_a_faster_method_is_compared_where_it_ended(grown: Build) -> None:

@@ -2,12 +2,13 @@
 
 import pandas as pd
 
+from pipeline_lib.reporting import progress
 from pipeline_lib.reporting.check import verdicts
 from pipeline_lib.reporting.comparisons import sample_differences
 from pipeline_lib.reporting.figures import drawings
-from pipeline_lib.reporting.findings import VERDICTS, important, overview, readings
+from pipeline_lib.reporting.findings import VERDICTS, at_equal_costs, important, overview, readings
 from pipeline_lib.reporting.page import Results, Section, Table, render, table
-from pipeline_lib.reporting.summaries import frechet, score_summary, with_interval
+from pipeline_lib.reporting.summaries import device_seconds, frechet, score_summary, with_interval
 
 NUMBERS = ("difference",)  # texts that begin with a number
 
@@ -18,9 +19,13 @@ def section(results: Results) -> Section | None:
     if not experiment["instances"]:
         return None
     found, summary = overview(tables, experiment), score_summary(frechet(tables["scores"]), experiment)
+    said = list(important(found, summary, sample_differences(tables, "method"), experiment))
+    if experiment["progress"]:
+        seconds = device_seconds(tables["progress"]["device"], " of training")
+        said += at_equal_costs(progress.equal_costs(results.folder, experiment, tables), seconds, experiment)
     values = {
         "verdicts": verdicts(tables, experiment),
-        "important": list(important(found, summary, sample_differences(tables, "method"), experiment)),
+        "important": said,
         "methods": shown(found[~found["grid"]]) if len(found) else Table([], []),
         "points": shown(found[found["grid"]]) if len(found) else Table([], []),
         "kernel": experiment["errors"]["kernels"][0],
