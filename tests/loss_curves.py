@@ -46,6 +46,8 @@ def losses(data: Prepared, steps: int, plain: bool) -> dict[str, Any]:
 
 def main(manifest: Path, steps: int = 2000) -> None:
     """Train twice, write, and print how far the curves are apart."""
+    if steps < WINDOW or steps % WINDOW:
+        sys.exit(f"STEPS is {steps}; take a multiple of {WINDOW}, of which each mean is made.")
     data = Prepared(Manifest.load(manifest))
     torch.set_num_threads(1)
     curves = {name: losses(data, steps, name == "plain") for name in ("bf16", "plain")}

@@ -14,6 +14,10 @@ from pipeline_lib.networks.layers import Dropout, Masks, activate, convolve, res
 
 on_gpu = pytest.mark.skipif(not (torch.cuda.is_available() and has_kernels()), reason="needs a GPU with Triton")
 SHAPES = [(3, 32, 8, 8), (2, 48, 4, 4), (2, 384, 32, 32), (5, 128, 33, 33), (3, 24, 5, 5)]
+GROUPED = [(shape, shape[1] // 4) for shape in SHAPES]
+GROUPED += [  # programs with lanes that hold no channel, one group wider than several together may be, a single pixel
+    ((2, 384, 8, 8), 32), ((1, 24, 33, 33), 4), ((1, 33, 3, 5), 3), ((1, 128, 9, 9), 1), ((2, 20, 1, 1), 5)
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +37,8 @@ def normalised(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     return unit * norm.weight[:, None, None] + norm.bias[:, None, None]
 
 
-def random_norm(channels: int) -> nn.GroupNorm:
-    norm = nn.GroupNorm(channels // 4, channels, 1e-5)
+def random_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
+    norm = nn.GroupNorm(groups or channels // 4, channels, 1e-5)
     for parameter in norm.parameters():
         nn.init.normal_(parameter)
     return norm
@@ -90,13 +94,13 @@ def close(ours: list[Tensor], theirs: list[Tensor], within: float) -> None:
 
 
 @on_gpu
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape", "groups"), GROUPED)
 @pytest.mark.parametrize("kind", ["norm", "added", "scaled", "silu", "two"])
-def test_kernel_of_activate(shape: tuple[int, ...], kind: str) -> None:
+def test_kernel_of_activate(shape: tuple[int, ...], groups: int, kind: str) -> None:
     """Outputs and all gradients in float32; x is used besides, and is a slice of wider memory."""
     torch.manual_seed(0)
     n, c = shape[:2]
-    norm = random_norm(c).cuda()
+    norm = random_norm(c, groups).cuda()
     wide = torch.randn(n, 2 * c, *shape[2:], device="cuda").to(memory_format=torch.channels_last)
     vectors = torch.randn(n, c, device="cuda"), torch.randn(n, 2 * c, device="cuda")
     inputs = [wide[:, :c] * 2 + 1, *vectors, norm.weight.detach(), norm.bias.detach()]
@@ -114,6 +118,39 @@ def test_kernel_of_activate(shape: tuple[int, ...], kind: str) -> None:
     keep = [i for i, one in enumerate(theirs) if float(one.norm())]
     close([ours[i] for i in keep], [theirs[i] for i in keep], 2e-6)
     assert len(keep) >= 5
+
+
+@on_gpu
+@pytest.mark.parametrize("kind", ["added", "scaled", "two"])
+def test_kernel_of_activate_in_bfloat16(kind: str) -> None:
+    """Against float32 from the same numbers; gradients have the digits of what they belong to."""
+    torch.manual_seed(0)
+    norm = random_norm(48, 8).cuda()
+    x = torch.randn(2, 48, 5, 7, device="cuda").to(torch.bfloat16, memory_format=torch.channels_last)
+    condition = torch.randn(2, 96 if kind == "scaled" else 48, device="cuda").bfloat16()
+
+    def compute(x: Tensor, condition: Tensor) -> list[Tensor]:
+        a, c = (x, condition) if layers.fused(x) else (x.float(), condition.float())
+        more = {"added": {"add": c}, "scaled": {"scale_shift": c}}.get(kind, {})
+        y, h = activate(norm, (a[:, :17], a[:, 17:]) if kind == "two" else a, **more)  # type: ignore[arg-type]
+        assert y.dtype == h.dtype == a.dtype
+        return [y, h + 0 * condition.sum()]
+
+    ours, theirs = both(compute, [x, condition])
+    keep = [i for i, one in enumerate(theirs) if float(one.norm())]
+    close([ours[i] for i in keep], [theirs[i] for i in keep], 1e-2)
+    assert [one.dtype for one in ours] == [torch.bfloat16] * 4
+
+
+@on_gpu
+def test_kernel_of_activate_whose_first_output_is_not_used() -> None:
+    a, b = (torch.randn(2, c, 3, 5, device="cuda", requires_grad=True) for c in (7, 17))
+    norm = random_norm(24).cuda()
+    _, joined = activate(norm, (a, b))
+    weight = torch.randn_like(joined)
+    of_a, of_b, of_norm = torch.autograd.grad((joined * weight).sum(), (a, b, norm.weight), allow_unused=True)
+    assert torch.equal(torch.cat((of_a, of_b), 1), weight)
+    assert of_norm is None
 
 
 @on_gpu
@@ -166,10 +203,11 @@ def test_kernel_of_residual(gain: float) -> None:
 
 
 @on_gpu
-def test_dropout_of_the_kernel() -> None:
+@pytest.mark.parametrize("rate", [0.3, 0.6])  # the share of 32-bit numbers that are dropped is itself one, or is not
+def test_dropout_of_the_kernel(rate: float) -> None:
     """The share that is kept, masks that are those of image, step and call, and gradients where the value was kept."""
     torch.manual_seed(0)
-    network = nn.Sequential(Dropout(0.3), Dropout(0.3)).cuda().train()
+    network = nn.Sequential(Dropout(rate), Dropout(rate)).cuda().train()
     masks, norm = Masks(network, torch.device("cuda")), random_norm(64).cuda()
     x = torch.randn(64, 64, 16, 16, device="cuda").to(memory_format=torch.channels_last)
 
@@ -180,18 +218,18 @@ def test_dropout_of_the_kernel() -> None:
         return y
 
     kept = dropped(1, 0) != 0
-    assert abs(float(kept.float().mean()) - 0.7) < 5 * (0.21 / x.numel()) ** 0.5
+    assert abs(float(kept.float().mean()) - (1 - rate)) < 5 * (rate * (1 - rate) / x.numel()) ** 0.5
     assert torch.equal(dropped(1, 0), dropped(1, 0))
     assert torch.equal(dropped(1, 24, images=x[24:]) != 0, kept[24:])  # rows of a batch have the masks of the whole
     for other in (dropped(2, 0), dropped(1, 0, layer=1), dropped(1, 0, calls=2), dropped(1, 1)):
         agree = float(((other != 0) == kept).float().mean())
-        assert abs(agree - 0.58) < 0.005  # 0.7^2 + 0.3^2: independent
+        assert abs(agree - rate**2 - (1 - rate) ** 2) < 0.005  # independent
     whole, _ = activate(norm, x, silu=False)
-    assert torch.allclose(dropped(1, 0)[kept], whole[kept] / 0.7)
+    assert torch.allclose(dropped(1, 0)[kept], whole[kept] / (1 - rate))
     x.requires_grad_()
     (ours,) = torch.autograd.grad(dropped(1, 0).square().sum(), x)
     with plain():
         (theirs,) = torch.autograd.grad(
-            (F.group_norm(x, 16, norm.weight, norm.bias, 1e-5) * kept / 0.7).square().sum(), x
+            (F.group_norm(x, 16, norm.weight, norm.bias, 1e-5) * kept / (1 - rate)).square().sum(), x
         )
     close([ours], [theirs], 5e-6)

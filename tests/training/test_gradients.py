@@ -155,6 +155,7 @@ def test_micro_batches_add_up_when_recorded(tiny_data: Manifest) -> None:
                 one.gradients.add(one.batches.at(step, rows), rows)
             found.append(torch.cat([w.grad.flatten() for w in one.gradients.weights if w.grad is not None]).clone())
         assert float((found[0] - found[1]).norm() / found[0].norm()) < 1e-4
+    assert one.gradients.recorded
 
 
 @on_gpu
