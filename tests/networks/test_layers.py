@@ -116,7 +116,8 @@ def test_kernel_of_activate(shape: tuple[int, ...], groups: int, kind: str) -> N
 
     ours, theirs = both(compute, inputs)
     keep = [i for i, one in enumerate(theirs) if float(one.norm())]
-    close([ours[i] for i in keep], [theirs[i] for i in keep], 2e-6)
+    within = 2e-6 if (shape, groups) in GROUPED[: len(SHAPES)] else 5e-6
+    close([ours[i] for i in keep], [theirs[i] for i in keep], within)
     assert len(keep) >= 5
 
 
