@@ -18,8 +18,8 @@ from pipeline_lib import faults
 from pipeline_lib.exits import BadConfig, TryAgain
 
 BUSY = timedelta(hours=1)  # the others wait so long while the first draws a grid or writes a checkpoint
-LARGE = 2**22  # elements that are added up where they are; smaller tensors are put together first
 PATIENCE = timedelta(days=30)  # and so long while it waits for another trainer to end
+LARGE = 2**22  # elements that are added up where they are; smaller tensors are put together first
 log = logging.getLogger(__name__)
 
 
